@@ -1,0 +1,1 @@
+"""Sources, ingest and its ledger, the one decoder, datasets and augmentation."""

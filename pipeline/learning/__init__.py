@@ -1,0 +1,1 @@
+"""The one training loop, its schedules, checkpoints, LR finder and stopping rule."""

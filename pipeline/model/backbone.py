@@ -1,0 +1,113 @@
+"""Any torchvision classifier, seen as a backbone that turns images into one feature vector each."""
+
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.vision import models
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""Channel statistics of ImageNet: what torchvision's weights, and ours, were trained with."""
+
+_FIXED_SIZE = {"vit": "position embeddings", "maxvit": "window partitioning"}
+
+
+class Backbone(nn.Module):
+    """A classifier without its last layer: images [N, 3, H, W] (normalised) to features [N, num_features]."""
+
+    def __init__(self, network: nn.Module, *, arch: str, num_features: int) -> None:
+        super().__init__()
+        self.network = network
+        self.arch = arch
+        self.num_features = num_features
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.network(images)
+        return features.float()
+
+
+def architectures() -> list[str]:
+    """Names of all of torchvision's classification architectures."""
+    names: list[str] = models.list_models(module=models)
+    return names
+
+
+def check_architecture(arch: str) -> None:
+    """Raise ValueError, with the nearest names, unless torchvision has this classifier."""
+    known = architectures()
+    if arch not in known:
+        near = difflib.get_close_matches(arch, known, n=3) or known
+        raise ValueError(f"model.arch={arch} is not a torchvision classifier; nearest: {', '.join(near)}")
+
+
+def build_backbone(arch: str, *, image_size: int | None = None) -> Backbone:
+    """Build the architecture with freshly initialised weights (from torch's global RNG).
+
+    `image_size` matters only to architectures with a fixed input size; others take any size in `forward`.
+    """
+    check_architecture(arch)
+    network = _builder(arch)(**_build_arguments(arch, image_size))
+    name, last = _last_layer(network)
+    parent = network.get_submodule(name.rpartition(".")[0])
+    if isinstance(last, nn.Conv2d):  # SqueezeNet classifies by a 1x1 convolution before its pooling
+        num_features = last.in_channels
+        setattr(network, name.partition(".")[0], nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    else:
+        num_features = last.in_features
+        setattr(parent, name.rpartition(".")[2], nn.Identity())
+    return Backbone(network, arch=arch, num_features=num_features)
+
+
+def check_image_size(arch: str, image_size: int) -> None:
+    """Raise ValueError where this architecture cannot take images of `image_size` pixels."""
+    family = arch.partition("_")[0]
+    if arch.startswith("maxvit") and image_size % 224:
+        raise ValueError(
+            f"image_size={image_size} does not fit {arch}: its {_FIXED_SIZE[family]} needs 224; take image_size=224 "
+            "or an architecture with adaptive pooling (resnet18, mobilenet_v2, ...)"
+        )
+    if arch.startswith("vit"):
+        patch = int(arch.rpartition("_")[2])
+        if image_size % patch:
+            raise ValueError(f"image_size={image_size} does not fit {arch}: it must be a multiple of {patch}")
+    if arch == "inception_v3" and image_size < 75:
+        raise ValueError(f"image_size={image_size} does not fit {arch}: its pooling needs 75 or more")
+
+
+@torch.no_grad()
+def extract(backbone: Backbone, images: Tensor) -> Tensor:
+    """Features of `images` in evaluation mode, leaving the mode as it was."""
+    was_training = backbone.training
+    features: Tensor = backbone.eval()(images)
+    backbone.train(was_training)
+    return features
+
+
+def _builder(arch: str) -> Callable[..., nn.Module]:
+    builder: Callable[..., nn.Module] = models.get_model_builder(arch)
+    return builder
+
+
+def _build_arguments(arch: str, image_size: int | None) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"weights": None}
+    if arch in ("googlenet", "inception_v3"):  # no auxiliary classifiers: they would be trained by nothing
+        arguments |= {"aux_logits": False, "init_weights": True}
+    if arch.startswith("vit") and image_size is not None:
+        arguments["image_size"] = image_size
+    return arguments
+
+
+def _last_layer(network: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
+    """The classification layer: the last Linear, or SqueezeNet's last convolution."""
+    if isinstance(network, models.SqueezeNet):
+        kinds: tuple[type[nn.Module], ...] = (nn.Conv2d,)
+    else:
+        kinds = (nn.Linear,)
+    name, layer = [(n, m) for n, m in network.named_modules() if isinstance(m, kinds)][-1]
+    assert isinstance(layer, nn.Linear | nn.Conv2d), inspect.getfile(type(network))
+    return name, layer

@@ -1,0 +1,115 @@
+"""Where a backbone's weights come from: ours, torchvision's, a file, or nowhere.
+
+Weights are tensors in safetensors files, under torchvision's names; nothing that is loaded can run code. Floating
+point tensors may be stored in half precision and are computed with in single precision.
+"""
+
+import os
+import urllib.error
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pipeline.model.backbone import Backbone, build_backbone
+from pipeline.vision import models
+
+GLYPHS_DIR = Path(__file__).resolve().parents[2] / "pretraining" / "weights"
+"""Holds `<arch>.safetensors` for each architecture that `pretraining/` was run for."""
+
+
+def load_backbone(arch: str, weights: str, *, seed: int, image_size: int | None = None) -> Backbone:
+    """Build `arch` with the weights that `model.weights` names: `glyphs`, `imagenet`, `none` or a file.
+
+    The global RNG is left as it was. Raises ValueError or FileNotFoundError where the weights are missing or belong
+    to another architecture, ConnectionError where they would have to be downloaded and cannot be.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        backbone = build_backbone(arch, image_size=image_size)
+    if weights == "none":
+        return backbone
+    source = _imagenet(arch) if weights == "imagenet" else read_tensors(_weights_file(arch, weights))
+    _load_strictly(backbone.network, source, described=f"model.weights={weights}", arch=arch)
+    return backbone
+
+
+def weights_file(arch: str, weights: str) -> Path | None:
+    """The local file that `model.weights` names; None for `none` and `imagenet`."""
+    return None if weights in ("none", "imagenet") else _weights_file(arch, weights)
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path, *, half: bool = False) -> None:
+    """Write tensors as safetensors; `half` stores floating point ones in half precision."""
+    stored = {n: t.detach().cpu().contiguous() for n, t in tensors.items()}
+    if half:
+        stored = {n: t.half() if t.is_floating_point() else t for n, t in stored.items()}
+    save_file(stored, path)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file, half precision widened to single. Raises ValueError naming an unreadable file."""
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file ({error}); convert it with safetensors") from error
+    return {n: t.float() if t.dtype == torch.float16 else t for n, t in tensors.items()}
+
+
+def _weights_file(arch: str, weights: str) -> Path:
+    if weights == "glyphs":
+        path = GLYPHS_DIR / f"{arch}.safetensors"
+        if not path.exists():
+            shipped = sorted(p.stem for p in GLYPHS_DIR.glob("*.safetensors"))
+            raise FileNotFoundError(
+                f"model.weights=glyphs is not shipped for model.arch={arch}, only for {', '.join(shipped)}: take one of "
+                "these, model.weights=imagenet, or train it with `dvc repro` in pretraining/"
+            )
+        return path
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"model.weights={weights}: no such file ({path.resolve()}); give a .safetensors file, "
+            "or one of glyphs, imagenet, none"
+        )
+    if path.suffix != ".safetensors":
+        raise ValueError(f"model.weights={weights}: only .safetensors files are loaded, because others can run code")
+    return path
+
+
+def _imagenet(arch: str) -> dict[str, Tensor]:
+    weights = models.get_model_weights(arch).DEFAULT
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    file = folder / weights.url.rpartition("/")[2]
+    try:
+        state: dict[str, Tensor] = weights.get_state_dict(
+            progress=_show_progress(), check_hash=True, map_location="cpu", weights_only=True
+        )
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        raise ConnectionError(
+            f"model.weights=imagenet: {weights.url} cannot be reached ({error}); download it elsewhere and put it at "
+            f"{file}, or set model.weights to a .safetensors file"
+        ) from error
+    return state
+
+
+def _show_progress() -> bool:
+    return "CI" not in os.environ
+
+
+def _load_strictly(network: nn.Module, tensors: dict[str, Tensor], *, described: str, arch: str) -> None:
+    """Load all tensors of `network` from `tensors`, which may also hold the classification layer that we dropped."""
+    own = network.state_dict()
+    missing = [n for n in own if n not in tensors and not n.endswith("num_batches_tracked")]
+    other_shape = [
+        f"{n} is {tuple(tensors[n].shape)}, not {tuple(t.shape)}"
+        for n, t in own.items()
+        if n in tensors and tensors[n].shape != t.shape
+    ]
+    if missing or other_shape:
+        found = f"{len(missing)} of {len(own)} tensors are missing" if missing else other_shape[0]
+        example = f" (first: {missing[0]})" if missing else ""
+        raise ValueError(f"{described} holds the weights of another architecture than model.arch={arch}: {found}{example}")
+    network.load_state_dict({n: tensors.get(n, t) for n, t in own.items()})
