@@ -14,11 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pipeline.model.backbone import Backbone, build_backbone
+from pipeline.model.weights_file import find_weights_file
 from pipeline.vision import models
-
-GLYPHS_DIR = Path(__file__).resolve().parents[2] / "pretraining" / "weights"
-"""Holds `<arch>.safetensors` for each architecture that `pretraining/` was run for."""
-
 
 def load_backbone(arch: str, weights: str, *, seed: int, image_size: int | None = None) -> Backbone:
     """Build `arch` with the weights that `model.weights` names: `glyphs`, `imagenet`, `none` or a file.
@@ -31,14 +28,9 @@ def load_backbone(arch: str, weights: str, *, seed: int, image_size: int | None 
         backbone = build_backbone(arch, image_size=image_size)
     if weights == "none":
         return backbone
-    source = _imagenet(arch) if weights == "imagenet" else read_tensors(_weights_file(arch, weights))
+    source = _imagenet(arch) if weights == "imagenet" else read_tensors(find_weights_file(arch, weights))
     _load_strictly(backbone.network, source, described=f"model.weights={weights}", arch=arch)
     return backbone
-
-
-def weights_file(arch: str, weights: str) -> Path | None:
-    """The local file that `model.weights` names; None for `none` and `imagenet`."""
-    return None if weights in ("none", "imagenet") else _weights_file(arch, weights)
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path, *, half: bool = False) -> None:
@@ -56,27 +48,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is not a readable safetensors file ({error}); convert it with safetensors") from error
     return {n: t.float() if t.dtype == torch.float16 else t for n, t in tensors.items()}
-
-
-def _weights_file(arch: str, weights: str) -> Path:
-    if weights == "glyphs":
-        path = GLYPHS_DIR / f"{arch}.safetensors"
-        if not path.exists():
-            shipped = sorted(p.stem for p in GLYPHS_DIR.glob("*.safetensors"))
-            raise FileNotFoundError(
-                f"model.weights=glyphs is not shipped for model.arch={arch}, only for {', '.join(shipped)}: take one of "
-                "these, model.weights=imagenet, or train it with `dvc repro` in pretraining/"
-            )
-        return path
-    path = Path(weights).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"model.weights={weights}: no such file ({path.resolve()}); give a .safetensors file, "
-            "or one of glyphs, imagenet, none"
-        )
-    if path.suffix != ".safetensors":
-        raise ValueError(f"model.weights={weights}: only .safetensors files are loaded, because others can run code")
-    return path
 
 
 def _imagenet(arch: str) -> dict[str, Tensor]:

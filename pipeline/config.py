@@ -1,0 +1,93 @@
+"""Composition of the settings from `conf/`, and who may change them: the only module that knows Hydra.
+
+A setting travels conf/ -> (override) -> params.yaml -> stage, whoever starts it.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pipeline.settings import SettingsError, all_keys, nearest_key, read_settings
+
+CONF = Path("conf")
+GROUPS = ("data", "model", "augment", "experiment", "sweep")
+
+
+def compose(overrides: Sequence[str] = (), *, conf: Path = CONF) -> dict[str, Any]:
+    """Compose `conf/` with Hydra overrides into a checked nested dict. Raises SettingsError."""
+    check_overrides(overrides)
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+            composed = hydra.compose("config", overrides=list(overrides))
+            values = _plain(composed)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise SettingsError(f"{conf}/: {error}") from None
+    read_settings(values, source=f"{conf}/")
+    return values
+
+
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Raise SettingsError, with the nearest valid key, for an override of a setting that does not exist."""
+    known = {*all_keys(), *GROUPS}
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise SettingsError(str(error).splitlines()[0]) from None
+    for override in parsed:
+        key = override.key_or_group
+        if key.startswith(("hydra.", "hydra/")) or key == "hydra":
+            continue
+        if override.is_add() or override.is_delete():
+            raise SettingsError(f"{override.input_line}: settings cannot be added or removed, only changed; write {key}=...")
+        if key not in known:
+            raise SettingsError(f"{override.input_line}: {key} is not a setting; nearest: {nearest_key(key)}")
+
+
+def conf_digest(conf: Path = CONF) -> str:
+    """Digest of all files in `conf/`."""
+    files = sorted(p for p in conf.rglob("*.yaml"))
+    content = {p.relative_to(conf).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def to_yaml(values: dict[str, Any]) -> str:
+    """The one way in which settings are written."""
+    return OmegaConf.to_yaml(OmegaConf.create(values))
+
+
+def run_app(job: Callable[[dict[str, Any], Path, list[str]], float | None], *, name: str, conf: Path = CONF) -> None:
+    """Run `job(params, folder, overrides)` as a Hydra app named `name`: once, or once per job of a sweep."""
+
+    def task(composed: DictConfig) -> float | None:
+        run = HydraConfig.get()
+        values = _plain(composed)
+        read_settings(values, source=f"{conf}/ and command line")
+        return job(values, Path(run.runtime.output_dir), list(run.overrides.task))
+
+    import sys
+
+    check_overrides([a for a in sys.argv[1:] if not a.startswith("-")])
+    sys.argv.append(f"hydra.job.name={name}")
+    hydra.main(version_base="1.3", config_path=str(conf.resolve()), config_name="config")(task)()
+
+
+def is_sweep() -> bool:
+    """Whether the running Hydra job is one of several."""
+    return bool(HydraConfig.get().mode == hydra.types.RunMode.MULTIRUN)
+
+
+def _plain(composed: DictConfig) -> dict[str, Any]:
+    values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    assert isinstance(values, dict)
+    return {str(k): v for k, v in values.items()}

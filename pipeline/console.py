@@ -1,0 +1,49 @@
+"""What a person sees of a run: one line per event that matters, and progress bars in a terminal."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+_console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(stage: str, text: str) -> None:
+    """Print one line."""
+    _console.print(f"  {stage:<20} {text}", markup=False)
+
+
+def complain(stage: str, text: str) -> None:
+    """Print an error: what is wrong, and what to do."""
+    _console.print(f"  {stage:<20} error: {text}", markup=False, style="bold red")
+
+
+class Bar:
+    """A progress bar's handle. Where there is no bar, it does nothing."""
+
+    def __init__(self, progress: Progress | None = None, task: int = 0) -> None:
+        self._progress = progress
+        self._task = task
+
+    def advance(self, count: int = 1, *, note: str = "") -> None:
+        """Move by `count`; `note` stands behind the bar."""
+        if self._progress is not None:
+            self._progress.update(self._progress.task_ids[self._task], advance=count, note=note)
+
+
+@contextmanager
+def progress_bar(stage: str, total: int, *, start: int = 0) -> Iterator[Bar]:
+    """Show a bar with time left while the block runs, in a terminal; elsewhere (CI, files) nothing."""
+    if not _console.is_terminal or os.environ.get("CI") or not sys.stderr.isatty():
+        yield Bar()
+        return
+    columns = (
+        TextColumn(f"  {stage:<20}"), BarColumn(), MofNCompleteColumn(),
+        TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=_console, transient=True) as progress:
+        progress.add_task(stage, total=total, completed=start, note="")
+        yield Bar(progress)

@@ -1,0 +1,120 @@
+"""Augmentation: the policy that the settings ask for, as torchvision transforms, and its use on one image.
+
+The transforms draw from torch's global generator, which is seeded anew for each image, epoch and purpose. So a view is
+a function of (seed, purpose, epoch, sample) and of nothing else.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import yaml
+from PIL import Image
+
+from pipeline.data.decode import BICUBIC, fit_image
+from pipeline.seeds import seed_torch
+from pipeline.settings import Augment
+from pipeline.vision import InterpolationMode, v2
+
+_RATIO = (3 / 4, 4 / 3)
+"""Aspect ratios of a random crop (Szegedy et al. 2014, arXiv:1409.4842, section 6)."""
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How any image is brought to the network's size."""
+
+    image_size: int
+    fit: str
+    background: str
+
+
+class Policy:
+    """Random views of an image, [image_size, image_size]."""
+
+    def __init__(self, augment: Augment, framing: Framing) -> None:
+        self.framing = framing
+        self._crops = augment.crop_min < 1
+        self.base_px = math.ceil(framing.image_size / math.sqrt(augment.crop_min))
+        """Short side at which an image is kept, so that the smallest crop still has `image_size` pixels."""
+        self.steps = _steps(augment, framing.image_size)
+        self._transform = v2.Compose(list(self.steps)) if self.steps else None
+
+    def view(self, image: Image.Image, *, seed: tuple[int | str, ...]) -> Image.Image:
+        """One random view of `image` (as `base_image` returns it)."""
+        if not self._crops:
+            image = fit_image(image, self.framing.image_size, how=self.framing.fit, background=self.framing.background)
+        if self._transform is None:
+            return image
+        seed_torch(*seed)
+        changed: Image.Image = self._transform(image)
+        return changed
+
+    def base_image(self, image: Image.Image) -> Image.Image:
+        """What needs to be kept of an image to draw views from it: never larger than it is."""
+        if not self._crops:
+            return fit_image(image, self.framing.image_size, how=self.framing.fit, background=self.framing.background)
+        scale = self.base_px / min(image.size)
+        if scale >= 1:
+            return image
+        return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), BICUBIC)
+
+    def describe(self) -> list[str]:
+        """The transforms in words, in order."""
+        return [str(step) for step in self.steps]
+
+
+def _steps(a: Augment, image_size: int) -> tuple[v2.Transform, ...]:
+    """The transforms that the settings ask for; those that would do nothing are left out."""
+    steps: list[v2.Transform] = []
+    if a.crop_min < 1:
+        steps.append(
+            v2.RandomResizedCrop(
+                image_size, scale=(a.crop_min, 1.0), ratio=_RATIO, interpolation=InterpolationMode.BICUBIC
+            )
+        )
+    if a.flip in ("horizontal", "dihedral"):
+        steps.append(v2.RandomHorizontalFlip())
+    if a.flip == "dihedral":
+        steps.append(v2.RandomVerticalFlip())
+        steps.append(v2.RandomApply([v2.RandomRotation((90.0, 90.0))]))
+    if a.rotate_deg or a.shift or a.zoom > 1 or a.shear_deg:
+        steps += _affine(a, image_size)
+    if a.brightness or a.contrast:
+        steps.append(v2.ColorJitter(brightness=a.brightness, contrast=a.contrast))
+    return tuple(steps)
+
+
+def _affine(a: Augment, image_size: int) -> list[v2.Transform]:
+    """Turn, move, scale and slant; what comes in from outside is the image's own reflection."""
+    reach = math.sin(math.radians(min(a.rotate_deg, 45) + a.shear_deg)) / 2 + a.shift + (a.zoom - 1) / 2
+    margin = min(math.ceil(reach * image_size), image_size - 1)
+    turn = v2.RandomAffine(
+        degrees=a.rotate_deg,
+        translate=(a.shift * image_size / (image_size + 2 * margin),) * 2 if a.shift else None,
+        scale=(1 / a.zoom, a.zoom) if a.zoom > 1 else None,
+        shear=a.shear_deg or None,
+        interpolation=InterpolationMode.BILINEAR,
+    )
+    return [v2.Pad(margin, padding_mode="reflect"), turn, v2.CenterCrop(image_size)]
+
+
+def write_policy(path: Path, augment: Augment, framing: Framing) -> None:
+    """Write the policy as YAML: the settings to build it from, and the transforms that they come to, in words."""
+    text = yaml.safe_dump(
+        {
+            "framing": {"fit": framing.fit, "background": framing.background},
+            "augment": asdict(augment),
+            "train": Policy(augment, framing).describe(),
+            "valid": [f"{framing.fit} to {framing.image_size} px"],
+            "tta": "the plain image and views drawn as for train",
+        },
+        sort_keys=False,
+    )
+    path.write_text(text, encoding="utf-8")
+
+
+def read_policy(path: Path, *, image_size: int) -> Policy:
+    """Read what `write_policy` wrote, for images of `image_size` pixels."""
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return Policy(Augment(**values["augment"]), Framing(image_size, **values["framing"]))

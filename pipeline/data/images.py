@@ -1,0 +1,122 @@
+"""A split as batches of tensors: decoded once, held in memory while it fits, augmented anew at every draw."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pipeline.data.augment import Framing, Policy
+from pipeline.data.decode import decode, fit_image
+from pipeline.data.manifest import Manifest, Sample
+from pipeline.model.backbone import MEAN, STD
+from pipeline.vision import v2
+
+MEMORY_BYTES = 2 * 2**30
+"""Decoded images are kept while all of a split's together stay below this."""
+
+Key = tuple[int, int]
+"""(sample, draw): which image, and which of its random views."""
+
+
+class Images(Dataset[tuple[Tensor, int]]):
+    """The images of one split: `[sample, draw]` gives pixels uint8 [3, image_size, image_size] and the target.
+
+    With a policy each draw is another random view; without one all are the plain image.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        classes: Sequence[str],
+        root: Path,
+        framing: Framing,
+        *,
+        policy: Policy | None = None,
+        seed: tuple[int | str, ...] = (),
+    ) -> None:
+        self._samples = samples
+        self._root = root
+        self._framing = framing
+        self._policy = policy
+        self._seed = seed
+        index = {name: i for i, name in enumerate(classes)}
+        self.targets = torch.tensor([index[s.label] for s in samples], dtype=torch.long)
+        self._kept: dict[int, Image.Image] = {}
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, int]:  # type: ignore[override]
+        sample, draw = key
+        image = self._kept.get(sample) or self._load(sample)
+        if self._policy is not None:
+            image = self._policy.view(image, seed=(*self._seed, draw, self._samples[sample].sha256))
+        return v2.functional.pil_to_tensor(image), int(self.targets[sample])
+
+    def keep_in_memory(self) -> None:
+        """Decode all images now, in threads, if they fit into memory."""
+        sides = [self._policy.base_px if self._policy else self._framing.image_size] * len(self)
+        size = sum(3 * side * side * max(s.width, s.height) / min(s.width, s.height)
+                   for side, s in zip(sides, self._samples, strict=True))  # fmt: skip
+        if size <= MEMORY_BYTES:
+            with ThreadPoolExecutor() as pool:
+                self._kept = dict(enumerate(pool.map(self._load, range(len(self)))))
+
+    def _load(self, sample: int) -> Image.Image:
+        image = decode(self._root / self._samples[sample].path, background=self._framing.background).image
+        if self._policy is not None:
+            return self._policy.base_image(image)
+        framing = self._framing
+        return fit_image(image, framing.image_size, how=framing.fit, background=framing.background)
+
+
+class ImageBatches:
+    """Batches of normalised images [N, 3, H, W] and targets [N], in an order given by the caller."""
+
+    def __init__(self, images: Images, *, workers: int = 0) -> None:
+        self._images = images
+        self._workers = workers
+        self.num_samples = len(images)
+        self.targets = images.targets
+        images.keep_in_memory()
+
+    def batches(self, order: Sequence[Sequence[int]], *, draw: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield one batch per list of sample indices in `order`; `draw` numbers the random views."""
+        loader = DataLoader(
+            self._images,
+            batch_sampler=[[(i, draw) for i in batch] for batch in order],
+            num_workers=self._workers,
+            collate_fn=_collate,
+            generator=torch.Generator(),  # or the loader would draw its base seed from the global one
+        )
+        for pixels, targets in loader:
+            yield normalise(pixels), targets
+
+
+def open_split(
+    manifest: Manifest,
+    split: str,
+    framing: Framing,
+    *,
+    workers: int,
+    policy: Policy | None = None,
+    seed: tuple[int | str, ...] = (),
+) -> ImageBatches:
+    """The images of `split`, plain or, with a policy, augmented."""
+    images = Images(manifest.of(split), manifest.classes, manifest.root, framing, policy=policy, seed=seed)
+    return ImageBatches(images, workers=workers)
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """uint8 [N, 3, H, W] to float with the mean and deviation that the backbones were trained with."""
+    mean = torch.tensor(MEAN).view(1, 3, 1, 1)
+    std = torch.tensor(STD).view(1, 3, 1, 1)
+    return (pixels.float() / 255 - mean) / std
+
+
+def _collate(items: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+    return torch.stack([pixels for pixels, _ in items]), torch.tensor([target for _, target in items])

@@ -1,0 +1,80 @@
+"""The list of samples, as `ingest` writes it and all later stages read it."""
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.places import from_checkout
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image that is used."""
+
+    path: str
+    """Relative to the root of its source."""
+    label: str
+    split: str
+    """`train`, `valid` or `test`; empty before it is assigned."""
+    sha256: str
+    """Of the file."""
+    width: int
+    height: int
+
+    def with_split(self, split: str) -> "Sample":
+        return dataclasses.replace(self, split=split)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All samples, and the class list whose order every model follows."""
+
+    samples: tuple[Sample, ...]
+    classes: tuple[str, ...]
+    root: Path
+    """The folder that the samples' paths are relative to."""
+
+    def of(self, split: str) -> list[Sample]:
+        return [s for s in self.samples if s.split == split]
+
+    @property
+    def splits(self) -> list[str]:
+        """Those of train, valid and test that have images."""
+        return [x for x in ("train", "valid", "test") if any(s.split == x for s in self.samples)]
+
+
+def write_manifest(folder: Path, samples: Iterable[Sample], classes: list[str], *, root: str | None) -> None:
+    """Write `manifest.jsonl`, `classes.json` and `source.json` into `folder`; `root` None: the images lie in it."""
+    write_jsonl(folder / "manifest.jsonl", samples)
+    write_json(folder / "classes.json", classes)
+    write_json(folder / "source.json", {"root": root})
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read what `write_manifest` wrote."""
+    lines = (folder / "manifest.jsonl").read_text(encoding="utf-8").split("\n")
+    root = read_json(folder / "source.json")["root"]
+    return Manifest(
+        samples=tuple(Sample(**json.loads(line)) for line in lines if line),
+        classes=tuple(read_json(folder / "classes.json")),
+        root=folder if root is None else from_checkout(root),
+    )
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON file, readable by people."""
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def write_jsonl(path: Path, rows: Iterable[object]) -> None:
+    """Write dataclasses as a JSON object per line; line breaks inside names are escaped."""
+    lines = (json.dumps(dataclasses.asdict(row)) for row in rows)  # type: ignore[call-overload]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

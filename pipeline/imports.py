@@ -1,0 +1,53 @@
+"""Which of the project's own modules a module needs: read off its import statements, transitively.
+
+DVC must know every file that a stage's result depends on, or it serves the result of old code from its cache.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGES = ("pipeline", "stages")
+
+
+def imported_files(module: str, root: Path) -> list[str]:
+    """Files of this project that importing `module` reads, `module`'s own included, relative to `root`, sorted."""
+    seen: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        for needed in [name, *_parents(name)]:
+            file = _file_of(needed, root)
+            if file is not None and file not in seen:
+                seen.add(file)
+                waiting += list(_imports(root / file))
+    return sorted(seen | _data_beside(seen, root))
+
+
+def _parents(module: str) -> Iterator[str]:
+    while "." in module:
+        module = module.rpartition(".")[0]
+        yield module
+
+
+def _file_of(module: str, root: Path) -> str | None:
+    if module.partition(".")[0] not in PACKAGES:
+        return None
+    base = module.replace(".", "/")
+    return next((f for f in (f"{base}.py", f"{base}/__init__.py") if (root / f).is_file()), None)
+
+
+def _imports(file: Path) -> Iterator[str]:
+    """Every module that a file may import, wherever the statement stands; `from a import b` may mean module a.b."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _data_beside(files: set[str], root: Path) -> set[str]:
+    """Templates that lie beside a module and bear its name: `html.py` reads `report.html.j2`."""
+    folders = {str(Path(f).parent) for f in files}
+    return {str(p.relative_to(root)) for folder in folders for p in (root / folder).glob("*.j2")}

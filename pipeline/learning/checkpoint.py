@@ -1,0 +1,54 @@
+"""The state of a training run, written whole and read back whole."""
+
+import dataclasses
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class CycleEnd:
+    """What was measured when a cycle ended."""
+
+    cycle: int
+    epoch: int
+    step: int
+    train_loss: float
+    """Mean loss of all training images in evaluation mode, without augmentation."""
+    valid_loss: float
+    valid_accuracy: float
+
+
+@dataclass
+class TrainState:
+    """Everything that training goes on from; sample order, augmentation and dropout follow from `step`."""
+
+    step: int = 0
+    cycle_ends: list[CycleEnd] = field(default_factory=list)
+    model: dict[str, Tensor] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    scheduler: dict[str, Any] = field(default_factory=dict)
+    journal_length: int = 0
+
+
+def save_checkpoint(state: TrainState, path: Path) -> None:
+    """Write `state` so that a kill at any moment leaves the old checkpoint or the new one."""
+    draft = path.with_suffix(".draft")
+    with draft.open("wb") as file:
+        torch.save(dataclasses.asdict(state), file)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def load_checkpoint(path: Path) -> TrainState | None:
+    """Read the checkpoint, or None where there is none. Loads tensors and plain values only, never code."""
+    if not path.exists():
+        return None
+    values = torch.load(path, map_location="cpu", weights_only=True)
+    values["cycle_ends"] = [CycleEnd(**c) for c in values["cycle_ends"]]
+    return TrainState(**values)

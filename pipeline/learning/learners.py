@@ -1,0 +1,153 @@
+"""The three learners of the recipe: a head on activations, a head behind its frozen backbone, a whole model."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.data.augment import Policy
+from pipeline.data.images import ImageBatches, open_split
+from pipeline.data.manifest import Manifest, read_json
+from pipeline.device import choose_device
+from pipeline.learning.loop import Learner, ParameterGroup
+from pipeline.model.backbone import build_backbone
+from pipeline.model.classifier import Classifier, Head, build_head, load_card, load_classifier
+from pipeline.model.layer_groups import split_layer_groups
+from pipeline.model.weights import read_tensors
+from pipeline.settings import Runtime
+
+
+@dataclass(frozen=True)
+class ImageSources:
+    """The images that a learner sees: augmented for training, plain for measuring."""
+
+    train: ImageBatches
+    train_plain: ImageBatches
+    valid: ImageBatches
+
+
+class TensorBatches:
+    """Inputs held as tensors: precomputed activations [N, num_features] and targets [N]."""
+
+    def __init__(self, inputs: Tensor, targets: Tensor) -> None:
+        self.inputs, self.targets = inputs, targets
+        self.num_samples = len(targets)
+
+    def batches(self, order: Sequence[Sequence[int]], *, draw: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See BatchSource; activations have no random views, so `draw` has no effect."""
+        del draw
+        for batch in order:
+            index = torch.tensor(batch)
+            yield self.inputs[index], self.targets[index]
+
+
+def open_images(manifest: Manifest, policy: Policy, runtime: Runtime, *, seed: tuple[int | str, ...]) -> ImageSources:
+    """Open train (augmented and plain) and valid."""
+    workers = runtime.workers
+    return ImageSources(
+        train=open_split(manifest, "train", policy.framing, workers=workers, policy=policy, seed=seed),
+        train_plain=open_split(manifest, "train", policy.framing, workers=workers),
+        valid=open_split(manifest, "valid", policy.framing, workers=workers),
+    )
+
+
+def head_on_activations(precompute: Path, runtime: Runtime, *, seed: int, micro_batch_size: int) -> Learner:
+    """A fresh head, to be trained on precomputed activations."""
+    card = load_card(precompute)
+    splits = {s: read_tensors(precompute / f"activations-{s}.safetensors") for s in ("train", "valid")}
+    train, valid = (TensorBatches(t["activations"], t["targets"]) for t in splits.values())
+    head = build_head(train.inputs.shape[1], len(card.classes), dropout=card.dropout, seed=seed)
+    device = choose_device(runtime)
+
+    def set_mode() -> None:
+        head.train()
+
+    return Learner(
+        model=head.to(device),
+        groups=[_head_group(head)],
+        train=train,
+        train_plain=train,
+        valid=valid,
+        set_mode=set_mode,
+        device=device,
+        precision="fp32",
+        micro_batch_size=micro_batch_size,
+    )
+
+
+def head_on_backbone(
+    precompute: Path, head_folder: Path, images: ImageSources, runtime: Runtime, *, micro_batch_size: int
+) -> Learner:
+    """A trained head behind its frozen backbone, to be trained on augmented images."""
+    model = assemble(precompute, head_folder)
+    model.backbone.requires_grad_(False)
+
+    def set_mode() -> None:
+        model.eval()  # the backbone as it was when activations were computed: batch norm and dropout at rest
+        model.head.train()
+
+    groups = [_head_group(model.head)]
+    return _on_images(model, groups, images, set_mode, load_card(precompute).precision, runtime, micro_batch_size)
+
+
+def whole_model(unfreeze: Path, images: ImageSources, runtime: Runtime, *, micro_batch_size: int) -> Learner:
+    """The unfrozen model, to be trained on augmented images at the rates of `plan.json`."""
+    model, card = load_classifier(unfreeze)
+    plan = read_json(unfreeze / "plan.json")
+    resting = _batch_norms(model) if plan["batch_norm"] == "frozen" else []
+    for module in resting:
+        module.requires_grad_(False)
+
+    def set_mode() -> None:
+        model.train()
+        for module in resting:
+            module.eval()
+
+    groups = [
+        ParameterGroup(group.name, list(group.parameters.values()), planned["lr_factor"])
+        for group, planned in zip(split_layer_groups(model, len(plan["groups"])), plan["groups"], strict=True)
+    ]
+    return _on_images(model, groups, images, set_mode, card.precision, runtime, micro_batch_size)
+
+
+def assemble(precompute: Path, head_folder: Path) -> Classifier:
+    """The pretrained backbone and a trained head as one model."""
+    card = load_card(precompute)
+    backbone = build_backbone(card.arch, image_size=card.image_size)
+    backbone.load_state_dict(read_tensors(precompute / "backbone.safetensors"))
+    head = Head(backbone.num_features, len(card.classes), dropout=card.dropout)
+    head.load_state_dict(read_tensors(head_folder / "head.safetensors"))
+    return Classifier(backbone, head)
+
+
+def _on_images(
+    model: Classifier,
+    groups: list[ParameterGroup],
+    images: ImageSources,
+    set_mode: Callable[[], None],
+    precision: str,
+    runtime: Runtime,
+    micro_batch_size: int,
+) -> Learner:
+    device = choose_device(runtime)
+    return Learner(
+        model=model.to(device, memory_format=torch.channels_last),
+        groups=groups,
+        train=images.train,
+        train_plain=images.train_plain,
+        valid=images.valid,
+        set_mode=set_mode,
+        device=device,
+        precision=precision,
+        micro_batch_size=micro_batch_size,
+    )
+
+
+def _head_group(head: Head) -> ParameterGroup:
+    return ParameterGroup("head", list(head.parameters()), 1.0)
+
+
+def _batch_norms(model: nn.Module) -> list[nn.Module]:
+    return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]

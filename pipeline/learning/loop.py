@@ -1,0 +1,228 @@
+"""The one training loop. Heads on activations, heads through a frozen backbone and whole models all go through it."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim import SGD
+
+from pipeline.console import progress_bar
+from pipeline.device import computing_in, to_device
+from pipeline.journal import Journal
+from pipeline.learning.checkpoint import CycleEnd, TrainState, load_checkpoint, save_checkpoint
+from pipeline.learning.overfitting import best_cycle, has_stopped_improving
+from pipeline.learning.schedule import Cycles, build_sgdr, epoch_batches, num_batches
+from pipeline.seeds import permutation, seed_torch
+
+
+class BatchSource(Protocol):
+    """Samples that can be drawn in any order: images, or activations."""
+
+    num_samples: int
+
+    def batches(self, order: Sequence[Sequence[int]], *, draw: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (inputs [N, ...], targets [N]) per list of sample indices; `draw` numbers random views."""
+        ...
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that share a rate."""
+
+    name: str
+    parameters: list[nn.Parameter]
+    lr_factor: float
+    """Rate as a multiple of the head's."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What is trained, on what, and how it computes."""
+
+    model: nn.Module
+    groups: list[ParameterGroup]
+    train: BatchSource
+    train_plain: BatchSource
+    """The training samples without augmentation, to measure over-fitting on."""
+    valid: BatchSource
+    set_mode: Callable[[], None]
+    """Puts the trained parts into training mode and the frozen ones into evaluation mode."""
+    device: torch.device
+    precision: str
+    micro_batch_size: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long, how fast and in which portions."""
+
+    num_cycles: int
+    cycle_len: int
+    cycle_mult: int
+    lr: float
+    batch_size: int
+    momentum: float
+    weight_decay: float
+    until_overfit: bool
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The outcome; the model holds the best cycle's weights."""
+
+    cycles: Cycles
+    ends: list[CycleEnd]
+
+    @property
+    def best(self) -> CycleEnd:
+        return best_cycle(self.ends)
+
+
+def train(
+    learner: Learner,
+    plan: Plan,
+    *,
+    stage: str,
+    seed: int,
+    journal: Journal,
+    scratch: Path,
+    checkpoint_s: float,
+) -> Trained:
+    """Train for the planned cycles, or until over-fitting, and load the best cycle's weights into the model.
+
+    Every `checkpoint_s` seconds and at every cycle end the state goes to `scratch`, from where a killed run goes on
+    and ends in the same bytes. Snapshots of the cycles are left there as `cycle-<k>.pt`. Raises ValueError where the
+    loss is no longer a number.
+    """
+    cycles = Cycles(
+        plan.num_cycles, plan.cycle_len, plan.cycle_mult, num_batches(learner.train.num_samples, plan.batch_size)
+    )
+    optimizer = build_optimizer(learner.groups, plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay)
+    scheduler = build_sgdr(optimizer, cycles)
+    state = load_checkpoint(scratch / "checkpoint.pt") or TrainState()
+    if state.step:
+        learner.model.load_state_dict(state.model)
+        optimizer.load_state_dict(state.optimizer)
+        scheduler.load_state_dict(state.scheduler)
+    journal.rewind(state.journal_length)
+
+    def keep() -> None:
+        state.model, state.optimizer = learner.model.state_dict(), optimizer.state_dict()
+        state.scheduler, state.journal_length = scheduler.state_dict(), journal.tell()
+        save_checkpoint(state, scratch / "checkpoint.pt")
+
+    last_kept = time.monotonic()
+    with progress_bar(stage, cycles.num_steps, start=state.step) as bar:
+        for epoch in range(state.step // cycles.steps_per_epoch, cycles.num_epochs):
+            if epoch in cycles.ends and plan.until_overfit and has_stopped_improving(state.cycle_ends):
+                break
+            order = epoch_batches(permutation(learner.train.num_samples, seed, stage, epoch), plan.batch_size)
+            done = state.step - epoch * cycles.steps_per_epoch
+            parts = micro_batches(learner, order[done:], draw=epoch)
+            for batch in order[done:]:
+                loss = take_step(learner, optimizer, parts, len(batch), seed=(seed, stage, "step", state.step))
+                if not math.isfinite(loss):
+                    raise ValueError(f"the loss became {loss} at step {state.step}: set {stage}.lr below {plan.lr:g}")
+                journal.points(state.step, train_loss=loss, lr=optimizer.param_groups[-1]["lr"])
+                scheduler.step()
+                state.step += 1
+                bar.advance(note=f"loss {loss:.4f}")
+                if state.step % cycles.steps_per_epoch and time.monotonic() - last_kept > checkpoint_s:
+                    keep()
+                    last_kept = time.monotonic()
+            valid_loss, accuracy = evaluate(learner, learner.valid)
+            journal.points(state.step - 1, valid_loss=valid_loss, valid_accuracy=accuracy)
+            if epoch + 1 in cycles.ends:
+                train_loss, _ = evaluate(learner, learner.train_plain)
+                end = CycleEnd(len(state.cycle_ends), epoch + 1, state.step - 1, train_loss, valid_loss, accuracy)
+                journal.points(end.step, train_plain_loss=train_loss)
+                state.cycle_ends.append(end)
+                torch.save(learner.model.state_dict(), scratch / f"cycle-{end.cycle}.pt")
+            if epoch + 1 in cycles.ends or time.monotonic() - last_kept > checkpoint_s:
+                keep()
+                last_kept = time.monotonic()
+    trained = Trained(cycles, state.cycle_ends)
+    learner.model.load_state_dict(load_snapshot(scratch, trained.best.cycle))
+    return trained
+
+
+def load_snapshot(scratch: Path, cycle: int) -> dict[str, Tensor]:
+    """The model's state when `cycle` (from 0) ended."""
+    state: dict[str, Tensor] = torch.load(scratch / f"cycle-{cycle}.pt", map_location="cpu", weights_only=True)
+    return state
+
+
+def build_optimizer(groups: Sequence[ParameterGroup], lr: float, *, momentum: float, weight_decay: float) -> SGD:
+    """Plain SGD with momentum; each group at its own multiple of `lr`."""
+    params = [{"params": g.parameters, "lr": lr * g.lr_factor} for g in groups]
+    return SGD(params, lr=lr, momentum=momentum, weight_decay=weight_decay)
+
+
+def take_step(
+    learner: Learner,
+    optimizer: SGD,
+    parts: Iterator[tuple[Tensor, Tensor]],
+    batch_size: int,
+    *,
+    seed: tuple[int | str, ...],
+) -> float:
+    """One update from the next `batch_size` samples of `parts`; returns their mean loss before the update.
+
+    Gradients of the parts add up to those of the whole batch's mean loss. Dropout follows from `seed`.
+    """
+    learner.set_mode()
+    optimizer.zero_grad(set_to_none=True)
+    total, seen = 0.0, 0
+    while seen < batch_size:
+        inputs, targets = next(parts)
+        seed_torch(*seed, seen)
+        loss = F.cross_entropy(_logits(learner, inputs), targets.to(learner.device), reduction="sum") / batch_size
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.item()
+        seen += len(targets)
+    optimizer.step()
+    return total
+
+
+def evaluate(learner: Learner, source: BatchSource) -> tuple[float, float]:
+    """Mean loss and accuracy over all samples of `source`, in evaluation mode."""
+    logits, targets = predict(learner, source)
+    accuracy = (logits.argmax(1) == targets).double().mean().item()
+    return F.cross_entropy(logits.double(), targets).item(), accuracy
+
+
+def sample_losses(learner: Learner, source: BatchSource) -> NDArray[np.float64]:
+    """The loss of each sample [N] of `source`, in evaluation mode."""
+    logits, targets = predict(learner, source)
+    losses: NDArray[np.float64] = F.cross_entropy(logits.double(), targets, reduction="none").numpy()
+    return losses
+
+
+@torch.no_grad()
+def predict(learner: Learner, source: BatchSource, *, draw: int = 0) -> tuple[Tensor, Tensor]:
+    """Logits [N, num_classes] and targets [N] of all samples in order, on the CPU."""
+    learner.model.eval()
+    order = epoch_batches(list(range(source.num_samples)), learner.micro_batch_size)
+    outputs = [(_logits(learner, x).cpu(), y) for x, y in source.batches(order, draw=draw)]
+    return torch.cat([logits for logits, _ in outputs]), torch.cat([y for _, y in outputs])
+
+
+def _logits(learner: Learner, inputs: Tensor) -> Tensor:
+    with computing_in(learner.precision, learner.device):
+        images = inputs.dim() == 4
+        logits: Tensor = learner.model(to_device(inputs, learner.device) if images else inputs.to(learner.device))
+    return logits.float()
+
+
+def micro_batches(learner: Learner, order: list[list[int]], *, draw: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of `order`, each cut into equal parts of `micro_batch_size` at most."""
+    parts = [part for batch in order for part in epoch_batches(batch, learner.micro_batch_size)]
+    return iter(learner.train.batches(parts, draw=draw))

@@ -1,0 +1,137 @@
+"""The learning-rate finder: train for a moment at a rate that grows from step to step, and watch the loss.
+
+Source: L. N. Smith 2015, arXiv:1506.01186, section 3.3; with exponential growth, as in fastai. The sweep is repeated
+over several batch orders, because one alone moves the answer by a factor of three and more, and the median is taken.
+"""
+
+import json
+import math
+import statistics
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.console import Bar, progress_bar
+from pipeline.journal import write_atomically
+from pipeline.learning.loop import Learner, build_optimizer, micro_batches, take_step
+from pipeline.learning.lr_rules import RULES, Curve, UnusableCurve, smooth
+from pipeline.learning.schedule import epoch_batches
+from pipeline.seeds import permutation
+from pipeline.settings import LrFind
+
+DIVERGED = 4.0
+"""A smoothed loss above this multiple of the best so far ends the sweep."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The raw points of one repeat."""
+
+    lrs: list[float]
+    losses: list[float]
+
+    def curve(self, smoothing: float) -> Curve:
+        return Curve(np.array(self.lrs), np.array(self.losses), smooth(self.losses, smoothing))
+
+
+@dataclass(frozen=True)
+class LrFound:
+    """The chosen rate, and what speaks for it."""
+
+    lr: float
+    rule: str
+    repeats: list[float]
+    """The rule's answer for each usable repeat."""
+    spread: float
+    """Largest over smallest of `repeats`."""
+    others: dict[str, float]
+    """Each rule's answer: the median over the usable repeats."""
+    unusable: list[str]
+    """Why the other repeats gave no answer."""
+
+
+def find_lr(
+    learner: Learner, settings: LrFind, *, batch_size: int, momentum: float, stage: str, seed: int, scratch: Path
+) -> tuple[LrFound, list[Curve]]:
+    """Sweep the rate `settings.repeats` times and choose; the learner's model and torch's RNG are left as they were.
+
+    Rates are the head's; all layer groups move together in their ratios. Finished repeats are kept in `scratch`.
+    Raises UnusableCurve where fewer than half of the repeats give an answer.
+    """
+    before = {n: t.detach().clone() for n, t in learner.model.state_dict().items()}
+    sweeps = []
+    devices = [learner.device] if learner.device.type == "cuda" else []
+    total = settings.repeats * settings.num_steps
+    with torch.random.fork_rng(devices=devices), progress_bar(stage, total) as bar:
+        for repeat in range(settings.repeats):
+            kept = scratch / f"sweep-{repeat}.json"
+            if not kept.exists():
+                orders = _endless_batches(learner, batch_size, seed=(seed, stage, repeat))
+                sweep = _sweep(learner, settings, orders, momentum=momentum, seed=(seed, stage, repeat), bar=bar)
+                learner.model.load_state_dict(before)
+                write_atomically(kept, json.dumps(asdict(sweep)))
+            sweeps.append(Sweep(**json.loads(kept.read_text())))
+    curves = [s.curve(settings.smoothing) for s in sweeps]
+    return choose(curves, settings.rule), curves
+
+
+def choose(curves: list[Curve], rule: str) -> LrFound:
+    """Apply every rule to every curve; the median of `rule`'s answers is chosen. Raises UnusableCurve."""
+    usable, unusable = [], []
+    for curve in curves:
+        try:
+            usable.append((curve, RULES["recipe"](curve)))
+        except UnusableCurve as error:
+            unusable.append(str(error))
+    if len(usable) * 2 < len(curves) or not usable:
+        raise UnusableCurve(f"{len(unusable)} of {len(curves)} sweeps give no rate: {unusable[0]}")
+    others = {name: statistics.median(answer(c) for c, _ in usable) for name, answer in RULES.items()}
+    repeats = [RULES[rule](c) for c, _ in usable]
+    return LrFound(others[rule], rule, repeats, max(repeats) / min(repeats), others, unusable)
+
+
+def _sweep(
+    learner: Learner,
+    settings: LrFind,
+    orders: Iterator[tuple[Iterator[tuple[Tensor, Tensor]], int]],
+    *,
+    momentum: float,
+    seed: tuple[int | str, ...],
+    bar: Bar,
+) -> Sweep:
+    optimizer = build_optimizer(learner.groups, 1.0, momentum=momentum, weight_decay=0.0)
+    factors = [g["lr"] for g in optimizer.param_groups]
+    growth = (settings.end_lr / settings.start_lr) ** (1 / (settings.num_steps - 1))
+    sweep, average, best = Sweep([], []), 0.0, math.inf
+    for step in range(settings.num_steps):
+        lr = settings.start_lr * growth**step
+        for group, factor in zip(optimizer.param_groups, factors, strict=True):
+            group["lr"] = lr * factor
+        parts, size = next(orders)
+        loss = take_step(learner, optimizer, parts, size, seed=(*seed, step))
+        average = settings.smoothing * average + (1 - settings.smoothing) * loss
+        smoothed = average / (1 - settings.smoothing ** (step + 1))
+        if not math.isfinite(loss) or smoothed > DIVERGED * best:
+            bar.advance(settings.num_steps - step)
+            break
+        best = min(best, smoothed)
+        sweep.lrs.append(lr)
+        sweep.losses.append(loss)
+        bar.advance(note=f"lr {lr:.1e}  loss {loss:.3f}")
+    return sweep
+
+
+def _endless_batches(
+    learner: Learner, batch_size: int, *, seed: tuple[int | str, ...]
+) -> Iterator[tuple[Iterator[tuple[Tensor, Tensor]], int]]:
+    """Batches over as many epochs as the sweep needs: the parts still to come, and the size of the next batch."""
+    epoch = 0
+    while True:
+        order = epoch_batches(permutation(learner.train.num_samples, *seed, "order", epoch), batch_size)
+        parts = micro_batches(learner, order, draw=epoch)
+        yield from ((parts, len(batch)) for batch in order)
+        epoch += 1

@@ -1,0 +1,321 @@
+"""The schema of all settings: their types, units and ranges. Their values live in `conf/`, never here.
+
+A default in code would escape DVC's hashing, so no field has one. `read_settings` turns a nested dict into checked
+dataclasses, and every complaint names the key, the value and the nearest thing that would be right.
+"""
+
+import dataclasses
+import difflib
+import json
+import os
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from yaml import YAMLError
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Pixels = Annotated[int, Field(ge=8, le=2048)]
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(ge=1e-10, le=1e4)]
+BatchSize = Count | Literal["full"]
+
+
+T = typing.TypeVar("T")
+
+
+class SettingsError(ValueError):
+    """A setting that is missing, unknown, of the wrong type or out of range."""
+
+
+class _Section:
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
+
+@dataclass(frozen=True)
+class Split(_Section):
+    """How images without a split of their own are divided; the rest trains."""
+
+    valid: Share
+    """Share of each class for choosing (learning rate, cycle)."""
+    test: Share
+    """Share of each class that is seen once, at the end."""
+
+
+@dataclass(frozen=True)
+class Data(_Section):
+    """Which images, and how they become tensors."""
+
+    name: Literal["digits", "folder"]
+    """`digits`: the 1,797 handwritten digits of scikit-learn; `folder`: one folder per class below `root`."""
+    root: str | None
+    """The folder of `data=folder`, relative to the project; null for `digits`."""
+    image_size: Pixels
+    """Height and width that the network sees, in pixels."""
+    fit: Literal["zoom", "pad", "squish"]
+    """`zoom`: scale the short side and crop; `pad`: scale the long side and fill; `squish`: scale both."""
+    background: str
+    """Colour behind transparent pixels and around padded images, by CSS name or #rrggbb."""
+    batch_size: BatchSize
+    """Images per optimizer step: 1 is stochastic, `full` is batch gradient descent, the rest mini-batch."""
+    micro_batch_size: Count
+    """Images held in memory at once; a larger batch is accumulated from parts of this size."""
+    split: Split
+    train_fraction: Annotated[float, Field(gt=0, le=1)]
+    """Share of the training images that is used, the same of each class: below 1 to see what more data is worth."""
+
+
+@dataclass(frozen=True)
+class Model(_Section):
+    """The backbone and its weights."""
+
+    arch: str
+    """Any torchvision classifier, by its function's name."""
+    weights: str
+    """`glyphs` (shipped), `imagenet` (torchvision's download), `none`, or a .safetensors file."""
+    dropout: Share
+    """Share of features that the head drops while training."""
+    precision: Literal["fp32", "bf16"]
+    """`bf16` computes convolutions and products in bfloat16: faster where the processor has it, other numbers."""
+
+
+@dataclass(frozen=True)
+class Augment(_Section):
+    """Random changes to training images; every one drawn anew for each image and epoch."""
+
+    flip: Literal["none", "horizontal", "dihedral"]
+    """`dihedral`: all eight flips and quarter turns, for pictures taken from above."""
+    rotate_deg: Annotated[float, Field(ge=0, le=180)]
+    """Turn by up to this angle either way, in degrees."""
+    shift: Annotated[float, Field(ge=0, le=0.5)]
+    """Move by up to this share of the size either way."""
+    zoom: Annotated[float, Field(ge=1, le=4)]
+    """Scale by a factor between 1/zoom and zoom; 1 is off."""
+    shear_deg: Annotated[float, Field(ge=0, le=45)]
+    """Slant by up to this angle either way, in degrees."""
+    crop_min: Annotated[float, Field(ge=0.05, le=1)]
+    """Least share of the area that a random crop keeps; 1 is off."""
+    brightness: Annotated[float, Field(ge=0, le=1)]
+    contrast: Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
+class LrFind(_Section):
+    """The learning-rate sweep: Smith 2015 (arXiv:1506.01186), section 3.3, with exponential steps."""
+
+    start_lr: Rate
+    end_lr: Rate
+    num_steps: Annotated[int, Field(ge=20, le=10_000)]
+    """Optimizer steps from `start_lr` to `end_lr`."""
+    repeats: Annotated[int, Field(ge=1, le=100)]
+    """Sweeps over different batch orders; the median of their answers is chosen."""
+    smoothing: Share
+    """Weight of the past in the moving average of the loss (bias-corrected)."""
+    rule: Literal["recipe", "valley", "steep", "minimum", "slide"]
+    """`recipe`: the highest rate at which the loss still clearly improves."""
+
+
+@dataclass(frozen=True)
+class Train(_Section):
+    """A training stage: `num_cycles` cycles, the first of `cycle_len` epochs, each next `cycle_mult` times longer."""
+
+    num_cycles: Annotated[int, Field(ge=1, le=1000)]
+    cycle_len: Annotated[int, Field(ge=1, le=10_000)]
+    """Epochs of the first cycle."""
+    cycle_mult: Annotated[int, Field(ge=1, le=100)]
+    lr: Rate | Literal["auto"]
+    """Highest rate of the last layer group; `auto` takes the finder's."""
+    momentum: Share
+    weight_decay: Share
+    image_size: Pixels | None
+    """null takes `data.image_size`."""
+    batch_size: BatchSize | None
+    """null takes `data.batch_size`."""
+
+
+@dataclass(frozen=True)
+class Unfreeze(_Section):
+    """How the model is opened for training as a whole."""
+
+    num_groups: Annotated[int, Field(ge=2, le=100)]
+    """Layer groups, the head included."""
+    lr_ratio: Annotated[float, Field(ge=1, le=1000)]
+    """Rate of each group over the rate of the group before it; the recipe says 3 to 10."""
+    batch_norm: Literal["frozen", "train"]
+    """`frozen` keeps the pretrained statistics and affine weights; `train` adapts both."""
+
+
+@dataclass(frozen=True)
+class FullTrain(Train):
+    """Training all layers."""
+
+    until_overfit: bool
+    """Stop after the first cycle that ends with a higher validation loss, and keep the best cycle's weights."""
+
+
+@dataclass(frozen=True)
+class TtaEvaluate(_Section):
+    """Test-time augmentation."""
+
+    views: Annotated[int, Field(ge=0, le=1000)]
+    """Augmented views per image that are averaged with the plain one; 0 is off."""
+
+
+@dataclass(frozen=True)
+class Runtime(_Section):
+    """How a run is carried out. Nothing here may change what comes out, except as `threads` and `device` say.
+
+    Each is also an environment variable: `UNFREEZE_DEVICE=cuda`, `UNFREEZE_THREADS=4`, ...
+    """
+
+    device: str
+    """`auto` (CUDA where present), `cpu`, `cuda`, `cuda:1`, `mps`. Recorded: results differ between devices."""
+    threads: Annotated[int, Field(ge=0, le=1024)]
+    """Threads per process, 0 for one per core. Recorded: sums differ in the last bit between thread counts."""
+    workers: Annotated[int, Field(ge=0, le=256)]
+    """Extra processes that read and augment images; 0 does it in the training process."""
+    checkpoint_s: Annotated[float, Field(ge=0)]
+    """Most seconds of training that a kill can cost."""
+    live_s: Annotated[float, Field(ge=0)]
+    """A stage that runs longer than this is shown live in MLflow."""
+    tracking: bool
+    """Whether MLflow is told at all."""
+    tracking_uri: str | None
+    """MLflow's server; null for the environment's MLFLOW_TRACKING_URI or else the local mlflow.db."""
+    experiment: str
+    """MLflow's name for the table that the row goes into."""
+
+
+@dataclass(frozen=True)
+class Settings(_Section):
+    """Everything that can be set, a section per stage plus `data`, `model`, `augment` and `runtime`."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    data: Data
+    model: Model
+    augment: Augment
+    lr_find_head: LrFind
+    head_train: Train
+    head_train_augmented: Train
+    unfreeze: Unfreeze
+    lr_find_full: LrFind
+    full_train: FullTrain
+    tta_evaluate: TtaEvaluate
+    runtime: Runtime
+
+
+def read_settings(values: dict[str, Any], *, source: str) -> Settings:
+    """Check the nested dict `values` and return it as settings. Raises SettingsError, which names `source`."""
+    try:
+        settings = _read(Settings, values)
+        _check_together(settings)
+    except SettingsError as error:
+        raise SettingsError(f"{source}: {error}") from None
+    return settings
+
+
+def load_params(path: Path) -> dict[str, Any]:
+    """Read a YAML file as nested dict. Raises SettingsError naming the file."""
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        raise SettingsError(f"{path} cannot be read: {error}") from None
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path} does not hold settings")
+    return typing.cast(dict[str, Any], values)
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"data": {"name": "digits"}}` to `{"data.name": "digits"}`."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def all_keys(cls: type = Settings, prefix: str = "") -> Iterator[str]:
+    """Every dotted key of the schema, sections included."""
+    hints = typing.get_type_hints(cls)
+    for f in dataclasses.fields(cls):
+        yield prefix + f.name
+        if dataclasses.is_dataclass(hints[f.name]):
+            yield from all_keys(typing.cast(type, hints[f.name]), f"{prefix}{f.name}.")
+
+
+def nearest_key(key: str) -> str:
+    """The valid dotted key that is most like `key`, also where only its last part was given."""
+    keys = list(all_keys())
+    by_name = [k for k in keys if k.rpartition(".")[2] == key]
+    close = by_name or difflib.get_close_matches(key, keys, n=1, cutoff=0)
+    return close[0]
+
+
+def with_environment(runtime: Runtime) -> Runtime:
+    """`runtime` with the `UNFREEZE_*` environment variables laid over it. Raises SettingsError for an unknown one."""
+    prefix, known = "UNFREEZE_", [f.name for f in dataclasses.fields(Runtime)]
+    given = {n.removeprefix(prefix).lower(): v for n, v in os.environ.items() if n.startswith(prefix)}
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+            raise SettingsError(f"environment: {prefix}{name.upper()} is unknown; nearest: {prefix}{near.upper()}")
+    parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"{n}={v}" for n, v in given.items()]))
+    assert isinstance(parsed, dict)
+    try:
+        return _read(Runtime, dataclasses.asdict(runtime) | parsed)
+    except SettingsError as error:
+        raise SettingsError(f"environment: {prefix}*: {error}") from None
+
+
+def _read(cls: type[T], values: dict[str, Any]) -> T:
+    try:
+        return TypeAdapter(cls).validate_json(json.dumps(values))  # strict, yet from dicts: only JSON can be both
+    except ValidationError as error:
+        raise SettingsError("; ".join(dict.fromkeys(_complaint(dict(e), values) for e in error.errors()))) from None
+
+
+def _complaint(error: dict[str, Any], values: dict[str, Any]) -> str:
+    """One sentence for one of pydantic's errors; its location may end in the names of a union's branches."""
+    path: list[str] = []
+    at: Any = values
+    for part in error["loc"]:
+        if not isinstance(at, dict) or (part not in at and error["type"] != "missing"):
+            break
+        path.append(str(part))
+        at = at.get(part)
+    key = ".".join(path)
+    match error["type"]:
+        case "unexpected_keyword_argument" | "extra_forbidden":
+            return f"{key} is not a setting; nearest: {nearest_key(key)}"
+        case "missing" | "missing_argument":
+            return f"{'.'.join(str(p) for p in error['loc'])} is missing; give it a value in conf/"
+        case "literal_error":
+            names = error["ctx"]["expected"].replace("'", "").replace(",", "").split()
+            near = difflib.get_close_matches(str(at), names, n=1)
+            return f"{key}={at} must be {error['ctx']['expected']}" + (f"; did you mean {near[0]}?" if near else "")
+        case "dataclass_type":
+            return f"{key} must be a section, not {at!r}"
+    return f"{key}={at!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def _check_together(s: Settings) -> None:
+    """What no single setting can know: combinations in which one of them would have no effect or no meaning."""
+    if s.data.name == "folder" and not s.data.root:
+        raise SettingsError("data.root is missing: data=folder needs the folder of images (data.root=path/to/images)")
+    if s.data.name == "digits" and s.data.root is not None:
+        raise SettingsError(f"data.root={s.data.root} has no effect with data=digits; choose data=folder")
+    if s.data.split.valid + s.data.split.test >= 1:
+        raise SettingsError("data.split.valid and data.split.test leave nothing to train on: their sum must be below 1")
+    for name, find in (("lr_find_head", s.lr_find_head), ("lr_find_full", s.lr_find_full)):
+        if find.start_lr >= find.end_lr:
+            raise SettingsError(f"{name}.start_lr={find.start_lr:g} must be below {name}.end_lr={find.end_lr:g}")
+    batch = s.full_train.batch_size if s.full_train.batch_size is not None else s.data.batch_size
+    if s.unfreeze.batch_norm == "train" and (batch == 1 or batch == "full"):
+        raise SettingsError(
+            f"full_train.batch_size={batch} needs unfreeze.batch_norm=frozen: statistics of one image, or of parts of a "
+            "batch, are not those of the batch"
+        )

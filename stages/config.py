@@ -1,0 +1,154 @@
+"""The first stage: settle the settings, so that what DVC hashes is what the stages read.
+
+Reads `conf/`. Writes `params.yaml` (the resolved settings), `overrides.json` (what an experiment changed against
+`conf/`) and `artifacts/config/`: fingerprints of what the settings point at outside the repository, the images and the
+weights, so that a changed photo reruns what depends on it. Runs at every `dvc repro`, in a fraction of a second.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import CONF, compose, conf_digest, to_yaml
+from pipeline.console import complain, say
+from pipeline.data.manifest import write_json
+from pipeline.journal import write_atomically
+from pipeline.model.weights_file import find_weights_file
+from pipeline.places import from_checkout
+from pipeline.settings import SettingsError, flatten, load_params, read_settings
+
+PARAMS = Path("params.yaml")
+HELD = Path("overrides.json")
+ARTIFACT = Path("artifacts/config")
+
+
+def main() -> int:
+    """Settle, fingerprint, and say what changed."""
+    try:
+        values = settle(is_experiment="DVC_EXP_NAME" in os.environ)
+        settings = read_settings(values, source=str(PARAMS))
+        ARTIFACT.mkdir(parents=True, exist_ok=True)
+        write_json(ARTIFACT / "data.json", fingerprint_data(settings.data.name, settings.data.root))
+        write_json(ARTIFACT / "weights.json", fingerprint_weights(settings.model.arch, settings.model.weights))
+    except (ValueError, OSError) as error:
+        complain("config", str(error))
+        return 1
+    return 0
+
+
+def settle(*, is_experiment: bool) -> dict[str, Any]:
+    """Decide what `params.yaml` holds, write it, and return it.
+
+    In an experiment DVC has just composed it with `-S`: that is kept, and what differs from `conf/` is recorded.
+    Otherwise it is composed from `conf/`, unless an applied experiment's changes are held. Nothing that a person typed
+    is dropped in silence: raises SettingsError, with both ways out, where that would happen.
+    """
+    before = load_params(PARAMS) if PARAMS.exists() else {}
+    held = json.loads(HELD.read_text(encoding="utf-8")) if HELD.exists() else {}
+    composed = compose()
+    if is_experiment:
+        read_settings(before, source="dvc exp run")
+        values = _in_order(before, like=composed)
+        for key in sorted(set(held.get("overrides", {})) - set(differences(values, composed))):
+            say("config", f"{key} is back to {flatten(composed)[key]!r}: an experiment starts from conf/, not from the last one")
+    elif held.get("overrides") and before:
+        values = _keep_held(before, held)
+    else:
+        _refuse_hand_edits(before, composed, held)
+        values = composed
+    _report(before, values)
+    write_atomically(PARAMS, to_yaml(values))
+    overrides = differences(values, composed)
+    if is_experiment and overrides:
+        say("config", "experiment: " + ", ".join(f"{k}={v}" for k, v in overrides.items()))
+    record = {"overrides": overrides, "conf": conf_digest(), "params": _digest(PARAMS)}
+    write_atomically(HELD, json.dumps(record, indent=1) + "\n")
+    return values
+
+
+def differences(values: dict[str, Any], composed: dict[str, Any]) -> dict[str, Any]:
+    """The settings, flat, in which `values` differs from `composed`."""
+    flat = flatten(composed)
+    return {k: v for k, v in flatten(values).items() if k not in flat or flat[k] != v}
+
+
+def fingerprint_data(name: str, root: str | None) -> dict[str, Any]:
+    """What tells that the images changed: names, sizes and times of all files below the root."""
+    if name != "folder":
+        return {"name": name}
+    folder = from_checkout(root or "")
+    if not folder.is_dir():
+        raise SettingsError(
+            f"data.root={root} is not a folder ({folder.resolve()}); give the folder whose sub-folders are the classes"
+        )
+    files = hashlib.sha256()
+    count = 0
+    for here, folders, names in os.walk(folder):
+        folders.sort()
+        for file in sorted(names):
+            path = Path(here) / file
+            stat = path.lstat()
+            files.update(f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode(errors="surrogateescape"))
+            count += 1
+    return {"name": name, "root": root, "files": count, "fingerprint": files.hexdigest()}
+
+
+def fingerprint_weights(arch: str, weights: str) -> dict[str, Any]:
+    """What tells that the weights changed: for a file, its content."""
+    if weights in ("none", "imagenet"):
+        return {"arch": arch, "weights": weights}
+    return {"arch": arch, "weights": weights, "sha256": _digest(find_weights_file(arch, weights))}
+
+
+def _keep_held(before: dict[str, Any], held: dict[str, Any]) -> dict[str, Any]:
+    changed = ", ".join(f"{k}={v}" for k, v in held["overrides"].items())
+    if held["params"] != _digest(PARAMS):
+        raise SettingsError(
+            f"{PARAMS} was changed by hand while it holds an experiment ({changed}): undo it with `git checkout {PARAMS}` "
+            "or `dvc exp apply`, and set values in conf/ or with `dvc exp run -S key=value`"
+        )
+    if held["conf"] != conf_digest():
+        flags = " ".join(f"-S '{k}={'null' if v is None else v}'" for k, v in held["overrides"].items())
+        raise SettingsError(
+            f"conf/ was changed while an experiment's settings are held ({changed}). To keep both: `dvc exp run {flags}`. "
+            f"To drop the experiment's: `rm {HELD} {PARAMS}`, then `dvc repro`"
+        )
+    say("config", f"holding the experiment's settings: {changed}")
+    return before
+
+
+def _refuse_hand_edits(before: dict[str, Any], composed: dict[str, Any], held: dict[str, Any]) -> None:
+    if not before or held.get("params") == _digest(PARAMS) or not (mine := differences(before, composed)):
+        return
+    listed = ", ".join(f"{k}={v}" for k, v in mine.items())
+    flags = " ".join(f"-S '{k}={'null' if v is None else v}'" for k, v in mine.items())
+    raise SettingsError(
+        f"{PARAMS} holds what conf/ does not say ({listed}). To keep it: edit conf/, or `dvc exp run {flags}`. "
+        f"To drop it: `rm {PARAMS}`, then `dvc repro`"
+    )
+
+
+def _report(before: dict[str, Any], values: dict[str, Any]) -> None:
+    old = flatten(before)
+    for key, value in (flatten(values) if before else {}).items():
+        if key not in old or old[key] != value:
+            say("config", f"{key}: {old.get(key, '(new)')} -> {value}")
+
+
+def _in_order(values: dict[str, Any], *, like: dict[str, Any]) -> dict[str, Any]:
+    """`values` with its keys in the order of `like`, so that equal settings are equal bytes."""
+    keys = [*(k for k in like if k in values), *(k for k in values if k not in like)]
+    nested = {k for k in keys if isinstance(values[k], dict) and isinstance(like.get(k), dict)}
+    return {k: _in_order(values[k], like=like[k]) if k in nested else values[k] for k in keys}
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+if __name__ == "__main__":
+    assert CONF.is_dir(), "run from the project's root"
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""Step 3: train the head on precomputed activations.
+
+Reads the activations and the finder's rate. Writes `head.safetensors`, the learning curves and the schedule. An epoch
+costs a fraction of a second, because the backbone does not run; augmentation has no effect here.
+"""
+
+from pipeline.learning.learners import head_on_activations
+from pipeline.learning.training import make_plan, run_training
+from pipeline.model.weights import save_tensors
+from pipeline.stage import Metrics, Stage, StageContext, main
+
+
+def run(context: StageContext) -> Metrics:
+    """Train a fresh head."""
+    settings = context.settings
+    learner = head_on_activations(
+        context.input("precompute"), context.runtime, seed=settings.seed, micro_batch_size=settings.data.micro_batch_size
+    )
+    plan = make_plan(
+        settings.head_train,
+        batch_size=settings.data.batch_size,
+        num_samples=learner.train.num_samples,
+        found=context.input("lr_find_head"),
+    )
+    _, metrics = run_training(context, learner, plan)
+    save_tensors(learner.model.state_dict(), context.out / "head.safetensors")
+    return metrics
+
+
+STAGE = Stage(
+    name="head_train",
+    run=run,
+    settings=("seed", "head_train", "data.batch_size", "data.micro_batch_size"),
+    inputs=("precompute", "lr_find_head"),
+    objective="valid_loss",
+)
+
+if __name__ == "__main__":
+    main(STAGE)

@@ -1,0 +1,40 @@
+"""Step 2: find the highest learning rate at which the loss still clearly improves, for the head.
+
+Reads the precomputed activations. Writes `lr.json` (the rate, the rule, its spread over repeats, what other rules
+would say), `curve.csv` and the picture. Decides the rate of both head stages, unless they set their own.
+"""
+
+from pipeline.learning.learners import head_on_activations
+from pipeline.learning.lr_report import find_and_report
+from pipeline.learning.training import count_batch
+from pipeline.stage import Metrics, Stage, StageContext, main
+
+
+def run(context: StageContext) -> Metrics:
+    """Sweep the rate on activations: next to nothing, for the backbone does not run."""
+    settings = context.settings
+    learner = head_on_activations(
+        context.input("precompute"), context.runtime, seed=settings.seed, micro_batch_size=settings.data.micro_batch_size
+    )
+    batch_size = count_batch(settings.head_train.batch_size, settings.data.batch_size, learner.train.num_samples)
+    return find_and_report(
+        context, learner, settings.lr_find_head, batch_size=batch_size, momentum=settings.head_train.momentum
+    )
+
+
+STAGE = Stage(
+    name="lr_find_head",
+    run=run,
+    settings=(
+        "seed",
+        "lr_find_head",
+        "data.batch_size",
+        "data.micro_batch_size",
+        "head_train.batch_size",
+        "head_train.momentum",
+    ),
+    inputs=("precompute",),
+)
+
+if __name__ == "__main__":
+    main(STAGE)

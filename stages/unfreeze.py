@@ -1,0 +1,69 @@
+"""Steps 5 and 6: unfreeze, and give each earlier layer group a lower rate than the next.
+
+Reads the backbone and the head of step 4. Writes the whole model (`model.safetensors`, `model.json`) and `plan.json`:
+the layer groups, their sizes, their rates as multiples of the head's, and what batch norm does. Trains nothing.
+"""
+
+from pipeline.data.manifest import write_json
+from pipeline.learning.learners import assemble
+from pipeline.model.classifier import load_card, save_classifier
+from pipeline.model.layer_groups import split_layer_groups
+from pipeline.stage import Metrics, Stage, StageContext, main
+
+RECIPE_RATIO = (3.0, 10.0)
+
+
+def run(context: StageContext) -> Metrics:
+    """Assemble the model and plan its rates."""
+    settings = context.settings.unfreeze
+    model = assemble(context.input("precompute"), context.input("head_train_augmented"))
+    save_classifier(model, load_card(context.input("precompute")), context.out)
+    groups = split_layer_groups(model, settings.num_groups)
+    factors = [settings.lr_ratio ** -(len(groups) - 1 - i) for i in range(len(groups))]
+    plan = {
+        "groups": [
+            {
+                "name": group.name,
+                "modules": [name.removeprefix("backbone.network.") for name in group.modules],
+                "num_parameters": group.num_parameters,
+                "lr_factor": factor,
+            }
+            for group, factor in zip(groups, factors, strict=True)
+        ],
+        "lr_ratio": settings.lr_ratio,
+        "batch_norm": settings.batch_norm,
+    }
+    write_json(context.out / "plan.json", plan)
+    for group, factor in zip(groups, factors, strict=True):
+        context.say(f"{group.name:<10} {group.num_parameters:>11,} parameters at {factor:.3g} of the head's rate")
+    if (warning := ratio_warning(settings.lr_ratio)) is not None:
+        context.say(warning)
+        context.journal.note(warning)
+    return {"num_parameters": {g.name: g.num_parameters for g in groups}}
+
+
+def ratio_warning(ratio: float) -> str | None:
+    """Why a ratio outside the recipe's 3 to 10 is questionable; None for one inside."""
+    low, high = RECIPE_RATIO
+    if ratio < low:
+        return (
+            f"warning: unfreeze.lr_ratio={ratio:g} is below {low:g}: early layers, which hold what is common to all "
+            "images, are changed almost as fast as the head, and pretraining may be forgotten"
+        )
+    if ratio > high:
+        return (
+            f"warning: unfreeze.lr_ratio={ratio:g} is above {high:g}: early layers hardly learn, so that unfreezing "
+            "them costs time for little"
+        )
+    return None
+
+
+STAGE = Stage(
+    name="unfreeze",
+    run=run,
+    settings=("unfreeze",),
+    inputs=("precompute", "head_train_augmented"),
+)
+
+if __name__ == "__main__":
+    main(STAGE)
