@@ -1,0 +1,158 @@
+"""Scores of predictions, with the intervals and tests that say how far to trust them.
+
+Throughout, `probs` is [N, C] with rows that sum to 1, `targets` is [N] with values in 0..C-1, and N is at
+least 1. Empty or ill-shaped input, and NaN, raise ValueError: a score of nothing is no score.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binomtest
+from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+
+# Aliases for signatures; shapes are in the docstrings.
+Floats = npt.NDArray[np.floating[Any]]
+Ints = npt.NDArray[np.integer[Any]]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class PerClass:
+    """Scores of each class, all arrays [C]; a ratio that has nothing below its line is 0."""
+
+    precision: Floats
+    recall: Floats
+    f1: Floats
+    support: Ints
+    """Number of samples whose target is the class."""
+
+
+@dataclass(frozen=True)
+class CalibrationBins:
+    """Predictions binned by confidence, all arrays [bins]; the means of an empty bin are NaN."""
+
+    edges: Floats
+    """[bins + 1], from 0 to 1."""
+    count: Ints
+    correct: Ints
+    confidence: Floats
+    """Mean confidence in the bin."""
+    accuracy: Floats
+    """Share of the bin that is correct."""
+
+    @property
+    def error(self) -> float:
+        """Gap between confidence and accuracy, averaged over samples (expected calibration error)."""
+        filled = self.count > 0
+        gaps = np.abs(self.confidence[filled] - self.accuracy[filled])
+        return float(np.average(gaps, weights=self.count[filled]))
+
+
+def accuracy(probs: Floats, targets: Ints) -> float:
+    """Return the share of samples whose most probable class (the first, in a tie) is the target."""
+    _check(probs, targets)
+    return float(accuracy_score(targets, probs.argmax(axis=1)))
+
+
+def log_loss(probs: Floats, targets: Ints, *, clip: float = 1e-7) -> float:
+    """Return the mean cross entropy in nats; a probability below `clip` counts as `clip`.
+
+    Not scikit-learn's, which refuses a single class, warns at float32 rows, and clips by dtype, so that one
+    confident mistake weighs 16 in float32 and 36 in float64.
+    """
+    _check(probs, targets)
+    picked = probs[np.arange(len(targets)), targets].astype(np.float64)
+    return float(-np.log(np.clip(picked, clip, 1.0)).mean())
+
+
+def confusion(probs: Floats, targets: Ints, num_classes: int) -> Ints:
+    """Return counts [num_classes, num_classes]: row is the target, column is the prediction.
+
+    Not scikit-learn's, which warns at a single class even when told of it.
+    """
+    _check(probs, targets)
+    if probs.shape[1] != num_classes:
+        raise ValueError(f"probs has {probs.shape[1]} columns for {num_classes} classes")
+    pairs = targets.astype(np.int64) * num_classes + probs.argmax(axis=1)
+    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def wilson_interval(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Return Wilson's score interval of a proportion; (0, 1) for no samples.
+
+    E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 22 (1927).
+    Unlike the normal interval it stays inside [0, 1] and does not shrink to a point at 0 and n correct.
+    """
+    if n == 0 and correct == 0:
+        return 0.0, 1.0
+    interval = binomtest(int(correct), int(n)).proportion_ci(confidence_level=level, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def calibration_bins(confidence: Floats, correct: Bools, bins: int = 10) -> CalibrationBins:
+    """Sort predictions, `confidence` [N] in 0..1 and `correct` [N], into `bins` of equal width.
+
+    A bin holds its lower edge and not its upper one, save the last, which holds 1.
+    """
+    if len(confidence) == 0 or confidence.shape != correct.shape:
+        raise ValueError(
+            f"confidence {confidence.shape} and correct {correct.shape} must be equal and not empty"
+        )
+    if not ((confidence >= 0) & (confidence <= 1 + 1e-6)).all():
+        raise ValueError("confidence must lie in 0..1")
+    index = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    count = np.bincount(index, minlength=bins)
+    hits = np.bincount(index[correct], minlength=bins)
+    total = np.bincount(index, weights=confidence, minlength=bins)
+    return CalibrationBins(
+        edges=np.linspace(0, 1, bins + 1),
+        count=count,
+        correct=hits,
+        confidence=_mean(total, count),
+        accuracy=_mean(hits, count),
+    )
+
+
+def expected_calibration_error(probs: Floats, targets: Ints, bins: int = 10) -> float:
+    """Return the gap between the top probability and accuracy, over equal bins, averaged over samples."""
+    _check(probs, targets)
+    return calibration_bins(probs.max(axis=1), probs.argmax(axis=1) == targets, bins).error
+
+
+def per_class(probs: Floats, targets: Ints) -> PerClass:
+    """Return precision, recall, F1 and support of each class, also of those that never occur."""
+    _check(probs, targets)
+    scores = precision_recall_fscore_support(
+        targets, probs.argmax(axis=1), labels=np.arange(probs.shape[1]), zero_division=0.0
+    )
+    return PerClass(*scores)
+
+
+def mcnemar_exact(correct_a: Bools, correct_b: Bools) -> float:
+    """Return McNemar's exact two-sided p-value for two models that were tried on the same samples [N].
+
+    Only samples where just one is right count: if both are equally good, it is either with probability 1/2.
+    """
+    if correct_a.shape != correct_b.shape:
+        raise ValueError(f"not the same samples: {correct_a.shape} and {correct_b.shape}")
+    only_a = int((correct_a & ~correct_b).sum())
+    only_b = int((~correct_a & correct_b).sum())
+    if only_a + only_b == 0:
+        return 1.0
+    return float(binomtest(only_a, only_a + only_b, 0.5).pvalue)
+
+
+def _mean(total: Floats | Ints, count: Ints) -> Floats:
+    mean: Floats = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+    return mean
+
+
+def _check(probs: Floats, targets: Ints) -> None:
+    if probs.ndim != 2 or targets.shape != probs.shape[:1] or probs.size == 0:
+        raise ValueError(f"probs {probs.shape} and targets {targets.shape} must be [N, C] and [N], not empty")
+    if not np.isfinite(probs).all():
+        raise ValueError("probs holds NaN or infinity")
+    if targets.min() < 0 or targets.max() >= probs.shape[1]:
+        raise ValueError(f"targets must lie in 0..{probs.shape[1] - 1}")
