@@ -1,0 +1,31 @@
+"""`python -m pipeline.tracking {follow,publish} --spec FILE`: both end with status 0 when the store is away."""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from pipeline.tracking.follow import follow
+from pipeline.tracking.publish import publish_row
+from pipeline.tracking.spec import FollowSpec, RowSpec
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m pipeline.tracking", description=__doc__)
+    parser.add_argument("command", choices=["follow", "publish"])
+    parser.add_argument(
+        "--spec", type=Path, required=True, help="JSON file that RowSpec.write or FollowSpec.write made"
+    )
+    arguments = parser.parse_args()
+    if arguments.command == "publish":
+        publish_row(RowSpec.read(arguments.spec))
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too; the stage decides when it ends
+    try:
+        follow(FollowSpec.read(arguments.spec))
+    except Exception as error:  # beside a stage that goes on, a traceback would only confuse
+        print(f"tracking: not shown live, publish delivers it ({type(error).__name__}: {error})", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""The MLflow store: found or created, asked and written to, quietly and within seconds.
+
+The only module that imports MLflow, and only inside `reachable`, because the import takes two seconds.
+"""
+
+import getpass
+import logging
+import os
+import socket
+import subprocess
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock
+
+from pipeline.tracking.content import Points, flat_params
+from pipeline.tracking.spec import RowSpec, row_digest, sqlite_file
+
+ROW, STATE, OPEN, OWNER = "unfreeze.row", "unfreeze.state", "unfreeze.open", "unfreeze.owner"
+"""Tags: digest of the settings; digest of the state, on closed rows; whether it is to be completed; who writes it."""
+
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the default, 7 with growing pauses, blocks for minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",  # a busy server could ask for an hour
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+"""Set where the user has not set them."""
+
+
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""Else the interface guesses, and may open on its pages for language models."""
+
+_Item = TypeVar("_Item")
+
+
+class StoreUnavailableError(Exception):
+    """The store does not answer or refuses. What was meant for it has to be kept."""
+
+
+@contextmanager
+def reachable(uri: str) -> Iterator[None]:
+    """Use the store inside: MLflow is silent, and whatever it fails with is a StoreUnavailableError of one line."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    for logger in ("mlflow", "alembic", "urllib3"):
+        logging.getLogger(logger).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            yield
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            text = str(error)
+            reason = "it does not answer" if "failed with exception" in text else text.partition("\n")[0][:200]
+            raise StoreUnavailableError(f"{uri}: {reason}") from error
+
+
+class Store:
+    """One experiment in the store. Use inside `reachable`."""
+
+    def __init__(self, spec: RowSpec) -> None:
+        from mlflow import MlflowClient
+
+        database = sqlite_file(spec.tracking_uri)
+        if database is not None:
+            _create_database(database)
+        self._client: Any = MlflowClient(tracking_uri=spec.tracking_uri)
+        home = database.parent if database else spec.root
+        local = None if spec.tracking_uri.startswith("http") else (home / "mlartifacts").as_uri()
+        self._experiment_id = self._find_experiment(spec.experiment, artifact_location=local)
+
+    def open_row(self, spec: RowSpec, *, owner_pid: int) -> str:
+        """Find the open row of these settings or create it, and return its run id. The caller holds the row's lock."""
+        run_id = self.find(**{ROW: row_digest(spec), OPEN: "true"})
+        if run_id is None:
+            return self.create_row(spec, owner_pid=owner_pid)
+        self._client.update_run(run_id, status="RUNNING")  # it may have been given up for dead
+        self._describe(run_id, spec, owner_pid=owner_pid)
+        return run_id
+
+    def create_row(self, spec: RowSpec, *, owner_pid: int) -> str:
+        tags = {ROW: row_digest(spec), OPEN: "true"}
+        name = spec.tags.get("dvc_exp_name") or f"{spec.experiment}-{row_digest(spec)[:7]}"
+        run_id = str(self._client.create_run(self._experiment_id, tags=tags, run_name=name).info.run_id)
+        self._describe(run_id, spec, owner_pid=owner_pid)
+        return run_id
+
+    def find(self, **tags: str) -> str | None:
+        """The run id of the oldest row that has these tags and was not deleted."""
+        condition = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+        runs = self._client.search_runs(
+            [self._experiment_id], condition, max_results=1, order_by=["attributes.start_time ASC"]
+        )
+        return str(runs[0].info.run_id) if runs else None
+
+    def read_points(self, run_id: str, *, prefix: str = "") -> Points:
+        """All points that the row has, so that none is sent twice: MLflow would keep both."""
+        names = [name for name in self._client.get_run(run_id).data.metrics if name.startswith(prefix)]
+        histories = (self._client.get_metric_history(run_id, name) for name in names)
+        return {(m.key, m.step): m.value for history in histories for m in history}
+
+    def log_points(self, run_id: str, points: Points) -> None:
+        from mlflow.entities import Metric
+
+        now_ms = int(time.time() * 1000)
+        metrics = (Metric(name, value, now_ms, step) for (name, step), value in points.items())
+        for batch in _batches(metrics, 1000):
+            self._client.log_batch(run_id, metrics=batch)
+
+    def log_files(self, run_id: str, files: list[tuple[Path, str]]) -> None:
+        for file, folder in files:
+            self._client.log_artifact(run_id, str(file), folder or None)
+
+    def close_row(self, run_id: str, *, status: str, tags: dict[str, str]) -> None:
+        """End the row. The tags come last: a row that was left between the two is still open, and completed again."""
+        self._client.set_terminated(run_id, status=status)
+        self._set_tags(run_id, {**tags, OPEN: "false"})
+
+    def delete_row(self, run_id: str) -> None:
+        self._client.delete_run(run_id)
+
+    def end_orphans(self) -> None:
+        """Mark as KILLED the rows whose writer, a process of this machine, is gone. Its next run reopens its row."""
+        condition = f"tags.`{OPEN}` = 'true' and attributes.status = 'RUNNING'"
+        for run in self._client.search_runs([self._experiment_id], condition):
+            host, _, group = run.data.tags.get(OWNER, "").rpartition(":")
+            if host == socket.gethostname() and not _group_lives(int(group)):
+                self._client.set_terminated(run.info.run_id, status="KILLED")
+
+    def _find_experiment(self, name: str, *, artifact_location: str | None) -> str:
+        from mlflow.exceptions import MlflowException
+
+        if self._client.get_experiment_by_name(name) is None:
+            with suppress(MlflowException):  # another process may have created it since
+                self._client.create_experiment(name, artifact_location, _EXPERIMENT_TAGS)
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment is None or experiment.lifecycle_stage != "active":
+            raise MlflowException(f"the experiment {name!r} was deleted there; restore it or choose another name")
+        return str(experiment.experiment_id)
+
+    def _describe(self, run_id: str, spec: RowSpec, *, owner_pid: int) -> None:
+        from mlflow.entities import Param
+
+        with suppress(ProcessLookupError):  # it may have just ended; then its number serves as well
+            owner_pid = os.getpgid(owner_pid)
+        owner = f"{socket.gethostname()}:{owner_pid}"
+        self._set_tags(run_id, {**origin_tags(spec.root), **spec.tags, OWNER: owner})
+        for batch in _batches(flat_params(spec).items(), 100):
+            self._client.log_batch(run_id, params=[Param(*item) for item in batch])
+
+    def _set_tags(self, run_id: str, tags: dict[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        self._client.log_batch(run_id, tags=[RunTag(name, value[:5000]) for name, value in tags.items()])
+
+
+def origin_tags(root: Path) -> dict[str, str]:
+    """Who ran this and from which commit, under the names that MLflow's table knows."""
+    tags = {"mlflow.source.name": "unfreeze"}
+    with suppress(OSError, KeyError):  # a container may run under a user without a name
+        tags["mlflow.user"] = getpass.getuser()
+    with suppress(OSError, subprocess.SubprocessError):
+        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        commit = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+        tags["mlflow.source.git.commit"] = commit.stdout.strip()
+    return tags
+
+
+def _batches(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _create_database(path: Path) -> None:
+    """Create the SQLite file whole, by one process: MLflow's own migration fails when several start it at once."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock", timeout=60):
+        if not path.exists():
+            from mlflow import MlflowClient
+
+            draft = path.with_name(f"{path.name}.new")
+            draft.unlink(missing_ok=True)
+            MlflowClient(tracking_uri=f"sqlite:///{draft}")
+            draft.rename(path)
+
+
+def _group_lives(group: int) -> bool:
+    """Whether any process of the group runs: between two stages, only the one that starts stages does."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,346 @@
+"""Rows as an independent reader of the store sees them; kills and dead servers with real processes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.tracking import FollowSpec, RowSpec, publish_row, store_uri
+from pipeline.tracking.content import Content, flat_params
+from pipeline.tracking.follow import follow
+from pipeline.tracking.spec import row_digest, state_digest
+from pipeline.tracking.store import Store, reachable
+
+# SQLAlchemy warns about MLflow's own table definitions when they are first imported.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+NO_SERVER = "http://127.0.0.1:9"
+PARAMS = {"seed": 1, "data": {"name": "digits", "split": [0.8, 0.2]}, "full_train": {"lr": "auto", "cycle_len": None}}
+STAGES = ("ingest", "lr_find_head", "head_train", "full_train", "tta_evaluate")
+NUM_STEPS = 30
+
+Row = Any
+"""An MLflow run."""
+
+
+def write_stage(folder: Path, *, salt: str = "") -> None:
+    """Write a folder as a stage publishes it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [{"step": i, "values": {"train_loss": i / 7, "valid_loss": len(salt) + i / 3}} for i in range(NUM_STEPS)]
+    write_journal(folder / "journal.jsonl", [*lines, {"note": f"the end of {folder.name}"}])
+    metrics = {"lr": 0.01, "rule": "steep", "test": {"accuracy": 0.5 + len(salt) / 10}}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "stage.json").write_text(json.dumps({"stage": folder.name, "digest": f"{folder.name}{salt}"}))
+    (folder / "plot.png").write_bytes(b"png")
+    if folder.name == "tta_evaluate":
+        (folder / "report.html").write_text("<h1>Report</h1>")
+        (folder / "model").mkdir(exist_ok=True)
+        (folder / "model" / "classes.json").write_text("[]")
+
+
+def write_journal(path: Path, lines: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+def start(command: str, spec: RowSpec, **options: Any) -> subprocess.Popen[str]:
+    file = spec.state_dir / f"{command}-{row_digest(spec)}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    spec.write(file)
+    arguments = [sys.executable, "-W", "default", "-m", "pipeline.tracking", command, "--spec", str(file)]
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(arguments, **(streams | options))
+
+
+def wait_until(holds: Callable[[], object], *, timeout_s: float = 30) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)
+
+
+def client(spec: RowSpec) -> Any:
+    with reachable(spec.tracking_uri):
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=spec.tracking_uri)
+
+
+def rows(spec: RowSpec, condition: str = "") -> list[Row]:
+    with reachable(spec.tracking_uri):
+        reader = client(spec)
+        experiment = reader.get_experiment_by_name(spec.experiment)
+        return list(reader.search_runs([experiment.experiment_id], condition)) if experiment else []
+
+
+def curve(spec: RowSpec, run_id: str, name: str) -> list[tuple[int, float]]:
+    return sorted((m.step, m.value) for m in client(spec).get_metric_history(run_id, name))
+
+
+def artifacts(spec: RowSpec, run_id: str, folder: str) -> set[str]:
+    return {item.path for item in client(spec).list_artifacts(run_id, folder)}
+
+
+TRAIN_LOSS = [(i, i / 7) for i in range(NUM_STEPS)]
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URI of a store that all tests of this process share, each with its own experiment."""
+    return store_uri(tmp_path_factory.mktemp("a store"))
+
+
+@pytest.fixture
+def spec(tmp_path: Path, store: str) -> RowSpec:
+    folders = {stage: tmp_path / "artifacts" / stage for stage in STAGES}
+    for folder in folders.values():
+        write_stage(folder)
+    return RowSpec(
+        params=PARAMS,
+        folders=folders,
+        experiment=tmp_path.name,
+        tracking_uri=store,
+        state_dir=tmp_path / ".unfreeze",
+        root=tmp_path,
+    )
+
+
+@pytest.fixture
+def follow_spec(spec: RowSpec, tmp_path: Path) -> FollowSpec:
+    journal = tmp_path / "scratch" / "journal.jsonl"
+    values = {name: getattr(spec, name) for name in RowSpec.__dataclass_fields__}
+    return FollowSpec(**values, stage="full_train", journal=journal, parent_pid=os.getpid())
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_a_row_of_cached_stages_is_complete(spec: RowSpec) -> None:
+    (spec.state_dir / "timings").mkdir(parents=True)
+    (spec.state_dir / "timings" / "full_train.json").write_text('{"seconds": 12.5}')
+    run_id = publish_row(replace(spec, tags={"sweep": "2026-01"}))
+
+    (row,) = rows(spec)
+    assert row.info.run_id == run_id
+    assert row.info.status == "FINISHED"
+    assert row.data.params == flat_params(spec)
+    assert row.data.metrics["tta_evaluate/test/accuracy"] == 0.5
+    assert row.data.metrics["lr_find_head/lr"] == 0.01
+    assert row.data.metrics["full_train/seconds"] == 12.5
+    assert row.data.tags["sweep"] == "2026-01"
+    assert "**full_train**: the end of full_train" in row.data.tags["mlflow.note.content"]
+    for stage in STAGES:
+        assert curve(spec, row.info.run_id, f"{stage}/train_loss") == TRAIN_LOSS
+        assert artifacts(spec, row.info.run_id, f"pictures/{stage}") == {f"pictures/{stage}/plot.png"}
+    assert artifacts(spec, row.info.run_id, "") == {"model", "pictures", "report.html"}
+    assert artifacts(spec, row.info.run_id, "model") == {"model/classes.json"}
+
+
+def test_a_state_is_published_once(spec: RowSpec) -> None:
+    run_id = publish_row(spec)
+    assert publish_row(spec) == run_id
+    shutil.rmtree(spec.state_dir)  # as in a fresh clone
+    assert publish_row(spec) == run_id
+    assert len(rows(spec)) == 1
+
+
+def test_a_row_that_the_user_deleted_is_published_again(spec: RowSpec) -> None:
+    run_id = publish_row(spec)
+    client(spec).delete_run(run_id)
+    assert publish_row(spec) not in (None, run_id)
+
+
+def test_publishing_again_does_not_import_mlflow(spec: RowSpec) -> None:
+    publish_row(spec)
+    file = spec.state_dir / "spec.json"
+    spec.write(file)
+    program = (
+        "import sys; from pathlib import Path; from pipeline.tracking import RowSpec, publish_row; "
+        f"print(publish_row(RowSpec.read(Path({str(file)!r})))); print('mlflow' in sys.modules)"
+    )
+    started = time.monotonic()
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == [rows(spec)[0].info.run_id, "False"]
+    assert time.monotonic() - started < 1.0  # about 0.1 s on an idle machine, 3 s with MLflow
+
+
+def test_points_sent_live_are_not_sent_again(spec: RowSpec, follow_spec: FollowSpec) -> None:
+    lines = [json.loads(line) for line in (spec.folders["full_train"] / "journal.jsonl").read_text().splitlines()]
+    write_journal(follow_spec.journal, lines[:10])
+    follower = start("follow", follow_spec)
+    wait_until(lambda: rows(spec) and rows(spec)[0].data.metrics)
+    (row,) = rows(spec)
+    assert row.info.status == "RUNNING"
+    assert row.data.params == flat_params(spec)
+
+    follow_spec.journal.rename(follow_spec.journal.with_name("moved"))  # publication, with the last points unread
+    write_journal(follow_spec.journal.with_name("moved"), lines[10:20])
+    assert follower.communicate(timeout=30)[0] == ""
+    assert curve(spec, row.info.run_id, "full_train/train_loss") == TRAIN_LOSS[:20]
+
+    assert publish_row(spec) == row.info.run_id
+    assert [r.info.status for r in rows(spec)] == ["FINISHED"]
+    assert curve(spec, row.info.run_id, "full_train/train_loss") == TRAIN_LOSS
+    assert curve(spec, row.info.run_id, "head_train/train_loss") == TRAIN_LOSS
+
+
+def test_a_killed_follower_leaves_a_row_that_publish_completes(spec: RowSpec, follow_spec: FollowSpec) -> None:
+    write_journal(follow_spec.journal, [{"step": 0, "values": {"train_loss": 0.0}}])
+    follower = start("follow", follow_spec)
+    wait_until(lambda: rows(spec) and rows(spec)[0].data.metrics)
+    follower.send_signal(signal.SIGKILL)
+    follower.communicate()
+
+    assert publish_row(spec) == rows(spec)[0].info.run_id
+    assert [row.info.status for row in rows(spec)] == ["FINISHED"]
+    assert curve(spec, rows(spec)[0].info.run_id, "full_train/train_loss") == TRAIN_LOSS
+
+
+def test_a_follower_without_a_server_warns_once_and_ends(
+    follow_spec: FollowSpec, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away = replace(follow_spec, tracking_uri=NO_SERVER)
+    write_journal(away.journal, [{"step": 0, "values": {"train_loss": 0.0}}])
+    stdin, held_by_parent = os.pipe()
+    threading.Timer(5, os.close, [held_by_parent]).start()
+    started = time.monotonic()
+    follow(away, stdin_fd=stdin)
+    os.close(stdin)
+    assert 5 <= time.monotonic() - started < 15
+    warning = capsys.readouterr().err
+    assert warning == f"tracking: {NO_SERVER}: it does not answer; not shown live, publish delivers it\n"
+
+
+def test_a_dead_server_costs_seconds(spec: RowSpec, capsys: pytest.CaptureFixture[str]) -> None:
+    away = replace(spec, tracking_uri=NO_SERVER)
+    started = time.monotonic()
+    assert publish_row(away) is None
+    assert time.monotonic() - started < 15
+    warning = capsys.readouterr().err
+    assert warning.count("\n") == 1
+    assert warning.startswith(f"tracking: {NO_SERVER}: it does not answer; nothing is lost")
+
+
+def test_what_a_store_missed_is_delivered_after_the_next_state(spec: RowSpec, store: str, tmp_path: Path) -> None:
+    Store(spec)
+    home = tmp_path / "home"
+    home.write_text("in the way")
+    older = replace(spec, tracking_uri=f"sqlite:///{home / 'mlflow.db'}")
+    digest = state_digest(older)
+    assert publish_row(older) is None
+
+    home.unlink()
+    home.mkdir()
+    shutil.copyfile(store.removeprefix("sqlite:///"), home / "mlflow.db")  # quicker than a new one
+    for folder in spec.folders.values():
+        write_stage(folder, salt="newer")
+    newer = replace(older, params={**PARAMS, "seed": 2})
+    assert publish_row(newer) is not None
+
+    (late,) = rows(older, f"tags.`unfreeze.state` = '{digest}'")
+    assert late.info.status == "FINISHED"
+    assert late.data.metrics["tta_evaluate/test/accuracy"] == 0.5
+    assert curve(older, late.info.run_id, "full_train/valid_loss") == [(i, i / 3) for i in range(NUM_STEPS)]
+    assert artifacts(older, late.info.run_id, "") == {"pictures", "report.html"}  # its model was overwritten
+    assert len(rows(older)) == 2
+    assert list((spec.state_dir / "pending").glob("*")) == []
+
+
+def test_four_processes_can_start_on_a_fresh_store(spec: RowSpec, tmp_path: Path) -> None:
+    one = replace(spec, tracking_uri=store_uri(tmp_path))
+    other = replace(one, params={**PARAMS, "seed": 2})
+    publishers = [start("publish", s) for s in (one, other, one, other)]
+    assert [p.communicate(timeout=60)[0] for p in publishers] == [""] * 4
+    assert [p.returncode for p in publishers] == [0] * 4
+    assert sorted(row.data.tags["unfreeze.row"] for row in rows(one)) == sorted(map(row_digest, (one, other)))
+    for row in rows(one):
+        assert row.info.status == "FINISHED"
+        assert curve(one, row.info.run_id, "head_train/train_loss") == TRAIN_LOSS
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_a_row_whose_code_changed_before_it_ended_is_given_up(spec: RowSpec) -> None:
+    with reachable(spec.tracking_uri):
+        stale = Store(spec).open_row(spec, owner_pid=os.getpid())
+        Store(spec).log_points(stale, {("full_train/train_loss", 0): 0.5})
+    run_id = publish_row(spec)
+    assert {row.info.run_id: row.info.status for row in rows(spec)} == {stale: "KILLED", run_id: "FINISHED"}
+
+
+def test_stages_that_ran_again_to_the_same_bytes_make_no_second_row(spec: RowSpec) -> None:
+    run_id = publish_row(spec)
+    with reachable(spec.tracking_uri):
+        Store(spec).open_row(spec, owner_pid=os.getpid())
+    assert publish_row(spec) == run_id
+    assert len(rows(spec)) == 1
+
+
+def test_a_row_that_was_killed_is_marked_and_reopened_by_its_next_run(spec: RowSpec) -> None:
+    killed = replace(spec, params={**PARAMS, "seed": 2})
+    with subprocess.Popen(["true"], start_new_session=True) as dead, reachable(spec.tracking_uri):
+        run_id = Store(killed).open_row(killed, owner_pid=dead.pid)
+    publish_row(spec)
+    assert [row.info.run_id for row in rows(spec, "attributes.status = 'KILLED'")] == [run_id]
+    assert publish_row(killed) == run_id
+    assert {row.info.status for row in rows(spec)} == {"FINISHED"}
+
+
+def test_numbers_that_mlflow_cannot_hold_are_counted() -> None:
+    content = Content()
+    content.add_journal("full_train", ['{"step": 1, "values": {"a": NaN, "b": Infinity, "c": 1, "d": true, "e@": 2}}'])
+    assert content.points == {("full_train/c", 1): 1.0, ("full_train/e_", 1): 2.0}
+    assert content.num_dropped == 2
+
+
+def test_a_score_with_the_name_of_a_curve_becomes_its_last_point() -> None:
+    content = Content()
+    content.add_journal("lr_find_head", [f'{{"step": {i}, "values": {{"lr": {i}, "loss": 1}}}}' for i in range(12)])
+    content.add_finals("lr_find_head", {"lr": 5, "loss": 1})
+    assert content.points["lr_find_head/lr", 12] == 5
+    assert ("lr_find_head/loss", 12) not in content.points
+
+
+def test_settings_are_flat_text(spec: RowSpec) -> None:
+    params = flat_params(replace(spec, params={**PARAMS, "model": {"weights": "x" * 7000, "extra": {}}}))
+    assert params["data.split"] == "[0.8, 0.2]"
+    assert params["full_train.cycle_len"] == "null"
+    assert params["full_train.lr"] == "auto"
+    assert params["model.extra"] == "{}"
+    assert len(params["model.weights"]) < 6000
+
+
+def test_a_spec_survives_its_file(follow_spec: FollowSpec, tmp_path: Path) -> None:
+    follow_spec.write(tmp_path / "spec.json")
+    assert FollowSpec.read(tmp_path / "spec.json") == follow_spec
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, "sqlite:////here/mlflow.db"),
+        ({"DVC_ROOT": "/main"}, "sqlite:////main/mlflow.db"),
+        ({"DVC_ROOT": "/main", "MLFLOW_TRACKING_URI": "sqlite:///runs.db"}, "sqlite:////main/runs.db"),
+        ({"MLFLOW_TRACKING_URI": "sqlite:////abs/runs.db"}, "sqlite:////abs/runs.db"),
+        ({"MLFLOW_TRACKING_URI": "http://server:5000"}, "http://server:5000"),
+    ],
+)
+def test_the_store_is_local_unless_named(
+    environment: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert store_uri(Path("/here")) == expected
