@@ -50,7 +50,7 @@ def run_job(
 ) -> float | None:
     """Run `stages` on `params` into `folder`; write the job's row; return the objective."""
     runtime = with_environment(read_settings(params, source="settings").runtime)
-    folders = upstream_folders([s for s in stages], ARTIFACTS)
+    folders = upstream_folders(stages, ARTIFACTS)
     check_upstream(params, folders)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "params.yaml").write_text(to_yaml(params), encoding="utf-8")

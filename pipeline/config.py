@@ -49,7 +49,9 @@ def check_overrides(overrides: Sequence[str]) -> None:
         if key.startswith(("hydra.", "hydra/")) or key == "hydra":
             continue
         if override.is_add() or override.is_delete():
-            raise SettingsError(f"{override.input_line}: settings cannot be added or removed, only changed; write {key}=...")
+            raise SettingsError(
+                f"{override.input_line}: settings cannot be added or removed, only changed; write {key}=..."
+            )
         if key not in known:
             raise SettingsError(f"{override.input_line}: {key} is not a setting; nearest: {nearest_key(key)}")
 

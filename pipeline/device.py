@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from pipeline.settings import Runtime, SettingsError
 
@@ -51,6 +52,11 @@ def computing_in(precision: str, device: torch.device) -> Iterator[None]:
 def to_device(images: Tensor, device: torch.device) -> Tensor:
     """Move images [N, 3, H, W] to `device`, channels last: the faster order for convolutions on CPU and GPU."""
     return images.to(device, non_blocking=True, memory_format=torch.channels_last)
+
+
+def place(model: Module, device: torch.device) -> None:
+    """Move `model` to `device`, its convolutions channels last."""
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _num_cores() -> int:

@@ -11,7 +11,10 @@ PACKAGES = ("pipeline", "stages")
 
 
 def imported_files(module: str, root: Path) -> list[str]:
-    """Files of this project that importing `module` reads, `module`'s own included, relative to `root`, sorted."""
+    """Files of this project that `module` is made of, its own included, relative to `root`, sorted.
+
+    A template that bears a module's name (`html.j2` beside `html.py`) belongs to it.
+    """
     seen: set[str] = set()
     waiting = [module]
     while waiting:
@@ -21,7 +24,8 @@ def imported_files(module: str, root: Path) -> list[str]:
             if file is not None and file not in seen:
                 seen.add(file)
                 waiting += list(_imports(root / file))
-    return sorted(seen | _data_beside(seen, root))
+    templates = {f.replace(".py", ".j2") for f in seen}
+    return sorted(seen | {t for t in templates if (root / t).is_file()})
 
 
 def _parents(module: str) -> Iterator[str]:
@@ -45,9 +49,3 @@ def _imports(file: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def _data_beside(files: set[str], root: Path) -> set[str]:
-    """Templates that lie beside a module and bear its name: `html.py` reads `report.html.j2`."""
-    folders = {str(Path(f).parent) for f in files}
-    return {str(p.relative_to(root)) for folder in folders for p in (root / folder).glob("*.j2")}

@@ -1,4 +1,4 @@
-"""Where things lie. DVC runs some experiments in a temporary copy of the checkout, and then names the checkout itself."""
+"""Where things lie. DVC runs some experiments in a temporary copy of the checkout, whose own place DVC_ROOT names."""
 
 import os
 from pathlib import Path

@@ -20,7 +20,7 @@ def seed_torch(*parts: int | str) -> None:
     """Seed torch's global generator on the CPU and, where one is in use, on the GPU."""
     seed = seed_of(*parts)
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(seed)
 
 

@@ -264,9 +264,8 @@ def with_environment(runtime: Runtime) -> Runtime:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
             raise SettingsError(f"environment: {prefix}{name.upper()} is unknown; nearest: {prefix}{near.upper()}")
     parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"{n}={v}" for n, v in given.items()]))
-    assert isinstance(parsed, dict)
     try:
-        return _read(Runtime, dataclasses.asdict(runtime) | parsed)
+        return _read(Runtime, dataclasses.asdict(runtime) | typing.cast(dict[str, Any], parsed))
     except SettingsError as error:
         raise SettingsError(f"environment: {prefix}*: {error}") from None
 
@@ -316,6 +315,6 @@ def _check_together(s: Settings) -> None:
     batch = s.full_train.batch_size if s.full_train.batch_size is not None else s.data.batch_size
     if s.unfreeze.batch_norm == "train" and (batch == 1 or batch == "full"):
         raise SettingsError(
-            f"full_train.batch_size={batch} needs unfreeze.batch_norm=frozen: statistics of one image, or of parts of a "
-            "batch, are not those of the batch"
+            f"full_train.batch_size={batch} needs unfreeze.batch_norm=frozen: statistics of one image, or of parts "
+            "of a batch, are not those of the batch"
         )

@@ -33,7 +33,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 Metrics = dict[str, Any]
 
 
-class UndeclaredRead(Exception):
+class UndeclaredReadError(Exception):
     """A stage read a setting or an input that it does not declare: a fault of the stage, not of its user."""
 
 
@@ -76,7 +76,7 @@ class StageContext:
 
     stage: Stage
     settings: Settings
-    """Only what the stage declares; reading another setting raises UndeclaredRead."""
+    """Only what the stage declares; reading another setting raises UndeclaredReadError."""
     runtime: Runtime
     out: Path
     """Becomes the artifact folder."""
@@ -86,9 +86,9 @@ class StageContext:
     folders: Mapping[str, Path]
 
     def input(self, name: str) -> Path:
-        """The folder of an upstream stage, or one file of it. Raises UndeclaredRead unless it is declared."""
+        """The folder of an upstream stage, or one file of it. Raises UndeclaredReadError unless it is declared."""
         if name not in self.stage.inputs:
-            raise UndeclaredRead(f"stage {self.stage.name} reads {name}, but declares {self.stage.inputs}")
+            raise UndeclaredReadError(f"stage {self.stage.name} reads {name}, but declares {self.stage.inputs}")
         return _input_path(name, self.folders)
 
     def say(self, text: str) -> None:
@@ -235,7 +235,7 @@ class _Declared:
             return value
         if dataclasses.is_dataclass(value) and any(d.startswith(f"{key}.") for d in self._stage.settings):
             return _Declared(value, self._stage, f"{key}.")
-        raise UndeclaredRead(f"stage {self._stage.name} reads {key}, but declares {self._stage.settings}")
+        raise UndeclaredReadError(f"stage {self._stage.name} reads {key}, but declares {self._stage.settings}")
 
 
 class _Follower:
@@ -253,7 +253,9 @@ class _Follower:
             self._due = float("inf")
             # By name, and so no dependency of the stage: what MLflow is told changes nothing in the result.
             start = import_module("pipeline.delivery").start_follower
-            self._process = start(stage=self._stage.name, runtime=self._runtime, state=self._state, journal=self.journal)
+            self._process = start(
+                stage=self._stage.name, runtime=self._runtime, state=self._state, journal=self.journal
+            )
 
     def stop(self) -> None:
         if self._process is not None:

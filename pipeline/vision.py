@@ -17,11 +17,13 @@ _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 def _extension_loads() -> bool:
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("torchvision is not installed: run `make test` or `pip install -c constraints.txt -e .`")
+        raise ModuleNotFoundError(
+            "torchvision is not installed: run `make test` or `pip install -c constraints.txt -e .`"
+        )
     libraries = [p for pattern in ("_C*.so", "_C*.pyd", "_C*.dylib") for p in Path(spec.origin).parent.glob(pattern)]
     try:
         for library in libraries:
-            torch.ops.load_library(str(library))
+            torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
     except OSError:
         return False
     return bool(libraries)

@@ -53,7 +53,10 @@ def settle(*, is_experiment: bool) -> dict[str, Any]:
         read_settings(before, source="dvc exp run")
         values = _in_order(before, like=composed)
         for key in sorted(set(held.get("overrides", {})) - set(differences(values, composed))):
-            say("config", f"{key} is back to {flatten(composed)[key]!r}: an experiment starts from conf/, not from the last one")
+            say(
+                "config",
+                f"{key} is back to {flatten(composed)[key]!r}: an experiment starts from conf/, not from the last one",
+            )
     elif held.get("overrides") and before:
         values = _keep_held(before, held)
     else:
@@ -91,7 +94,9 @@ def fingerprint_data(name: str, root: str | None) -> dict[str, Any]:
         for file in sorted(names):
             path = Path(here) / file
             stat = path.lstat()
-            files.update(f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode(errors="surrogateescape"))
+            files.update(
+                f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode(errors="surrogateescape")
+            )
             count += 1
     return {"name": name, "root": root, "files": count, "fingerprint": files.hexdigest()}
 
@@ -107,14 +112,14 @@ def _keep_held(before: dict[str, Any], held: dict[str, Any]) -> dict[str, Any]:
     changed = ", ".join(f"{k}={v}" for k, v in held["overrides"].items())
     if held["params"] != _digest(PARAMS):
         raise SettingsError(
-            f"{PARAMS} was changed by hand while it holds an experiment ({changed}): undo it with `git checkout {PARAMS}` "
-            "or `dvc exp apply`, and set values in conf/ or with `dvc exp run -S key=value`"
+            f"{PARAMS} was changed by hand while it holds an experiment ({changed}): undo it with `git checkout "
+            f"{PARAMS}` or `dvc exp apply`, and set values in conf/ or with `dvc exp run -S key=value`"
         )
     if held["conf"] != conf_digest():
         flags = " ".join(f"-S '{k}={'null' if v is None else v}'" for k, v in held["overrides"].items())
         raise SettingsError(
-            f"conf/ was changed while an experiment's settings are held ({changed}). To keep both: `dvc exp run {flags}`. "
-            f"To drop the experiment's: `rm {HELD} {PARAMS}`, then `dvc repro`"
+            f"conf/ was changed while an experiment's settings are held ({changed}). To keep both: `dvc exp run "
+            f"{flags}`. To drop the experiment's: `rm {HELD} {PARAMS}`, then `dvc repro`"
         )
     say("config", f"holding the experiment's settings: {changed}")
     return before

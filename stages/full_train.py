@@ -50,9 +50,7 @@ def run(context: StageContext) -> Metrics:
     learner.model.load_state_dict(load_snapshot(context.scratch, 0))
     similarity = compare_losses(before, sample_losses(learner, learner.valid), seed=settings.seed)
     overfitting = read_json(context.out / "cycles.json")["verdict"]
-    write_json(
-        context.out / "verdict.json", {"overfitting": overfitting, "similarity": dataclasses.asdict(similarity)}
-    )
+    write_json(context.out / "verdict.json", {"overfitting": overfitting, "similarity": dataclasses.asdict(similarity)})
     context.say(overfitting["sentence"])
     context.say(similarity.sentence)
     return metrics | {"loss_change_in_first_cycle": similarity.change}

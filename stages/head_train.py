@@ -14,7 +14,10 @@ def run(context: StageContext) -> Metrics:
     """Train a fresh head."""
     settings = context.settings
     learner = head_on_activations(
-        context.input("precompute"), context.runtime, seed=settings.seed, micro_batch_size=settings.data.micro_batch_size
+        context.input("precompute"),
+        context.runtime,
+        seed=settings.seed,
+        micro_batch_size=settings.data.micro_batch_size,
     )
     plan = make_plan(
         settings.head_train,

@@ -14,7 +14,10 @@ def run(context: StageContext) -> Metrics:
     """Sweep the rate on activations: next to nothing, for the backbone does not run."""
     settings = context.settings
     learner = head_on_activations(
-        context.input("precompute"), context.runtime, seed=settings.seed, micro_batch_size=settings.data.micro_batch_size
+        context.input("precompute"),
+        context.runtime,
+        seed=settings.seed,
+        micro_batch_size=settings.data.micro_batch_size,
     )
     batch_size = count_batch(settings.head_train.batch_size, settings.data.batch_size, learner.train.num_samples)
     return find_and_report(

@@ -47,7 +47,9 @@ def run(context: StageContext) -> Metrics:
         tensors = {"activations": torch.cat(parts), "targets": images.targets}
         save_tensors(tensors, context.out / f"activations-{split}.safetensors")
         metrics["images"][split] = images.num_samples
-    context.say(f"{model.arch} ({model.weights}): {backbone.num_features} features for each of {metrics['images']} images")
+    context.say(
+        f"{model.arch} ({model.weights}): {backbone.num_features} features for each of {metrics['images']} images"
+    )
     return metrics
 
 

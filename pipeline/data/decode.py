@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageColor, ImageOps
+from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
 BICUBIC = Image.Resampling.BICUBIC
 
@@ -35,11 +35,18 @@ def decode(path: Path, *, background: str) -> Decoded:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
             with Image.open(path) as file:
-                done = [f"first of {file.n_frames} frames"] if getattr(file, "n_frames", 1) > 1 else []
+                done = [f"first of {frames} frames"] if (frames := getattr(file, "n_frames", 1)) > 1 else []
                 file.load()
                 orientation = file.getexif().get(0x0112, 1)
                 image: Image.Image = ImageOps.exif_transpose(file) if orientation in range(2, 9) else file.copy()
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ) as e:
         raise DecodeError(_reason(path, e)) from e
     if orientation in range(2, 9):
         done.append(f"turned upright (EXIF orientation {orientation})")
@@ -72,7 +79,7 @@ def _to_rgb(image: Image.Image, background: str) -> Image.Image:
 def _scale_to_8_bits(image: Image.Image) -> Image.Image:
     """16-bit gray by its full range; 32-bit by its own, for it has no agreed one. Never clipped."""
     pixels = np.asarray(image, dtype=np.float64)
-    if image.mode.startswith("I;16") or (image.mode == "I" and 0 <= pixels.min() and pixels.max() <= 65535):
+    if image.mode.startswith("I;16") or (image.mode == "I" and pixels.min() >= 0 and pixels.max() <= 65535):
         scaled = pixels / 257.0
     else:
         low, high = float(pixels.min()), float(pixels.max())
@@ -81,7 +88,7 @@ def _scale_to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _reason(path: Path, error: Exception) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "empty file" if path.stat().st_size == 0 else "not an image"
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return "too many pixels"

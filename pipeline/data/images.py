@@ -50,7 +50,7 @@ class Images(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self._samples)
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, int]:  # type: ignore[override]
+    def __getitem__(self, key: Key) -> tuple[Tensor, int]:
         sample, draw = key
         image = self._kept.get(sample) or self._load(sample)
         if self._policy is not None:

@@ -119,7 +119,9 @@ def _look_at(source: Source, found: Found, background: str) -> tuple[Sample | No
 def _check_classes(source: Source, classes: list[str], num_found: int, ledger: list[LedgerLine]) -> None:
     rejected = [line for line in ledger if line.verdict == "rejected"]
     if not num_found:
-        raise SettingsError(f"{source.root} holds no files in class folders; it must look like {source.root}/<class>/*.jpg")
+        raise SettingsError(
+            f"{source.root} holds no files in class folders; it must look like {source.root}/<class>/*.jpg"
+        )
     if not classes:
         raise SettingsError(f"none of {num_found} files in {source.root} is an image; first: {_worst(rejected)}")
     if len(classes) == 1:

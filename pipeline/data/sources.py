@@ -80,8 +80,8 @@ class Folder:
             strays = sorted(set(folders) - {p.name for p in splits.values()})
             if strays:
                 raise SettingsError(
-                    f"data.root={self.root} has train/ beside {', '.join(strays[:5])}: put the classes inside the split "
-                    "folders, or remove these"
+                    f"data.root={self.root} has train/ beside {', '.join(strays[:5])}: put the classes inside the "
+                    "split folders, or remove these"
                 )
         else:
             yield from self._find_classes(self.root, None)

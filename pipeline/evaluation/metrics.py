@@ -97,9 +97,7 @@ def calibration_bins(confidence: Floats, correct: Bools, bins: int = 10) -> Cali
     A bin holds its lower edge and not its upper one, save the last, which holds 1.
     """
     if len(confidence) == 0 or confidence.shape != correct.shape:
-        raise ValueError(
-            f"confidence {confidence.shape} and correct {correct.shape} must be equal and not empty"
-        )
+        raise ValueError(f"confidence {confidence.shape} and correct {correct.shape} must be equal and not empty")
     if not ((confidence >= 0) & (confidence <= 1 + 1e-6)).all():
         raise ValueError("confidence must lie in 0..1")
     index = np.minimum((confidence * bins).astype(np.int64), bins - 1)

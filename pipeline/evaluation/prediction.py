@@ -15,7 +15,7 @@ from torch import Tensor
 from pipeline.data.augment import Framing, read_policy
 from pipeline.data.decode import decode, fit_image
 from pipeline.data.images import normalise
-from pipeline.device import computing_in, to_device
+from pipeline.device import computing_in, place, to_device
 from pipeline.model.classifier import Card, Classifier, load_classifier
 from pipeline.vision import v2
 
@@ -55,7 +55,8 @@ def load_predictor(folder: Path) -> Predictor:
     """Read what `save_model_folder` wrote."""
     model, card = load_classifier(folder)
     policy = read_policy(folder / "policy.yaml", image_size=card.image_size)
-    return Predictor(model.to(memory_format=torch.channels_last), card, policy.framing)  # type: ignore[call-overload]
+    place(model, torch.device("cpu"))
+    return Predictor(model, card, policy.framing)
 
 
 def describe(predictor: Predictor, files: Sequence[Path]) -> Iterator[str]:

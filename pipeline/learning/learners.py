@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from pipeline.data.augment import Policy
 from pipeline.data.images import ImageBatches, open_split
 from pipeline.data.manifest import Manifest, read_json
-from pipeline.device import choose_device
-from pipeline.learning.loop import Learner, ParameterGroup
+from pipeline.device import choose_device, place
+from pipeline.learning.loop import Computation, Learner, ParameterGroup
 from pipeline.model.backbone import build_backbone
 from pipeline.model.classifier import Classifier, Head, build_head, load_card, load_classifier
 from pipeline.model.layer_groups import split_layer_groups
@@ -112,6 +112,14 @@ def whole_model(unfreeze: Path, images: ImageSources, runtime: Runtime, *, micro
     return _on_images(model, groups, images, set_mode, card.precision, runtime, micro_batch_size)
 
 
+def trained_model(folder: Path, runtime: Runtime, *, micro_batch_size: int) -> Computation:
+    """The model that `full_train` made."""
+    model, card = load_classifier(folder)
+    device = choose_device(runtime)
+    place(model, device)
+    return Computation(model, device, card.precision, micro_batch_size)
+
+
 def assemble(precompute: Path, head_folder: Path) -> Classifier:
     """The pretrained backbone and a trained head as one model."""
     card = load_card(precompute)
@@ -132,8 +140,9 @@ def _on_images(
     micro_batch_size: int,
 ) -> Learner:
     device = choose_device(runtime)
+    place(model, device)
     return Learner(
-        model=model.to(device, memory_format=torch.channels_last),
+        model=model,
         groups=groups,
         train=images.train,
         train_plain=images.train_plain,

@@ -44,10 +44,20 @@ class ParameterGroup:
 
 
 @dataclass(frozen=True)
-class Learner:
-    """What is trained, on what, and how it computes."""
+class Computation:
+    """A model, and how it computes."""
 
     model: nn.Module
+    device: torch.device
+    precision: str
+    micro_batch_size: int
+    """Samples that are computed at once, at most."""
+
+
+@dataclass(frozen=True)
+class Learner(Computation):
+    """What is trained, and on what."""
+
     groups: list[ParameterGroup]
     train: BatchSource
     train_plain: BatchSource
@@ -55,9 +65,6 @@ class Learner:
     valid: BatchSource
     set_mode: Callable[[], None]
     """Puts the trained parts into training mode and the frozen ones into evaluation mode."""
-    device: torch.device
-    precision: str
-    micro_batch_size: int
 
 
 @dataclass(frozen=True)
@@ -192,14 +199,14 @@ def take_step(
     return total
 
 
-def evaluate(learner: Learner, source: BatchSource) -> tuple[float, float]:
+def evaluate(learner: Computation, source: BatchSource) -> tuple[float, float]:
     """Mean loss and accuracy over all samples of `source`, in evaluation mode."""
     logits, targets = predict(learner, source)
     accuracy = (logits.argmax(1) == targets).double().mean().item()
     return F.cross_entropy(logits.double(), targets).item(), accuracy
 
 
-def sample_losses(learner: Learner, source: BatchSource) -> NDArray[np.float64]:
+def sample_losses(learner: Computation, source: BatchSource) -> NDArray[np.float64]:
     """The loss of each sample [N] of `source`, in evaluation mode."""
     logits, targets = predict(learner, source)
     losses: NDArray[np.float64] = F.cross_entropy(logits.double(), targets, reduction="none").numpy()
@@ -207,7 +214,7 @@ def sample_losses(learner: Learner, source: BatchSource) -> NDArray[np.float64]:
 
 
 @torch.no_grad()
-def predict(learner: Learner, source: BatchSource, *, draw: int = 0) -> tuple[Tensor, Tensor]:
+def predict(learner: Computation, source: BatchSource, *, draw: int = 0) -> tuple[Tensor, Tensor]:
     """Logits [N, num_classes] and targets [N] of all samples in order, on the CPU."""
     learner.model.eval()
     order = epoch_batches(list(range(source.num_samples)), learner.micro_batch_size)
@@ -215,7 +222,7 @@ def predict(learner: Learner, source: BatchSource, *, draw: int = 0) -> tuple[Te
     return torch.cat([logits for logits, _ in outputs]), torch.cat([y for _, y in outputs])
 
 
-def _logits(learner: Learner, inputs: Tensor) -> Tensor:
+def _logits(learner: Computation, inputs: Tensor) -> Tensor:
     with computing_in(learner.precision, learner.device):
         images = inputs.dim() == 4
         logits: Tensor = learner.model(to_device(inputs, learner.device) if images else inputs.to(learner.device))

@@ -18,7 +18,7 @@ from torch import Tensor
 from pipeline.console import Bar, progress_bar
 from pipeline.journal import write_atomically
 from pipeline.learning.loop import Learner, build_optimizer, micro_batches, take_step
-from pipeline.learning.lr_rules import RULES, Curve, UnusableCurve, smooth
+from pipeline.learning.lr_rules import RULES, Curve, UnusableCurveError, smooth
 from pipeline.learning.schedule import epoch_batches
 from pipeline.seeds import permutation
 from pipeline.settings import LrFind
@@ -60,7 +60,7 @@ def find_lr(
     """Sweep the rate `settings.repeats` times and choose; the learner's model and torch's RNG are left as they were.
 
     Rates are the head's; all layer groups move together in their ratios. Finished repeats are kept in `scratch`.
-    Raises UnusableCurve where fewer than half of the repeats give an answer.
+    Raises UnusableCurveError where fewer than half of the repeats give an answer.
     """
     before = {n: t.detach().clone() for n, t in learner.model.state_dict().items()}
     sweeps = []
@@ -80,15 +80,15 @@ def find_lr(
 
 
 def choose(curves: list[Curve], rule: str) -> LrFound:
-    """Apply every rule to every curve; the median of `rule`'s answers is chosen. Raises UnusableCurve."""
+    """Apply every rule to every curve; the median of `rule`'s answers is chosen. Raises UnusableCurveError."""
     usable, unusable = [], []
     for curve in curves:
         try:
             usable.append((curve, RULES["recipe"](curve)))
-        except UnusableCurve as error:
+        except UnusableCurveError as error:
             unusable.append(str(error))
     if len(usable) * 2 < len(curves) or not usable:
-        raise UnusableCurve(f"{len(unusable)} of {len(curves)} sweeps give no rate: {unusable[0]}")
+        raise UnusableCurveError(f"{len(unusable)} of {len(curves)} sweeps give no rate: {unusable[0]}")
     others = {name: statistics.median(answer(c) for c, _ in usable) for name, answer in RULES.items()}
     repeats = [RULES[rule](c) for c, _ in usable]
     return LrFound(others[rule], rule, repeats, max(repeats) / min(repeats), others, unusable)

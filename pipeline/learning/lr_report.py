@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data.manifest import write_json
+from pipeline.learning.loop import Learner
 from pipeline.learning.lr_find import find_lr
 from pipeline.learning.lr_rules import Curve
-from pipeline.learning.loop import Learner
 from pipeline.report.plots import plot_lr_find
 from pipeline.settings import LrFind
 from pipeline.stage import StageContext

@@ -19,7 +19,7 @@ MIN_FALL = 0.02
 """A curve that falls by less than this share of its first value is flat."""
 
 
-class UnusableCurve(ValueError):
+class UnusableCurveError(ValueError):
     """A sweep from which no rate can be read, with advice."""
 
 
@@ -45,7 +45,7 @@ def recipe(curve: Curve) -> float:
     """The largest rate, at or left of the smoothed minimum, at which the loss still clearly improves.
 
     That is where the smoothed loss falls, per decade of the rate, by at least CLEAR_SHARE of the curve's whole fall.
-    Raises UnusableCurve.
+    Raises UnusableCurveError.
     """
     check(curve)
     best = int(np.argmin(curve.smoothed))
@@ -56,17 +56,17 @@ def recipe(curve: Curve) -> float:
 
 
 def check(curve: Curve) -> None:
-    """Raise UnusableCurve, with what to do, for a curve that says nothing."""
+    """Raise UnusableCurveError, with what to do, for a curve that says nothing."""
     if len(curve.lrs) < MIN_POINTS:
-        raise UnusableCurve(
-            f"the loss diverged after {len(curve.lrs)} steps, at a rate of {curve.lrs[-1] if len(curve.lrs) else 0:.1e}: "
-            "lower start_lr, or check that labels and normalisation are right"
+        raise UnusableCurveError(
+            f"the loss diverged within {len(curve.lrs) + 1} steps: lower start_lr, or check that the labels and the "
+            "normalisation are right"
         )
     fall = float(curve.smoothed[0] - curve.smoothed.min())
     if fall < MIN_FALL * abs(float(curve.smoothed[0])):
-        raise UnusableCurve(
-            f"the loss never fell (from {curve.smoothed[0]:.4f} to {curve.smoothed.min():.4f} at best): raise end_lr or "
-            "num_steps; if it stays so, the labels may not belong to the images"
+        raise UnusableCurveError(
+            f"the loss never fell (from {curve.smoothed[0]:.4f} to {curve.smoothed.min():.4f} at best): raise end_lr "
+            "or num_steps; if it stays so, the labels may not belong to the images"
         )
 
 

@@ -7,6 +7,7 @@ high, or the longer cycle has not settled: that is no over-fitting, but no reaso
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from pipeline.learning.checkpoint import CycleEnd
 
@@ -34,7 +35,7 @@ def has_stopped_improving(ends: Sequence[CycleEnd]) -> bool:
 def judge(ends: Sequence[CycleEnd], *, num_cycles: int) -> Verdict:
     """Sum up a finished training stage that was allowed `num_cycles` cycles."""
     kept = best_cycle(ends)
-    since = next((b.cycle for a, b in zip(ends, ends[1:], strict=False) if _overfits(a, b)), None)
+    since = next((b.cycle for a, b in pairwise(ends) if _overfits(a, b)), None)
     if since is not None:
         sentence = f"Over-fitting began in cycle {since + 1}; cycle {kept.cycle + 1} is kept."
     elif kept is not ends[-1]:

@@ -6,7 +6,7 @@ epochs do.
 """
 
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
@@ -54,7 +54,7 @@ def epoch_batches(order: list[int], batch_size: int) -> list[list[int]]:
     """
     count = num_batches(len(order), batch_size)
     bounds = [i * len(order) // count for i in range(count + 1)]
-    return [order[low:high] for low, high in zip(bounds, bounds[1:], strict=False)]
+    return [order[low:high] for low, high in pairwise(bounds)]
 
 
 def num_batches(num_samples: int, batch_size: int) -> int:

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pipeline.journal import read_points
+
 from pipeline.data.manifest import read_json, write_json
+from pipeline.journal import read_points
 from pipeline.learning.loop import Learner, Plan, Trained, train
 from pipeline.learning.overfitting import judge
 from pipeline.report.plots import plot_learning_curves, plot_schedule

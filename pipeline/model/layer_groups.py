@@ -5,6 +5,7 @@ and `num_groups=3` the cut is the classic one: stem, layer1, layer2 | layer3, la
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import nn
 
@@ -42,7 +43,7 @@ def split_layer_groups(model: Classifier, num_groups: int) -> list[LayerGroup]:
             f"unfreeze.num_groups={num_groups} does not fit {model.backbone.arch}: from 2 to {len(blocks) + 1}"
         )
     bounds = [round(i * len(blocks) / num_parts) for i in range(num_parts + 1)]
-    parts = [blocks[lo:hi] for lo, hi in zip(bounds, bounds[1:], strict=False)]
+    parts = [blocks[lo:hi] for lo, hi in pairwise(bounds)]
     names = ["backbone"] if num_parts == 1 else ["early", "middle"] if num_parts == 2 else _numbered(num_parts)
     groups = [_group(model, n, dict(part)) for n, part in zip(names, parts, strict=True)]
     groups.append(_group(model, "head", {"head": model.head}))

@@ -17,6 +17,7 @@ from pipeline.model.backbone import Backbone, build_backbone
 from pipeline.model.weights_file import find_weights_file
 from pipeline.vision import models
 
+
 def load_backbone(arch: str, weights: str, *, seed: int, image_size: int | None = None) -> Backbone:
     """Build `arch` with the weights that `model.weights` names: `glyphs`, `imagenet`, `none` or a file.
 
@@ -82,5 +83,7 @@ def _load_strictly(network: nn.Module, tensors: dict[str, Tensor], *, described:
     if missing or other_shape:
         found = f"{len(missing)} of {len(own)} tensors are missing" if missing else other_shape[0]
         example = f" (first: {missing[0]})" if missing else ""
-        raise ValueError(f"{described} holds the weights of another architecture than model.arch={arch}: {found}{example}")
+        raise ValueError(
+            f"{described} holds the weights of another architecture than model.arch={arch}: {found}{example}"
+        )
     network.load_state_dict({n: tensors.get(n, t) for n, t in own.items()})

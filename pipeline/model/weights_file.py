@@ -15,8 +15,8 @@ def find_weights_file(arch: str, weights: str) -> Path:
         if not path.exists():
             shipped = sorted(p.stem for p in GLYPHS_DIR.glob("*.safetensors"))
             raise FileNotFoundError(
-                f"model.weights=glyphs is not shipped for model.arch={arch}, only for {', '.join(shipped)}: take one of "
-                "these, model.weights=imagenet, or train it with `dvc repro` in pretraining/"
+                f"model.weights=glyphs is not shipped for model.arch={arch}, only for {', '.join(shipped)}: take one "
+                "of these, model.weights=imagenet, or train it with `dvc repro` in pretraining/"
             )
         return path
     path = from_checkout(weights)
@@ -28,5 +28,3 @@ def find_weights_file(arch: str, weights: str) -> Path:
     if path.suffix != ".safetensors":
         raise ValueError(f"model.weights={weights}: only .safetensors files are loaded, because others can run code")
     return path
-
-

@@ -94,9 +94,7 @@ def mistakes_sheet(
     _save(sheet, path)
 
 
-def _wrapped(
-    label: str, images: Sequence[Image.Image], columns: int
-) -> Iterator[tuple[str, Sequence[Image.Image]]]:
+def _wrapped(label: str, images: Sequence[Image.Image], columns: int) -> Iterator[tuple[str, Sequence[Image.Image]]]:
     yield label, images[:columns]
     for start in range(columns, len(images), columns):
         yield "", images[start : start + columns]
@@ -112,9 +110,7 @@ def _blank(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
     return sheet, ImageDraw.Draw(sheet)
 
 
-def _write(
-    draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, *, max_chars: int = 24, fill: str = _INK
-) -> None:
+def _write(draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, *, max_chars: int = 24, fill: str = _INK) -> None:
     font = ImageFont.truetype(str(font_file()), _FONT_PX, layout_engine=ImageFont.Layout.BASIC)
     draw.text(at, drawable(text, max_chars), font=font, fill=fill)
 

@@ -86,7 +86,7 @@ def write_report(path: Path, *, report: Report) -> None:
         lstrip_blocks=True,
     )
     environment.filters |= {"embed": _embed, "size_px": _size_px, "cell": _cell, "is_numeric": _is_numeric}
-    page = environment.get_template("report.html.j2").render(report=report)
+    page = environment.get_template("html.j2").render(report=report)
     # A file name that is not UTF-8 reaches us with lone surrogates, which no encoding takes.
     path.write_bytes(page.encode("utf-8", errors="backslashreplace"))
 

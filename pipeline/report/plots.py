@@ -102,9 +102,7 @@ def plot_schedule(
         ax = fig.subplots()
         for i in reversed(range(len(group_names))):
             label = f"{drawable(group_names[i])} (peak {peaks[i]:.2g})"
-            draw_line(
-                ax, epochs, rates[:, i], color=CYCLE[(len(group_names) - 1 - i) % len(CYCLE)], label=label
-            )
+            draw_line(ax, epochs, rates[:, i], color=CYCLE[(len(group_names) - 1 - i) % len(CYCLE)], label=label)
         _mark_cycles(ax, [s / steps_per_epoch for s in cycle_starts], end=len(rates) / steps_per_epoch)
         ax.set(xlabel="epoch", ylabel="learning rate", ylim=(0, 1.1 * max(peaks.max(initial=0.0), 1e-12)))
         legend_above(ax)
@@ -184,10 +182,7 @@ def plot_calibration(path: Path, *, confidence: npt.ArrayLike, correct: npt.Arra
     """Draw how often predictions are right for how sure they are: `confidence` [N] in 0..1, `correct` [N]."""
     sure, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=bool)
     bins = calibration_bins(sure, right)
-    title = (
-        f"On average {sure.mean():.1%} sure and {right.mean():.1%} right: "
-        f"calibration error (ECE) {bins.error:.1%}"
-    )
+    title = f"On average {sure.mean():.1%} sure and {right.mean():.1%} right: calibration error (ECE) {bins.error:.1%}"
     with figure(path, title=title, height_in=6.0) as fig:
         top, below = panels_below(fig, [3, 1])
         filled = np.flatnonzero(bins.count)
@@ -195,16 +190,12 @@ def plot_calibration(path: Path, *, confidence: npt.ArrayLike, correct: npt.Arra
         bounds = [wilson_interval(int(bins.correct[b]), int(bins.count[b])) for b in filled]
         errors = np.abs(100 * np.array(bounds).T - acc)
         top.plot([0, 100], [0, 100], color=GREY, ls="--", lw=1.5, label="as right as it is sure")
-        top.errorbar(
-            at, acc, yerr=errors, color=BLUE, marker="o", lw=1.5, capsize=3, label="measured, 95% interval"
-        )
+        top.errorbar(at, acc, yerr=errors, color=BLUE, marker="o", lw=1.5, capsize=3, label="measured, 95% interval")
         top.set(ylabel="right, %", ylim=(-3, 103), xlim=(0, 100))
         centres = 50 * (bins.edges[:-1] + bins.edges[1:])
         bars = below.bar(centres, bins.count, width=100 / len(centres) * 0.9, color=SKY)
         below.bar_label(bars, labels=[f"{c:,}" if c else "" for c in bins.count], padding=2, fontsize=9)
-        below.set(
-            xlabel="confidence of the prediction, %", ylabel="images", ylim=(0, 1.25 * bins.count.max())
-        )
+        below.set(xlabel="confidence of the prediction, %", ylabel="images", ylim=(0, 1.25 * bins.count.max()))
         below.yaxis.set_major_locator(MaxNLocator(3, integer=True))
         below.xaxis.set_major_locator(MaxNLocator(10))
         legend_above(top)
@@ -264,9 +255,7 @@ def _count(n: float, noun: str) -> str:
 # The learning-rate finder
 
 
-def _finite_sweep(
-    lrs: npt.ArrayLike, losses: npt.ArrayLike, smoothed: npt.ArrayLike
-) -> tuple[Array, Array, Array]:
+def _finite_sweep(lrs: npt.ArrayLike, losses: npt.ArrayLike, smoothed: npt.ArrayLike) -> tuple[Array, Array, Array]:
     x, raw, smooth = (np.asarray(a, dtype=np.float64) for a in (lrs, losses, smoothed))
     ok = np.isfinite(x) & (x > 0)
     return x[ok], raw[ok], smooth[ok]
@@ -457,9 +446,7 @@ def _confusion_title(counts: Array, labels: Sequence[str]) -> str:
 
 
 def _counts_title(splits: Sequence[str], table: Array, labels: Sequence[str]) -> str:
-    title = (
-        f"{_count(int(table.sum()), 'image')} of {_count(len(labels), 'class').replace('classs', 'classes')}"
-    )
+    title = f"{_count(int(table.sum()), 'image')} of {_count(len(labels), 'class').replace('classs', 'classes')}"
     if len(labels) < 2:
         return title
     row = table[0]

@@ -57,9 +57,7 @@ def figure(path: Path, *, title: str, height_in: float = 5.0) -> Iterator[Figure
 
 
 def panels_below(fig: Figure, height_ratios: Sequence[float]) -> list[Axes]:
-    axes = fig.subplots(
-        len(height_ratios), 1, sharex=True, gridspec_kw={"height_ratios": list(height_ratios)}
-    )
+    axes = fig.subplots(len(height_ratios), 1, sharex=True, gridspec_kw={"height_ratios": list(height_ratios)})
     return list(axes)
 
 

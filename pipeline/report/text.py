@@ -30,9 +30,7 @@ def drawable(text: str, max_chars: int = 24) -> str:
     Its middle is cut because file names differ at both ends.
     """
     line = " ".join(unicodedata.normalize("NFC", text).split())
-    chars = [
-        c for c in line if unicodedata.category(c) not in {"Cc", "Cf"} and not 0xFE00 <= ord(c) <= 0xFE0F
-    ]
+    chars = [c for c in line if unicodedata.category(c) not in {"Cc", "Cf"} and not 0xFE00 <= ord(c) <= 0xFE0F]
     line = "".join(c if ord(c) in _glyphs() else _MISSING for c in chars)
     if len(line) <= max_chars:
         return line

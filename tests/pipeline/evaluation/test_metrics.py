@@ -29,9 +29,7 @@ def test_a_tie_goes_to_the_first_class() -> None:
 def test_log_loss_agrees_with_scikit_learn(dtype: type) -> None:
     probs, targets = _predictions(dtype=dtype)
     rows = probs.astype(np.float64) / probs.sum(axis=1, keepdims=True, dtype=np.float64)
-    assert metrics.log_loss(probs, targets) == pytest.approx(
-        sklearn_log_loss(targets, rows, labels=range(5)), rel=1e-5
-    )
+    assert metrics.log_loss(probs, targets) == pytest.approx(sklearn_log_loss(targets, rows, labels=range(5)), rel=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

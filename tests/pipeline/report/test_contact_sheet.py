@@ -24,9 +24,7 @@ def test_an_8_px_image_is_enlarged_without_smoothing(tmp_path: Path) -> None:
     assert red.sum() == 12 * 12
 
 
-@pytest.mark.parametrize(
-    "mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I", "I;16", "F"]
-)
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I", "I;16", "F"])
 def test_every_mode_is_drawn(mode: str, tmp_path: Path) -> None:
     contact_sheet(tmp_path / "a.png", rows=[(mode, [Image.new(mode, (20, 10))])])
     assert (tmp_path / "a.png").stat().st_size > 0

@@ -98,9 +98,7 @@ def test_steps_come_in_the_order_given(tmp_path: Path) -> None:
 
 
 def test_cells(tmp_path: Path) -> None:
-    table = Table(
-        ["name", "n", "share"], [["a", 12345, "96.1%"], ["b", 0.00123456, "±3 px"], ["c", None, "1e-05"]]
-    )
+    table = Table(["name", "n", "share"], [["a", 12345, "96.1%"], ["b", 0.00123456, "±3 px"], ["c", None, "1e-05"]])
     text = _write(tmp_path / "report.html", Report("r", "h", sections=[Section("s", table=table)]))
     assert re.findall(r"<td(.*?)>(.*?)</td>", text) == [
         ("", "a"), (' class="num"', "12,345"), (' class="num"', "96.1%"),

@@ -44,9 +44,7 @@ def _lr_find(*curves: tuple[list[float], list[float], list[float]], **others: fl
 
 def _schedule(num_steps: int, names: list[str], starts: list[int]) -> Draw:
     lrs = np.linspace(1, 0, num_steps)[:, None] * 3.0 ** np.arange(len(names))
-    return lambda path: plots.plot_schedule(
-        path, lrs=lrs, group_names=names, cycle_starts=starts, steps_per_epoch=5
-    )
+    return lambda path: plots.plot_schedule(path, lrs=lrs, group_names=names, cycle_starts=starts, steps_per_epoch=5)
 
 
 def _learning(losses: list[float], *, kept: int | None = None, overfit: int | None = None) -> Draw:
@@ -157,10 +155,7 @@ def test_divergence_does_not_flatten_the_sweep() -> None:
 
 def test_titles_say_what_is_seen() -> None:
     counts = np.array([[5, 2], [1, 4]])
-    assert (
-        plots._confusion_title(counts, ["cat", "dog"])
-        == "9 of 12 right; most often mistaken: cat for dog (2)"
-    )
+    assert plots._confusion_title(counts, ["cat", "dog"]) == "9 of 12 right; most often mistaken: cat for dog (2)"
     curve = ([5, 10], [0.5, 0.25])
     title = plots._curves_title(curve, ([5, 10], [0.9, 0.95]), [5, 10, 15], 10, 12)
     assert title == "Cycle 2 of 3 is kept: validation loss 0.25, accuracy 95.0%; shaded: over-fitting"
@@ -168,8 +163,7 @@ def test_titles_say_what_is_seen() -> None:
         "10 times below that of the lowest loss"
     )
     assert (
-        plots._counts_title(["train"], np.array([[6, 0]]), ["a", "b"])
-        == "6 images of 2 classes; b has none in train"
+        plots._counts_title(["train"], np.array([[6, 0]]), ["a", "b"]) == "6 images of 2 classes; b has none in train"
     )
 
 

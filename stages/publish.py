@@ -1,0 +1,39 @@
+"""The last stage: complete the MLflow row.
+
+Reads the folders of all stages, those restored from DVC's cache too. Writes nothing here; the row in MLflow gets all
+settings, rates, learning curves, scores, pictures, the report and the model. Runs at every `dvc repro`, and does
+nothing where the row is complete.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from pipeline.console import complain, say
+from pipeline.delivery import row_spec
+from pipeline.settings import load_params, read_settings, with_environment
+from pipeline.tracking import publish_row
+
+ARTIFACTS = Path("artifacts")
+
+
+def main() -> int:
+    """Publish the state of the working copy."""
+    try:
+        params = load_params(Path("params.yaml"))
+        runtime = with_environment(read_settings(params, source="params.yaml").runtime)
+        if not runtime.tracking:
+            say("publish", "runtime.tracking=false: MLflow is not told")
+            return 0
+        folders = {f.parent.name: f.parent for f in sorted(ARTIFACTS.glob("*/stage.json"))}
+        name = os.environ.get("DVC_EXP_NAME")
+        spec = row_spec(params=params, folders=folders, runtime=runtime, tags={"dvc_exp_name": name} if name else {})
+        publish_row(spec)
+    except (ValueError, OSError) as error:
+        complain("publish", str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
