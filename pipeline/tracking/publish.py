@@ -70,6 +70,7 @@ def _deliver(spec: RowSpec, content: Content) -> str:
             if duplicate is not None:
                 store.delete_row(duplicate)
     store.end_orphans()
+    store.show_columns(spec.columns)
     _write_receipt(spec, run_id)
     return run_id
 

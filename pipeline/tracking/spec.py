@@ -33,6 +33,9 @@ class RowSpec:
 
     tags: dict[str, str] = field(default_factory=dict)
 
+    columns: list[str] = field(default_factory=list)
+    """What the table shows under `?viewStateShareKey=unfreeze`: ``metrics.`head_train/valid/accuracy` ``, ..."""
+
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), default=str, indent=1), encoding="utf-8")
 

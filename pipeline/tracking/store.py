@@ -4,6 +4,7 @@ The only module that imports MLflow, and only inside `reachable`, because the im
 """
 
 import getpass
+import json
 import logging
 import os
 import socket
@@ -139,6 +140,12 @@ class Store:
             host, _, group = run.data.tags.get(OWNER, "").rpartition(":")
             if host == socket.gethostname() and not _group_lives(int(group)):
                 self._client.set_terminated(run.info.run_id, status="KILLED")
+
+    def show_columns(self, columns: list[str]) -> None:
+        """Offer these columns as a shared view: by itself the table shows neither settings nor scores."""
+        if columns:
+            view = json.dumps({"selectedColumns": columns})
+            self._client.set_experiment_tag(self._experiment_id, "mlflow.sharedViewState.unfreeze", view)
 
     def _find_experiment(self, name: str, *, artifact_location: str | None) -> str:
         from mlflow.exceptions import MlflowException

@@ -1,6 +1,7 @@
 """Rows as an independent reader of the store sees them; kills and dead servers with real processes."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -132,7 +133,7 @@ def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_row_of_cached_stages_is_complete(spec: RowSpec) -> None:
     (spec.state_dir / "timings").mkdir(parents=True)
     (spec.state_dir / "timings" / "full_train.json").write_text('{"seconds": 12.5}')
-    run_id = publish_row(replace(spec, tags={"sweep": "2026-01"}))
+    run_id = publish_row(replace(spec, tags={"sweep": "2026-01"}, columns=["metrics.`tta_evaluate/test/accuracy`"]))
 
     (row,) = rows(spec)
     assert row.info.run_id == run_id
@@ -143,6 +144,8 @@ def test_a_row_of_cached_stages_is_complete(spec: RowSpec) -> None:
     assert row.data.metrics["full_train/seconds"] == 12.5
     assert row.data.tags["sweep"] == "2026-01"
     assert "**full_train**: the end of full_train" in row.data.tags["mlflow.note.content"]
+    view = client(spec).get_experiment(row.info.experiment_id).tags["mlflow.sharedViewState.unfreeze"]
+    assert "tta_evaluate/test/accuracy" in view
     for stage in STAGES:
         assert curve(spec, row.info.run_id, f"{stage}/train_loss") == TRAIN_LOSS
         assert artifacts(spec, row.info.run_id, f"pictures/{stage}") == {f"pictures/{stage}/plot.png"}
@@ -260,12 +263,20 @@ def test_what_a_store_missed_is_delivered_after_the_next_state(spec: RowSpec, st
     assert list((spec.state_dir / "pending").glob("*")) == []
 
 
-def test_four_processes_can_start_on_a_fresh_store(spec: RowSpec, tmp_path: Path) -> None:
+def test_four_processes_can_start_on_a_fresh_store(
+    spec: RowSpec, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     one = replace(spec, tracking_uri=store_uri(tmp_path))
     other = replace(one, params={**PARAMS, "seed": 2})
-    publishers = [start("publish", s) for s in (one, other, one, other)]
-    assert [p.communicate(timeout=60)[0] for p in publishers] == [""] * 4
-    assert [p.returncode for p in publishers] == [0] * 4
+    with reachable(one.tracking_uri):  # imported here once, so that the four forks meet at the database
+        fork = multiprocessing.get_context("fork")
+    publishers = [fork.Process(target=publish_row, args=[s]) for s in (one, other, one, other)]
+    for publisher in publishers:
+        publisher.start()
+    for publisher in publishers:
+        publisher.join(timeout=60)
+    assert [publisher.exitcode for publisher in publishers] == [0] * 4
+    assert capfd.readouterr().err == ""
     assert sorted(row.data.tags["unfreeze.row"] for row in rows(one)) == sorted(map(row_digest, (one, other)))
     for row in rows(one):
         assert row.info.status == "FINISHED"
