@@ -51,7 +51,7 @@ def decode(path: Path, *, background: str) -> Decoded:
     if orientation in range(2, 9):
         done.append(f"turned upright (EXIF orientation {orientation})")
     if image.mode != "RGB":
-        done.append(f"{image.mode} to RGB")
+        done += [f"{image.mode} to RGB"] if image.mode != "L" else []  # gray stays what it was
         image = _to_rgb(image, background)
     return Decoded(image, tuple(done))
 

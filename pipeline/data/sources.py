@@ -89,9 +89,14 @@ class Folder:
     def _find_classes(self, folder: Path, split: str | None) -> Iterator[Found]:
         # A folder of `train/` alone leaves the others to be cut from it; with valid/ or test/ given, they stand.
         for class_folder in _visible(folder):
-            if class_folder.is_dir():
+            if class_folder.is_dir() and not self._leads_back(class_folder):
                 for file in _files_below(class_folder):
                     yield Found(file.relative_to(self.root).as_posix(), class_folder.name, split)
+
+    def _leads_back(self, folder: Path) -> bool:
+        """Whether a link stands for the root, something above it, or another of its folders."""
+        root, target = self.root.resolve(), folder.resolve()
+        return folder.is_symlink() and (root.is_relative_to(target) or target.is_relative_to(root))
 
 
 def open_source(data: Data, *, out: Path) -> Source:

@@ -22,13 +22,16 @@ from pipeline.learning.overfitting import best_cycle, has_stopped_improving
 from pipeline.learning.schedule import Cycles, build_sgdr, epoch_batches, num_batches
 from pipeline.seeds import permutation, seed_torch
 
+Part = tuple[Tensor, Tensor]
+"""Inputs [N, ...] and targets [N] that are computed at once: a batch, or a part of one."""
+
 
 class BatchSource(Protocol):
     """Samples that can be drawn in any order: images, or activations."""
 
     num_samples: int
 
-    def batches(self, order: Sequence[Sequence[int]], *, draw: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, order: Sequence[Sequence[int]], *, draw: int) -> Iterator[Part]:
         """Yield (inputs [N, ...], targets [N]) per list of sample indices; `draw` numbers random views."""
         ...
 
@@ -133,9 +136,8 @@ def train(
                 break
             order = epoch_batches(permutation(learner.train.num_samples, seed, stage, epoch), plan.batch_size)
             done = state.step - epoch * cycles.steps_per_epoch
-            parts = micro_batches(learner, order[done:], draw=epoch)
-            for batch in order[done:]:
-                loss = take_step(learner, optimizer, parts, len(batch), seed=(seed, stage, "step", state.step))
+            for batch in train_batches(learner, order[done:], draw=epoch):
+                loss = take_step(learner, optimizer, batch, seed=(seed, stage, "step", state.step))
                 if not math.isfinite(loss):
                     raise ValueError(f"the loss became {loss} at step {state.step}: set {stage}.lr below {plan.lr:g}")
                 journal.points(state.step, train_loss=loss, lr=optimizer.param_groups[-1]["lr"])
@@ -173,29 +175,37 @@ def build_optimizer(groups: Sequence[ParameterGroup], lr: float, *, momentum: fl
     return SGD(params, lr=lr, momentum=momentum, weight_decay=weight_decay)
 
 
-def take_step(
-    learner: Learner,
-    optimizer: SGD,
-    parts: Iterator[tuple[Tensor, Tensor]],
-    batch_size: int,
-    *,
-    seed: tuple[int | str, ...],
-) -> float:
-    """One update from the next `batch_size` samples of `parts`; returns their mean loss before the update.
+def take_step(learner: Learner, optimizer: SGD, batch: Sequence[Part], *, seed: tuple[int | str, ...]) -> float:
+    """One update from the parts of one batch; returns the batch's mean loss before it. Dropout follows from `seed`.
 
-    Gradients of the parts add up to those of the whole batch's mean loss. Dropout follows from `seed`.
+    Gradients of the parts add up to those of the whole batch's mean loss.
     """
     learner.set_mode()
     optimizer.zero_grad(set_to_none=True)
-    total, seen = 0.0, 0
-    while seen < batch_size:
-        inputs, targets = next(parts)
-        seed_torch(*seed, seen)
-        loss = F.cross_entropy(_logits(learner, inputs), targets.to(learner.device), reduction="sum") / batch_size
-        loss.backward()  # type: ignore[no-untyped-call]
-        total += loss.item()
-        seen += len(targets)
+    loss = batch_loss(learner, learner.model, batch, seed=seed, backward=True)
     optimizer.step()
+    return loss
+
+
+def batch_loss(
+    learner: Computation,
+    model: nn.Module,
+    batch: Sequence[Part],
+    *,
+    seed: tuple[int | str, ...],
+    backward: bool = False,
+) -> float:
+    """Mean loss of a batch under `model`, in the mode that it is in; its gradients are left there if wanted."""
+    size = sum(len(targets) for _, targets in batch)
+    total = 0.0
+    with torch.set_grad_enabled(backward):
+        for i, (inputs, targets) in enumerate(batch):
+            seed_torch(*seed, i)
+            logits = _logits(learner, model, inputs)
+            loss = F.cross_entropy(logits, targets.to(learner.device), reduction="sum") / size
+            if backward:
+                loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.item()
     return total
 
 
@@ -218,18 +228,20 @@ def predict(learner: Computation, source: BatchSource, *, draw: int = 0) -> tupl
     """Logits [N, num_classes] and targets [N] of all samples in order, on the CPU."""
     learner.model.eval()
     order = epoch_batches(list(range(source.num_samples)), learner.micro_batch_size)
-    outputs = [(_logits(learner, x).cpu(), y) for x, y in source.batches(order, draw=draw)]
+    outputs = [(_logits(learner, learner.model, x).cpu(), y) for x, y in source.batches(order, draw=draw)]
     return torch.cat([logits for logits, _ in outputs]), torch.cat([y for _, y in outputs])
 
 
-def _logits(learner: Computation, inputs: Tensor) -> Tensor:
+def train_batches(learner: Learner, order: list[list[int]], *, draw: int) -> Iterator[list[Part]]:
+    """The training batches of `order`, each in equal parts of `micro_batch_size` at most."""
+    cut = [epoch_batches(batch, learner.micro_batch_size) for batch in order]
+    parts = iter(learner.train.batches([part for batch in cut for part in batch], draw=draw))
+    for batch in cut:
+        yield [next(parts) for _ in batch]
+
+
+def _logits(learner: Computation, model: nn.Module, inputs: Tensor) -> Tensor:
     with computing_in(learner.precision, learner.device):
         images = inputs.dim() == 4
-        logits: Tensor = learner.model(to_device(inputs, learner.device) if images else inputs.to(learner.device))
+        logits: Tensor = model(to_device(inputs, learner.device) if images else inputs.to(learner.device))
     return logits.float()
-
-
-def micro_batches(learner: Learner, order: list[list[int]], *, draw: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of `order`, each cut into equal parts of `micro_batch_size` at most."""
-    parts = [part for batch in order for part in epoch_batches(batch, learner.micro_batch_size)]
-    return iter(learner.train.batches(parts, draw=draw))

@@ -1,9 +1,13 @@
 """The learning-rate finder: train for a moment at a rate that grows from step to step, and watch the loss.
 
-Source: L. N. Smith 2015, arXiv:1506.01186, section 3.3; with exponential growth, as in fastai. The sweep is repeated
-over several batch orders, because one alone moves the answer by a factor of three and more, and the median is taken.
+Source: L. N. Smith 2015, arXiv:1506.01186, section 3.3; with exponential growth, as in fastai. Two things make the
+curve readable where batches are small and the loss is low already:
+- From each batch's loss that of the untouched model on the same batch is subtracted, and the mean of the latter added
+  (a control variate): what is left is what the steps did, without the luck of the batch.
+- The sweep is repeated over several batch orders, and the median of the answers is chosen.
 """
 
+import copy
 import json
 import math
 import statistics
@@ -13,11 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pipeline.console import Bar, progress_bar
 from pipeline.journal import write_atomically
-from pipeline.learning.loop import Learner, build_optimizer, micro_batches, take_step
+from pipeline.learning.loop import Learner, Part, batch_loss, build_optimizer, take_step, train_batches
 from pipeline.learning.lr_rules import RULES, Curve, UnusableCurveError, smooth
 from pipeline.learning.schedule import epoch_batches
 from pipeline.seeds import permutation
@@ -33,9 +36,14 @@ class Sweep:
 
     lrs: list[float]
     losses: list[float]
+    references: list[float]
+    """Loss of the untouched model on the same batches."""
 
     def curve(self, smoothing: float) -> Curve:
-        return Curve(np.array(self.lrs), np.array(self.losses), smooth(self.losses, smoothing))
+        """The sweep without the luck of its batches."""
+        references = np.array(self.references)
+        losses = np.array(self.losses) - references + (references.mean() if len(references) else 0.0)
+        return Curve(np.array(self.lrs), losses, smooth(losses, smoothing))
 
 
 @dataclass(frozen=True)
@@ -70,8 +78,8 @@ def find_lr(
         for repeat in range(settings.repeats):
             kept = scratch / f"sweep-{repeat}.json"
             if not kept.exists():
-                orders = _endless_batches(learner, batch_size, seed=(seed, stage, repeat))
-                sweep = _sweep(learner, settings, orders, momentum=momentum, seed=(seed, stage, repeat), bar=bar)
+                batches = _endless_batches(learner, batch_size, seed=(seed, stage, repeat))
+                sweep = _sweep(learner, settings, batches, momentum=momentum, seed=(seed, stage, repeat), bar=bar)
                 learner.model.load_state_dict(before)
                 write_atomically(kept, json.dumps(asdict(sweep)))
             sweeps.append(Sweep(**json.loads(kept.read_text())))
@@ -97,22 +105,25 @@ def choose(curves: list[Curve], rule: str) -> LrFound:
 def _sweep(
     learner: Learner,
     settings: LrFind,
-    orders: Iterator[tuple[Iterator[tuple[Tensor, Tensor]], int]],
+    batches: Iterator[list[Part]],
     *,
     momentum: float,
     seed: tuple[int | str, ...],
     bar: Bar,
 ) -> Sweep:
+    learner.set_mode()
+    untouched = copy.deepcopy(learner.model)
     optimizer = build_optimizer(learner.groups, 1.0, momentum=momentum, weight_decay=0.0)
     factors = [g["lr"] for g in optimizer.param_groups]
     growth = (settings.end_lr / settings.start_lr) ** (1 / (settings.num_steps - 1))
-    sweep, average, best = Sweep([], []), 0.0, math.inf
+    sweep, average, best = Sweep([], [], []), 0.0, math.inf
     for step in range(settings.num_steps):
         lr = settings.start_lr * growth**step
         for group, factor in zip(optimizer.param_groups, factors, strict=True):
             group["lr"] = lr * factor
-        parts, size = next(orders)
-        loss = take_step(learner, optimizer, parts, size, seed=(*seed, step))
+        batch = next(batches)
+        reference = batch_loss(learner, untouched, batch, seed=(*seed, step))
+        loss = take_step(learner, optimizer, batch, seed=(*seed, step))
         average = settings.smoothing * average + (1 - settings.smoothing) * loss
         smoothed = average / (1 - settings.smoothing ** (step + 1))
         if not math.isfinite(loss) or smoothed > DIVERGED * best:
@@ -121,17 +132,15 @@ def _sweep(
         best = min(best, smoothed)
         sweep.lrs.append(lr)
         sweep.losses.append(loss)
+        sweep.references.append(reference)
         bar.advance(note=f"lr {lr:.1e}  loss {loss:.3f}")
     return sweep
 
 
-def _endless_batches(
-    learner: Learner, batch_size: int, *, seed: tuple[int | str, ...]
-) -> Iterator[tuple[Iterator[tuple[Tensor, Tensor]], int]]:
-    """Batches over as many epochs as the sweep needs: the parts still to come, and the size of the next batch."""
+def _endless_batches(learner: Learner, batch_size: int, *, seed: tuple[int | str, ...]) -> Iterator[list[Part]]:
+    """Batches over as many epochs as the sweep needs."""
     epoch = 0
     while True:
         order = epoch_batches(permutation(learner.train.num_samples, *seed, "order", epoch), batch_size)
-        parts = micro_batches(learner, order, draw=epoch)
-        yield from ((parts, len(batch)) for batch in order)
+        yield from train_batches(learner, order, draw=epoch)
         epoch += 1

@@ -4,6 +4,7 @@
 (`valley`, `steep`, `minimum`, `slide`), re-implemented from their definitions, to compare.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +33,7 @@ class Curve:
     smoothed: Floats
 
 
-def smooth(losses: list[float], beta: float) -> Floats:
+def smooth(losses: Iterable[float], beta: float) -> Floats:
     """Exponential moving average, corrected for its start at zero (Kingma & Ba 2014, section 3)."""
     average, out = 0.0, []
     for i, loss in enumerate(losses):

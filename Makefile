@@ -1,0 +1,35 @@
+# Everything a person types. Nothing is installed by hand: each target makes .venv first where it is missing or old.
+.PHONY: run test check format ui
+.DEFAULT_GOAL := run
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export MLFLOW_DISABLE_TELEMETRY := true
+export DO_NOT_TRACK := true
+
+run: $(READY)  ## train, evaluate and log the classifier that conf/ describes
+	dvc repro
+
+test: $(READY)  ## run the tests
+	python -m pytest
+
+check: $(READY)  ## format, lint, types, tests
+	ruff format --check .
+	ruff check .
+	mypy
+	python -m pytest
+
+format: $(READY)  ## put the code into its one format
+	ruff format .
+	ruff check --fix .
+
+ui: $(READY)  ## open the table of runs at http://127.0.0.1:5000
+	@python -m pipeline.tracking ui
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(READY)

@@ -1,0 +1,107 @@
+"""What all tests share: one thread per worker, no MLflow unless asked for, and a small folder of pictures."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: two workers share two cores
+os.environ["UNFREEZE_TRACKING"] = "false"
+os.environ["UNFREEZE_THREADS"] = "1"
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.config import compose
+from pipeline.data.manifest import read_json, write_json
+from pipeline.settings import Runtime, read_settings, with_environment
+from pipeline.stage import Places, execute
+from stages.config import fingerprint_data, fingerprint_weights
+from stages.dag import load_stages
+
+PROJECT = Path(__file__).resolve().parents[1]
+CLASSES = ("bars", "dots", "plain")
+TINY = (
+    "data=folder",
+    "data.image_size=32",
+    "data.batch_size=8",
+    "data.micro_batch_size=8",
+    "model.arch=resnet18",
+    "model.weights=glyphs",
+    "lr_find_head.num_steps=40",
+    "lr_find_head.repeats=1",
+    "lr_find_full.num_steps=40",
+    "lr_find_full.repeats=1",
+    "tta_evaluate.views=2",
+)
+
+Compose = Callable[..., dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run of all stages."""
+
+    artifacts: Path
+    params: dict[str, Any]
+
+    def folder(self, stage: str) -> Path:
+        return self.artifacts / stage
+
+    def metrics(self, stage: str) -> Any:
+        return read_json(self.folder(stage) / "metrics.json")
+
+
+@pytest.fixture(scope="session")
+def compose_conf() -> Compose:
+    """Compose the project's own `conf/` with overrides."""
+
+    def with_overrides(*overrides: str) -> dict[str, Any]:
+        return compose(overrides, conf=PROJECT / "conf")
+
+    return with_overrides
+
+
+@pytest.fixture(scope="session")
+def runtime(compose_conf: Compose) -> Runtime:
+    return with_environment(read_settings(compose_conf(), source="conf").runtime)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three classes that are easy to tell apart, 24 noisy pictures of each, of changing shape."""
+    root = tmp_path_factory.mktemp("pictures")
+    generator = np.random.default_rng(0)
+    for label, name in enumerate(CLASSES):
+        (root / name).mkdir()
+        for i in range(24):
+            height, width = 36 + 2 * (i % 4), 40 + 3 * (i % 3)
+            image = draw_picture(label, height, width, generator)
+            image.save(root / name / (f"{i:02d}.png" if i % 2 else f"{i:02d}.jpg"))
+    return root
+
+
+def draw_picture(label: int, height: int, width: int, generator: np.random.Generator) -> Image.Image:
+    """A noisy picture of class `label`."""
+    y, x = np.mgrid[:height, :width]
+    shapes = [(x // 5) % 2, ((x // 4) % 2) & ((y // 4) % 2), np.zeros_like(x)]
+    pixels = 60 + 120 * shapes[label][..., None] + generator.normal(0, 12, (height, width, 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory: pytest.TempPathFactory, pictures: Path, compose_conf: Compose, runtime: Runtime) -> Run:
+    """All stages, run in order on the small folder of pictures."""
+    root = tmp_path_factory.mktemp("recipe")
+    artifacts = root / "artifacts"
+    params = compose_conf(*TINY, f"data.root={pictures}")
+    (artifacts / "config").mkdir(parents=True)
+    write_json(artifacts / "config" / "data.json", fingerprint_data("folder", str(pictures)))
+    write_json(artifacts / "config" / "weights.json", fingerprint_weights("resnet18", "glyphs"))
+    for stage in load_stages():
+        folders = {name.partition("/")[0]: artifacts / name.partition("/")[0] for name in stage.inputs}
+        execute(stage, params, runtime, Places(folders, artifacts / stage.name, root / ".unfreeze"))
+    return Run(artifacts, params)

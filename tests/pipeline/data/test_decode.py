@@ -1,0 +1,111 @@
+"""The decoder, on files whose right answer is known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.data.decode import DecodeError, decode, fit_image
+
+
+def pixels(path: Path, background: str = "white") -> np.ndarray:  # type: ignore[type-arg]
+    image = decode(path, background=background).image
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+def gradient(height: int = 6, width: int = 9) -> np.ndarray:  # type: ignore[type-arg]
+    return np.arange(height * width * 3, dtype=np.uint8).reshape(height, width, 3)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_turned_upright(tmp_path: Path, orientation: int) -> None:
+    upright = gradient()
+    stored = {  # how the camera holds the sensor: the inverse of what a viewer must do
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: np.rot90(upright, 2).transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "x.png", exif=exif)
+    assert np.array_equal(pixels(tmp_path / "x.png"), upright)
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
+    values = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    Image.fromarray(values).save(tmp_path / "x.png")
+    assert np.array_equal(pixels(tmp_path / "x.png")[..., 0], np.rint(values / 257).astype(np.uint8))
+
+
+def test_alpha_shows_the_background(tmp_path: Path) -> None:
+    rgba = np.zeros((2, 2, 4), np.uint8)
+    rgba[..., 0] = 200
+    rgba[0, :, 3] = 255
+    Image.fromarray(rgba).save(tmp_path / "x.png")
+    assert pixels(tmp_path / "x.png", "#102030")[1, 0].tolist() == [0x10, 0x20, 0x30]
+    assert pixels(tmp_path / "x.png")[0, 0].tolist() == [200, 0, 0]
+
+
+def test_palettes_with_transparency_are_resolved(tmp_path: Path) -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([255, 0, 0, 0, 255, 0])
+    image.putdata([0, 1])
+    image.save(tmp_path / "x.png", transparency=1)
+    assert pixels(tmp_path / "x.png")[0].tolist() == [[255, 0, 0], [255, 255, 255]]
+
+
+def damaged(tmp_path: Path) -> dict[str, Path]:
+    good = tmp_path / "good.jpg"
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(good)
+    content = good.read_bytes()
+    files = {
+        "half.jpg": content[: len(content) // 2],
+        "header.jpg": content[:20],
+        "empty.jpg": b"",
+        "text.jpg": b"hello",
+        "page.png": b"<html></html>",
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    return {name: tmp_path / name for name in files}
+
+
+@pytest.mark.parametrize("name", ["half.jpg", "header.jpg", "empty.jpg", "text.jpg", "page.png"])
+def test_what_is_no_image_is_refused_with_the_reason(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DecodeError) as error:
+        decode(damaged(tmp_path)[name], background="white")
+    assert any(word in str(error.value) for word in ("damaged", "not an image", "empty file"))
+
+
+def test_conversions_are_told(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (4, 4), c) for c in ("red", "blue")]
+    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
+    decoded = decode(tmp_path / "x.gif", background="white")
+    assert "first of 2 frames" in decoded.conversions
+    assert np.asarray(decoded.image)[0, 0].tolist() == [255, 0, 0]
+    Image.new("L", (4, 4)).save(tmp_path / "gray.png")
+    assert decode(tmp_path / "gray.png", background="white").conversions == ()
+
+
+@pytest.mark.parametrize("how", ["zoom", "pad", "squish"])
+@pytest.mark.parametrize("size", [(8, 8), (40, 100), (100, 40), (1, 1), (1, 400)])
+def test_every_shape_fits(how: str, size: tuple[int, int]) -> None:
+    assert fit_image(Image.new("RGB", size), 32, how=how, background="white").size == (32, 32)
+
+
+def test_padding_keeps_all_and_zooming_cuts_the_edges() -> None:
+    image = Image.new("RGB", (90, 30), "red")
+    image.paste("blue", (0, 0, 10, 30))
+    padded = np.asarray(fit_image(image, 30, how="pad", background="#00ff00"))
+    zoomed = np.asarray(fit_image(image, 30, how="zoom", background="#00ff00"))
+    assert padded[0, 0].tolist() == [0, 255, 0]
+    assert padded[15, 1, 2] > 200
+    assert (zoomed[..., 2] == 0).all()

@@ -1,0 +1,113 @@
+"""Batches: pure functions of seed, draw and sample, whoever loads them and in whatever order."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.console import Bar
+from pipeline.data.augment import Framing, Policy, read_policy, write_policy
+from pipeline.data.decode import decode, fit_image
+from pipeline.data.images import ImageBatches, normalise, open_split
+from pipeline.data.ingest import ingest
+from pipeline.data.manifest import Manifest
+from pipeline.data.sources import Folder
+from pipeline.settings import Augment, read_settings
+from tests.conftest import Compose
+
+FRAMING = Framing(32, "zoom", "white")
+
+
+@pytest.fixture(scope="session")
+def manifest(pictures: Path, compose_conf: Compose) -> Manifest:
+    data = read_settings(compose_conf("data=folder", f"data.root={pictures}"), source="x").data
+    source = Folder(pictures)
+    result = ingest(source, list(source.find()), data, seed=0, bar=Bar())
+    return Manifest(tuple(result.samples), tuple(result.classes), pictures)
+
+
+def augment(compose_conf: Compose, name: str) -> Augment:
+    return read_settings(compose_conf(f"augment={name}"), source="x").augment
+
+
+def batches(manifest: Manifest, policy: Policy | None, order: list[list[int]], **arguments: int) -> torch.Tensor:
+    source = open_split(
+        manifest, "train", FRAMING, workers=arguments.get("workers", 0), policy=policy, seed=(arguments.get("seed", 0),)
+    )
+    return torch.cat([x for x, _ in source.batches(order, draw=arguments.get("draw", 0))])
+
+
+ORDER = [[0, 1, 2, 3], [4, 5], [6, 7]]
+
+
+@pytest.mark.parametrize("name", ["symbols", "side_on", "top_down"])
+def test_views_do_not_depend_on_workers_or_order(manifest: Manifest, compose_conf: Compose, name: str) -> None:
+    policy = Policy(augment(compose_conf, name), FRAMING)
+    alone = batches(manifest, policy, ORDER)
+    torch.manual_seed(99)
+    assert torch.equal(alone, batches(manifest, policy, ORDER, workers=2))
+    backwards = batches(manifest, policy, [[7, 6, 5, 4, 3, 2, 1, 0]])
+    assert torch.equal(alone, backwards.flip(0))
+
+
+def test_draws_and_seeds_differ_and_the_plain_image_does_not(manifest: Manifest, compose_conf: Compose) -> None:
+    policy = Policy(augment(compose_conf, "symbols"), FRAMING)
+    first = batches(manifest, policy, ORDER)
+    assert not torch.equal(first, batches(manifest, policy, ORDER, draw=1))
+    assert not torch.equal(first, batches(manifest, policy, ORDER, seed=1))
+    assert torch.equal(batches(manifest, None, ORDER), batches(manifest, None, ORDER, draw=1))
+
+
+def test_no_augmentation_is_the_plain_image(manifest: Manifest, compose_conf: Compose) -> None:
+    policy = Policy(augment(compose_conf, "none"), FRAMING)
+    assert policy.describe() == []
+    assert torch.equal(batches(manifest, policy, ORDER), batches(manifest, None, ORDER))
+
+
+def test_batches_are_the_decoders_pixels(manifest: Manifest) -> None:
+    images = batches(manifest, None, [[0], [1]])
+    for i in (0, 1):
+        sample = manifest.of("train")[i]
+        decoded = decode(manifest.root / sample.path, background="white").image
+        fitted = np.asarray(fit_image(decoded, 32, how="zoom", background="white"))
+        expected = normalise(torch.from_numpy(fitted.copy()).permute(2, 0, 1)[None])
+        assert torch.equal(images[i : i + 1], expected)
+
+
+def test_normalising_matches_the_formula() -> None:
+    got = normalise(torch.full((1, 3, 1, 1), 128, dtype=torch.uint8)).flatten()
+    expected = [(128 / 255 - m) / s for m, s in zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)]
+    assert got.tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_dihedral_reaches_all_eight_and_horizontal_two(compose_conf: Compose) -> None:
+    plain = {"rotate_deg": 0.0, "brightness": 0.0, "contrast": 0.0, "crop_min": 1.0}
+    corner = Image.new("RGB", (32, 32))
+    corner.putpixel((0, 3), (255, 255, 255))
+    for flip, expected in (("dihedral", 8), ("horizontal", 2), ("none", 1)):
+        policy = Policy(Augment(**{**vars(augment(compose_conf, "top_down")), **plain, "flip": flip}), FRAMING)
+        assert len({policy.view(corner, seed=(i,)).tobytes() for i in range(80)}) == expected
+
+
+def test_a_kept_image_is_large_enough_for_the_smallest_crop(compose_conf: Compose) -> None:
+    policy = Policy(augment(compose_conf, "side_on"), FRAMING)
+    base = policy.base_image(Image.new("RGB", (400, 300)))
+    assert min(base.size) >= 32 / 0.5**0.5
+    assert policy.view(base, seed=(0,)).size == (32, 32)
+
+
+def test_a_policy_comes_back_from_its_file(tmp_path: Path, compose_conf: Compose) -> None:
+    wanted = augment(compose_conf, "side_on")
+    write_policy(tmp_path / "policy.yaml", wanted, FRAMING)
+    read = read_policy(tmp_path / "policy.yaml", image_size=48)
+    assert read.framing == Framing(48, "zoom", "white")
+    assert read.describe() == Policy(wanted, Framing(48, "zoom", "white")).describe()
+
+
+def test_images_kept_in_memory_equal_those_read_anew(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = batches(manifest, None, ORDER)
+    monkeypatch.setattr("pipeline.data.images.MEMORY_BYTES", 0)
+    assert torch.equal(kept, batches(manifest, None, ORDER))
+    assert isinstance(open_split(manifest, "valid", FRAMING, workers=0), ImageBatches)

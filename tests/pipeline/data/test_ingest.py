@@ -1,0 +1,142 @@
+"""Ingest: every file is looked at, what is wrong is told, and splits are stratified and fixed by the seed."""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipeline.console import Bar
+from pipeline.data.ingest import Ingested, assign_splits, ingest
+from pipeline.data.manifest import Sample, read_manifest, write_manifest
+from pipeline.data.sources import Digits, Folder
+from pipeline.settings import Data, SettingsError, Split, read_settings
+from tests.conftest import CLASSES, Compose
+
+
+@pytest.fixture
+def data(compose_conf: Compose) -> Data:
+    return read_settings(compose_conf("data=folder", "data.root=x"), source="x").data
+
+
+def look(root: Path, data: Data, *, seed: int = 0) -> Ingested:
+    source = Folder(root)
+    return ingest(source, list(source.find()), data, seed=seed, bar=Bar())
+
+
+def samples(count: int, label: str = "a") -> list[Sample]:
+    return [Sample(f"{label}/{i}.png", label, "", f"{label}{i}", 8, 8) for i in range(count)]
+
+
+def sizes(assigned: list[Sample]) -> dict[str, int]:
+    return dict(Counter(s.split for s in assigned))
+
+
+def test_splits_are_stratified(pictures: Path, data: Data) -> None:
+    result = look(pictures, data)
+    assert result.classes == list(CLASSES)
+    assert result.counts() == {
+        "train": dict.fromkeys(CLASSES, 14),
+        "valid": dict.fromkeys(CLASSES, 5),
+        "test": dict.fromkeys(CLASSES, 5),
+    }
+
+
+def test_the_seed_fixes_the_split_and_another_changes_it(pictures: Path, data: Data) -> None:
+    assert look(pictures, data) == look(pictures, data)
+    assert look(pictures, data).samples != look(pictures, data, seed=1).samples
+
+
+def test_the_split_does_not_depend_on_names(pictures: Path, data: Data, tmp_path: Path) -> None:
+    renamed = Path(shutil.copytree(pictures, tmp_path / "x"))
+    for file in renamed.glob("*/*"):
+        file.rename(file.with_name(f"z{file.name}"))
+    a = {s.sha256: s.split for s in look(pictures, data).samples}
+    b = {s.sha256: s.split for s in look(renamed, data).samples}
+    assert a == b
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (1, {"train": 1}),
+        (2, {"train": 2}),
+        (3, {"train": 1, "valid": 1, "test": 1}),
+        (10, {"train": 6, "valid": 2, "test": 2}),
+    ],
+)
+def test_small_classes_train_first(count: int, expected: dict[str, int]) -> None:
+    assert sizes(assign_splits(samples(count), Split(0.2, 0.2), seed=0)) == expected
+
+
+def test_given_split_folders_stand_and_missing_ones_are_cut_from_train(
+    pictures: Path, data: Data, tmp_path: Path
+) -> None:
+    for name in CLASSES:
+        shutil.copytree(pictures / name, tmp_path / "train" / name)
+        shutil.copytree(pictures / name, tmp_path / "val" / name)
+    counts = {k: sum(v.values()) for k, v in look(tmp_path, data).counts().items()}
+    assert counts == {"train": 57, "valid": 72, "test": 15}
+
+
+def test_a_fraction_of_the_training_images_leaves_valid_and_test_alone(pictures: Path, data: Data) -> None:
+    whole = look(pictures, data)
+    thin = look(pictures, Data(**{**vars(data), "train_fraction": 0.5}))
+    assert thin.counts()["train"] == dict.fromkeys(CLASSES, 7)
+    rest = [s for s in whole.samples if s.split != "train"]
+    assert [s for s in thin.samples if s.split != "train"] == rest
+    assert set(thin.samples) < set(whole.samples)
+
+
+def test_bad_files_are_rejected_by_name_and_litter_is_passed_over(pictures: Path, data: Data, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(pictures, tmp_path / "x"))
+    (root / "bars" / "broken.jpg").write_bytes((root / "bars" / "00.jpg").read_bytes()[:300])
+    (root / "bars" / "notes.txt").write_text("hello")
+    (root / "bars" / "new\nline \U0001f600 'quoted'.png").write_bytes((root / "bars" / "01.png").read_bytes())
+    (root / ".ipynb_checkpoints").mkdir()
+    (root / ".ipynb_checkpoints" / "x.png").touch()
+    (root / "__MACOSX").mkdir()
+    (root / "bars" / "Thumbs.db").touch()
+    (root / "loop").symlink_to(root)
+    (root / "bars" / "up").symlink_to(root)
+    result = look(root, data)
+    assert {(line.path, line.verdict) for line in result.ledger} == {
+        ("bars/broken.jpg", "rejected"),
+        ("bars/notes.txt", "rejected"),
+    }
+    assert len(result.samples) == 73
+    write_manifest(tmp_path, result.samples, result.classes, root=str(root))
+    assert read_manifest(tmp_path).samples == tuple(result.samples)
+
+
+def test_a_missing_folder_one_class_and_no_images_are_refused(pictures: Path, data: Data, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="is not a folder"):
+        Folder(tmp_path / "no")
+    with pytest.raises(SettingsError, match="holds no files"):
+        look(tmp_path, data)
+    shutil.copytree(pictures / "bars", tmp_path / "bars")
+    with pytest.raises(SettingsError, match="one class only, bars"):
+        look(tmp_path, data)
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.txt").write_text("x")
+    with pytest.raises(SettingsError, match=r"1 files were rejected, first: text/a\.txt"):
+        look(tmp_path, data)
+
+
+def test_classes_beside_split_folders_are_refused(pictures: Path, data: Data, tmp_path: Path) -> None:
+    shutil.copytree(pictures, tmp_path / "train")
+    shutil.copytree(pictures / "bars", tmp_path / "bars")
+    with pytest.raises(SettingsError, match="train/ beside bars"):
+        look(tmp_path, data)
+
+
+def test_digits_are_written_as_they_are(tmp_path: Path) -> None:
+    from sklearn.datasets import load_digits
+
+    found = list(Digits(tmp_path).find())
+    assert len(found) == 1797
+    for i in (0, 900, 1796):
+        stored = Image.open(tmp_path / found[i].path)
+        expected = load_digits().images[i] * 255 / 16
+        assert abs(expected - stored).max() <= 0.5

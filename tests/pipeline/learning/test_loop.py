@@ -1,0 +1,224 @@
+"""The training loop against a hand-written one, against itself after a kill, and at the extremes of batch size."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.journal import Journal, read_points
+from pipeline.learning.learners import TensorBatches
+from pipeline.learning.loop import Learner, ParameterGroup, Plan, Trained, evaluate, train
+from pipeline.learning.schedule import epoch_batches
+from pipeline.seeds import permutation, seed_torch
+
+PLAN = Plan(
+    num_cycles=2,
+    cycle_len=1,
+    cycle_mult=2,
+    lr=0.05,
+    batch_size=8,
+    momentum=0.9,
+    weight_decay=1e-4,
+    until_overfit=False,
+)
+
+
+def data(count: int, seed: int) -> TensorBatches:
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(count, 6, generator=generator)
+    return TensorBatches(inputs, (inputs[:, 0] + inputs[:, 1] > 0).long() + (inputs[:, 2] > 0.7).long())
+
+
+def build_model(*, dropout: float = 0.3) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16, 3))
+
+
+def learner(model: nn.Module, *, micro_batch_size: int = 8, count: int = 37) -> Learner:
+    layers = list(model.children())
+    early = [p for layer in layers[:2] for p in layer.parameters()]
+    groups = [ParameterGroup("early", early, 1 / 3), ParameterGroup("head", list(layers[-1].parameters()), 1.0)]
+
+    def set_mode() -> None:
+        model.train()
+
+    return Learner(
+        model=model,
+        groups=groups,
+        train=data(count, 1),
+        train_plain=data(count, 1),
+        valid=data(20, 2),
+        set_mode=set_mode,
+        device=torch.device("cpu"),
+        precision="fp32",
+        micro_batch_size=micro_batch_size,
+    )
+
+
+def run(made: Learner, plan: Plan, scratch: Path, *, checkpoint_s: float = 1e9) -> Trained:
+    scratch.mkdir(parents=True, exist_ok=True)
+    journal = Journal(scratch / "journal.jsonl")
+    try:
+        return train(
+            made, plan, stage="full_train", seed=5, journal=journal, scratch=scratch, checkpoint_s=checkpoint_s
+        )
+    finally:
+        journal.close()
+
+
+def equal(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_training_equals_a_plain_loop(tmp_path: Path) -> None:
+    made = learner(build_model())
+    run(made, replace(PLAN, num_cycles=1, cycle_len=2), tmp_path)
+
+    model, samples = build_model(), data(37, 1)
+    layers = list(model.children())
+    optimizer = torch.optim.SGD(
+        [
+            {"params": [p for layer in layers[:2] for p in layer.parameters()], "lr": 0.05 / 3},
+            {"params": list(layers[-1].parameters()), "lr": 0.05},
+        ],
+        momentum=0.9,
+        weight_decay=1e-4,
+    )
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10)
+    step = 0
+    for epoch in range(2):
+        for batch in epoch_batches(permutation(37, 5, "full_train", epoch), 8):
+            model.train()
+            optimizer.zero_grad()
+            seed_torch(5, "full_train", "step", step, 0)
+            loss = F.cross_entropy(model(samples.inputs[batch]), samples.targets[batch], reduction="sum") / len(batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            scheduler.step()
+            step += 1
+    for name, value in model.state_dict().items():
+        # torch's cosine for one cycle is computed recursively, so rates differ in the last bits
+        torch.testing.assert_close(made.model.state_dict()[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_one_step_equals_plain_pytorch_bit_for_bit(tmp_path: Path) -> None:
+    plan = replace(PLAN, num_cycles=1, batch_size=37)
+    made = learner(build_model(), micro_batch_size=64)
+    run(made, plan, tmp_path)
+
+    model, samples = build_model(), data(37, 1)
+    layers = list(model.children())
+    early = [p for layer in layers[:2] for p in layer.parameters()]
+    groups = [{"params": early, "lr": 0.05 / 3}, {"params": list(layers[-1].parameters()), "lr": 0.05}]
+    optimizer = torch.optim.SGD(groups, momentum=0.9, weight_decay=1e-4)
+    order = permutation(37, 5, "full_train", 0)
+    model.train()
+    seed_torch(5, "full_train", "step", 0, 0)
+    loss = F.cross_entropy(model(samples.inputs[order]), samples.targets[order], reduction="sum") / 37
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    assert equal(made.model, model)
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("kill_at", [1, 4, 5, 7, 9, 14])
+def test_a_killed_run_ends_in_the_same_bytes(tmp_path: Path, kill_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = learner(build_model())
+    run(whole, PLAN, tmp_path / "whole", checkpoint_s=0)
+
+    steps = 0
+    points = Journal.points
+
+    def points_until_killed(journal: Journal, step: int, **values: float) -> None:
+        nonlocal steps
+        points(journal, step, **values)
+        steps += "train_loss" in values
+        if steps == kill_at:
+            raise KilledError
+
+    monkeypatch.setattr(Journal, "points", points_until_killed)
+    with pytest.raises(KilledError):
+        run(learner(build_model()), PLAN, tmp_path / "killed", checkpoint_s=0)
+    monkeypatch.undo()
+    resumed = learner(build_model())
+    run(resumed, PLAN, tmp_path / "killed", checkpoint_s=0)
+    assert equal(whole.model, resumed.model)
+    assert (tmp_path / "whole/journal.jsonl").read_bytes() == (tmp_path / "killed/journal.jsonl").read_bytes()
+
+
+def test_a_full_batch_is_accumulated_to_the_true_one(tmp_path: Path) -> None:
+    def frozen() -> nn.Module:
+        return nn.Sequential(nn.Linear(6, 16), nn.Identity(), nn.ReLU(), nn.Identity(), nn.Linear(16, 3))
+
+    torch.manual_seed(0)
+    once = frozen()
+    torch.manual_seed(0)
+    in_parts = frozen()
+    plan = replace(PLAN, batch_size=37)
+    a, b = learner(once, micro_batch_size=37), learner(in_parts, micro_batch_size=4)
+    run(a, plan, tmp_path / "a")
+    run(b, plan, tmp_path / "b")
+    for x, y in zip(once.parameters(), in_parts.parameters(), strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-7)
+
+
+def test_batches_of_one_and_a_rest_of_one_train(tmp_path: Path) -> None:
+    stochastic = learner(nn.Sequential(nn.Linear(6, 4), nn.Identity(), nn.Linear(4, 3)))
+    trained = run(stochastic, replace(PLAN, num_cycles=1, batch_size=1), tmp_path / "one")
+    assert trained.cycles.steps_per_epoch == 37
+    rest = learner(build_model(), count=33)  # 4 batches of 8 and one image left: batch norm would refuse it
+    assert run(rest, PLAN, tmp_path / "rest").cycles.steps_per_epoch == 5
+
+
+def test_the_best_cycle_is_kept_and_training_stops_after_a_worse_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pipeline.learning.loop as loop
+
+    made = learner(build_model())
+    valid_losses = iter([0.5, 0.4, 0.45, 0.6, 0.1, 0.1, 0.1])
+    seen: list[dict[str, Tensor]] = []
+
+    def fake(of: Learner, source: TensorBatches) -> tuple[float, float]:
+        if source is of.valid:
+            seen.append({n: t.clone() for n, t in of.model.state_dict().items()})
+            return next(valid_losses), 0.5
+        return 0.1, 0.9
+
+    monkeypatch.setattr(loop, "evaluate", fake)
+    trained = run(made, replace(PLAN, num_cycles=4, cycle_mult=1, until_overfit=True), tmp_path)
+    assert [e.valid_loss for e in trained.ends] == [0.5, 0.4, 0.45]
+    assert trained.best.cycle == 1
+    assert all(torch.equal(made.model.state_dict()[n], t) for n, t in seen[1].items())
+
+
+def test_a_loss_that_is_no_number_stops_with_advice(tmp_path: Path) -> None:
+    made = learner(build_model())
+    assert isinstance(made.train, TensorBatches)
+    made.train.inputs[3] = float("nan")
+    with pytest.raises(ValueError, match=r"set full_train\.lr below 0\.05"):
+        run(made, PLAN, tmp_path)
+
+
+def test_evaluation_is_the_mean_over_samples_whatever_the_parts() -> None:
+    made = learner(build_model(), micro_batch_size=3)
+    loss, accuracy = evaluate(made, made.valid)
+    assert isinstance(made.valid, TensorBatches)
+    made.model.eval()
+    logits = made.model(made.valid.inputs)
+    assert loss == pytest.approx(F.cross_entropy(logits, made.valid.targets).item(), rel=1e-5)
+    assert accuracy == pytest.approx((logits.argmax(1) == made.valid.targets).float().mean().item())
+
+
+def test_the_journal_holds_every_step_and_epoch(tmp_path: Path) -> None:
+    run(learner(build_model()), PLAN, tmp_path)
+    points = read_points(tmp_path / "journal.jsonl")
+    assert list(points) == list(range(15))
+    assert [s for s, v in points.items() if "valid_loss" in v] == [4, 9, 14]
+    assert [s for s, v in points.items() if "train_plain_loss" in v] == [4, 14]

@@ -1,0 +1,86 @@
+"""Weights: where they come from, and clear words where they cannot."""
+
+import urllib.error
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.model.backbone import build_backbone
+from pipeline.model.classifier import Card, Classifier, build_head, load_classifier, save_classifier
+from pipeline.model.weights import load_backbone, read_tensors, save_tensors
+from pipeline.vision import models
+
+ARCH = "shufflenet_v2_x0_5"
+
+
+def test_a_file_of_torchvision_names_is_loaded_with_or_without_its_last_layer(tmp_path: Path) -> None:
+    original = models.get_model_builder(ARCH)(weights=None)
+    save_tensors(original.state_dict(), tmp_path / "whole.safetensors")
+    backbone = load_backbone(ARCH, str(tmp_path / "whole.safetensors"), seed=0)
+    own = backbone.network.state_dict()
+    assert all(torch.equal(own[n], t) for n, t in original.state_dict().items() if n in own)
+    save_tensors(own, tmp_path / "cut.safetensors")
+    again = load_backbone(ARCH, str(tmp_path / "cut.safetensors"), seed=1)
+    assert all(torch.equal(again.network.state_dict()[n], t) for n, t in own.items())
+
+
+def test_half_precision_is_widened(tmp_path: Path) -> None:
+    save_tensors({"x": torch.tensor([0.5, 1.25])}, tmp_path / "x.safetensors", half=True)
+    assert torch.equal(read_tensors(tmp_path / "x.safetensors")["x"], torch.tensor([0.5, 1.25]))
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
+    save_tensors(build_backbone("squeezenet1_1").network.state_dict(), tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=f"of another architecture than model.arch={ARCH}"):
+        load_backbone(ARCH, str(tmp_path / "other.safetensors"), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("weights", "error", "said"),
+    [
+        ("no/such.safetensors", FileNotFoundError, "no such file"),
+        ("glyphs", FileNotFoundError, "not shipped for model.arch"),
+    ],
+)
+def test_missing_weights_say_what_to_do(weights: str, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        load_backbone("mnasnet1_3", weights, seed=0)
+
+
+def test_files_that_could_run_code_and_damaged_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "w.pt").write_bytes(b"x")
+    with pytest.raises(ValueError, match="others can run code"):
+        load_backbone(ARCH, str(tmp_path / "w.pt"), seed=0)
+    (tmp_path / "w.safetensors").write_bytes(b"not really")
+    with pytest.raises(ValueError, match="not a readable safetensors file"):
+        load_backbone(ARCH, str(tmp_path / "w.safetensors"), seed=0)
+
+
+def test_being_offline_says_where_to_put_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def offline(*_: Any, **__: Any) -> None:
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(ConnectionError, match=f"put it at {tmp_path}/hub/checkpoints/shufflenet"):
+        load_backbone(ARCH, "imagenet", seed=0)
+
+
+def test_random_weights_follow_from_the_seed_and_leave_the_rng_alone() -> None:
+    rng = torch.get_rng_state()
+    a, b, c = (load_backbone(ARCH, "none", seed=s).state_dict() for s in (1, 1, 2))
+    assert all(torch.equal(a[n], b[n]) for n in a)
+    assert any(not torch.equal(a[n], c[n]) for n in a)
+    assert torch.equal(rng, torch.get_rng_state())
+
+
+def test_a_saved_classifier_comes_back_whole(tmp_path: Path) -> None:
+    backbone = load_backbone(ARCH, "none", seed=0)
+    model = Classifier(backbone, build_head(backbone.num_features, 3, dropout=0.2, seed=0))
+    card = Card(ARCH, 0.2, "fp32", 32, ("a", "b", "<c>"))
+    save_classifier(model, card, tmp_path)
+    loaded, read = load_classifier(tmp_path)
+    assert read == card
+    assert all(torch.equal(loaded.state_dict()[n], t) for n, t in model.state_dict().items())

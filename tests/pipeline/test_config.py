@@ -1,0 +1,60 @@
+"""Composition: every shipped file is valid, and every override reaches the settings or is refused."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import GROUPS, check_overrides, compose, conf_digest
+from pipeline.settings import SettingsError, all_keys
+from tests.conftest import PROJECT, Compose
+
+CONF = PROJECT / "conf"
+
+
+@pytest.mark.parametrize("file", sorted(CONF.glob("*/*.yaml")), ids=lambda f: f"{f.parent.name}={f.stem}")
+def test_every_shipped_file_composes(compose_conf: Compose, file: Path) -> None:
+    group = file.parent.name
+    needed = ["data.root=photos"] if file.stem == "folder" else []
+    values = compose_conf(f"{group}={file.stem}", *needed)
+    assert set(values) == {k for k in all_keys() if "." not in k}
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("full_train.cycle_mlt=2", "nearest: full_train.cycle_mult"),
+        ("+full_train.extra=2", "cannot be added"),
+        ("~full_train.lr", "cannot be added or removed"),
+        ("cycle_mult=2", "cycle_mult"),
+        ("dataa=folder", "nearest: data"),
+    ],
+)
+def test_a_mistyped_override_is_refused(override: str, said: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        check_overrides([override])
+    assert said in str(error.value)
+
+
+def test_groups_and_hydras_own_settings_may_be_overridden() -> None:
+    check_overrides([*(f"{g}=x" for g in GROUPS), "hydra.sweep.dir=x", "hydra/launcher=x"])
+
+
+def test_an_unknown_group_file_is_named(compose_conf: Compose) -> None:
+    with pytest.raises(SettingsError, match="digits"):
+        compose_conf("data=digit")
+
+
+def test_a_typo_inside_conf_is_named(tmp_path: Path) -> None:
+    conf = Path(shutil.copytree(CONF, tmp_path / "conf"))
+    file = conf / "config.yaml"
+    file.write_text(file.read_text().replace("lr_ratio: 3.0", "lr_ration: 3.0"))
+    with pytest.raises(SettingsError, match=r"unfreeze\.lr_ration is not a setting; nearest: unfreeze\.lr_ratio"):
+        compose(conf=conf)
+
+
+def test_conf_digest_notices_any_edit(tmp_path: Path) -> None:
+    conf = Path(shutil.copytree(CONF, tmp_path / "conf"))
+    before = conf_digest(conf)
+    (conf / "data" / "digits.yaml").write_text((conf / "data" / "digits.yaml").read_text() + "# note\n")
+    assert conf_digest(conf) != before

@@ -1,0 +1,81 @@
+"""Settings: what is wrong is named, with the nearest thing that would be right."""
+
+from typing import Any
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from pipeline.settings import SettingsError, flatten, read_settings, with_environment
+from tests.conftest import PROJECT, Compose
+
+
+def change(values: dict[str, Any], key: str, value: object) -> dict[str, Any]:
+    """`values` with the dotted `key` set."""
+    section: dict[str, Any] = values
+    *path, last = key.split(".")
+    for part in path:
+        section = section[part]
+    section[last] = value
+    return values
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("full_train.cycle_mlt", 2, "nearest: full_train.cycle_mult"),
+        ("dta", {}, "dta is not a setting"),
+        ("seed", "a", "seed='a'"),
+        ("seed", -1, "seed=-1"),
+        ("data.image_size", 3.5, "data.image_size=3.5"),
+        ("data.image_size", "64", "data.image_size='64'"),
+        ("data.fit", "zom", "did you mean zoom?"),
+        ("full_train.lr", "aut", "did you mean auto?"),
+        ("full_train.lr", True, "full_train.lr=True"),
+        ("full_train.batch_size", 0, "full_train.batch_size=0"),
+        ("full_train.until_overfit", 1, "full_train.until_overfit=1"),
+        ("model", "resnet18", "model must be a section"),
+        ("data.root", "photos", "has no effect with data=digits"),
+        ("data.split", {"valid": 0.5, "test": 0.5}, "nothing to train on"),
+        ("lr_find_full.end_lr", 1e-6, "must be below lr_find_full.end_lr"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_fix(compose_conf: Compose, key: str, value: object, said: str) -> None:
+    with pytest.raises(SettingsError, match=r"params\.yaml: ") as error:
+        read_settings(change(compose_conf(), key, value), source="params.yaml")
+    assert said in str(error.value)
+
+
+def test_a_missing_setting_is_named(compose_conf: Compose) -> None:
+    values = compose_conf()
+    del values["unfreeze"]["lr_ratio"]
+    with pytest.raises(SettingsError, match=r"unfreeze\.lr_ratio is missing"):
+        read_settings(values, source="x")
+
+
+def test_batch_norm_cannot_train_on_single_images(compose_conf: Compose) -> None:
+    values = change(compose_conf(), "full_train.batch_size", 1)
+    read_settings(values, source="x")
+    with pytest.raises(SettingsError, match=r"needs unfreeze\.batch_norm=frozen"):
+        read_settings(change(values, "unfreeze.batch_norm", "train"), source="x")
+
+
+def test_environment_lies_over_runtime_and_typos_are_refused(
+    compose_conf: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = read_settings(compose_conf(), source="x").runtime
+    monkeypatch.setenv("UNFREEZE_THREADS", "3")
+    assert with_environment(runtime).threads == 3
+    monkeypatch.setenv("UNFREEZE_THREAD", "3")
+    with pytest.raises(SettingsError, match="nearest: UNFREEZE_THREADS"):
+        with_environment(runtime)
+
+
+def test_the_committed_params_are_what_conf_says(compose_conf: Compose) -> None:
+    committed = OmegaConf.to_container(OmegaConf.load(PROJECT / "params.yaml"))
+    assert committed == compose_conf()
+
+
+def test_yaml_1_1_and_1_2_read_the_committed_params_alike() -> None:
+    text = (PROJECT / "params.yaml").read_text()
+    assert flatten(yaml.safe_load(text)) == flatten(OmegaConf.to_container(OmegaConf.create(text)))  # type: ignore[arg-type]

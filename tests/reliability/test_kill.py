@@ -1,0 +1,51 @@
+"""A stage that is killed at any moment goes on, and its folder has the same bytes as that of an undisturbed run."""
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import to_yaml
+from tests.conftest import PROJECT, Run
+
+pytestmark = pytest.mark.xdist_group("recipe")
+
+
+def start(checkout: Path) -> "subprocess.Popen[bytes]":
+    environment = {**os.environ, "DVC_STAGE": "full_train", "UNFREEZE_CHECKPOINT_S": "0", "PYTHONPATH": str(PROJECT)}
+    environment.pop("DVC_ROOT", None)
+    return subprocess.Popen([sys.executable, "-m", "stages.full_train"], cwd=checkout, env=environment)
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
+
+
+def test_a_stage_killed_in_training_resumes_and_ends_in_the_same_bytes(recipe: Run, tmp_path: Path) -> None:
+    shutil.copytree(recipe.artifacts, tmp_path / "artifacts")
+    (tmp_path / "params.yaml").write_text(to_yaml(recipe.params))
+    folder = tmp_path / "artifacts" / "full_train"
+    shutil.rmtree(folder)
+
+    process = start(tmp_path)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".unfreeze/scratch/full_train-*/checkpoint.pt")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, "the stage ended before it could be killed"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not folder.exists()
+
+    assert start(tmp_path).wait() == 0
+    assert hashes(folder) == hashes(recipe.artifacts / "full_train")

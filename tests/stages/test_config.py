@@ -1,0 +1,113 @@
+"""The config stage: whoever starts a run, what was typed reaches the stages or is refused, never lost."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import to_yaml
+from pipeline.settings import SettingsError, load_params
+from stages.config import fingerprint_data, main, settle
+from tests.conftest import PROJECT, Compose
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(PROJECT / "conf", tmp_path / "conf")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_EXP_NAME", raising=False)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    settle(is_experiment=False)
+    return tmp_path
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+def run_experiment(compose_conf: Compose, *overrides: str) -> None:
+    """What `dvc exp run -S` does: compose conf/ with overrides into params.yaml, then run the stage."""
+    Path("params.yaml").write_text(to_yaml(compose_conf(*overrides)))
+    settle(is_experiment=True)
+
+
+def test_an_edit_of_conf_reaches_params_and_is_told(checkout: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    edit(checkout / "conf" / "config.yaml", "lr_ratio: 3.0", "lr_ratio: 5.0")
+    settle(is_experiment=False)
+    assert load_params(Path("params.yaml"))["unfreeze"]["lr_ratio"] == 5.0
+    assert "unfreeze.lr_ratio: 3.0 -> 5.0" in capfd.readouterr().err
+
+
+def test_settling_twice_changes_nothing(checkout: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = [(checkout / f).read_bytes() for f in ("params.yaml", "overrides.json")]
+    settle(is_experiment=False)
+    assert [(checkout / f).read_bytes() for f in ("params.yaml", "overrides.json")] == before
+    assert capfd.readouterr().err == ""
+
+
+def test_an_experiment_is_kept_recorded_and_held(checkout: Path, compose_conf: Compose) -> None:
+    run_experiment(compose_conf, "full_train.cycle_mult=3")
+    assert json.loads((checkout / "overrides.json").read_text())["overrides"] == {"full_train.cycle_mult": 3}
+    settle(is_experiment=False)  # the next plain `dvc repro`
+    assert load_params(Path("params.yaml"))["full_train"]["cycle_mult"] == 3
+
+
+def test_the_next_experiment_says_what_it_gives_up(
+    checkout: Path, compose_conf: Compose, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert checkout.is_dir()
+    run_experiment(compose_conf, "full_train.cycle_mult=3")
+    run_experiment(compose_conf, "seed=2")
+    assert "full_train.cycle_mult is back to 2" in capfd.readouterr().err
+
+
+def test_editing_conf_under_a_held_experiment_stops_and_names_both_ways(checkout: Path, compose_conf: Compose) -> None:
+    run_experiment(compose_conf, "full_train.cycle_mult=3", "data.train_fraction=0.5")
+    edit(checkout / "conf" / "config.yaml", "lr_ratio: 3.0", "lr_ratio: 5.0")
+    params = (checkout / "params.yaml").read_bytes()
+    with pytest.raises(SettingsError) as error:
+        settle(is_experiment=False)
+    assert "-S 'full_train.cycle_mult=3'" in str(error.value)
+    assert "rm overrides.json params.yaml" in str(error.value)
+    assert (checkout / "params.yaml").read_bytes() == params
+    for file in ("overrides.json", "params.yaml"):
+        (checkout / file).unlink()
+    assert settle(is_experiment=False)["full_train"]["cycle_mult"] == 2
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_hand_edit_of_params_is_refused_not_lost(checkout: Path, compose_conf: Compose, held: bool) -> None:
+    if held:
+        run_experiment(compose_conf, "full_train.cycle_mult=3")
+    edit(checkout / "params.yaml", "lr_ratio: 3.0", "lr_ratio: 7.0")
+    with pytest.raises(SettingsError, match="by hand" if held else r"unfreeze\.lr_ratio=7\.0"):
+        settle(is_experiment=False)
+    assert "lr_ratio: 7.0" in (checkout / "params.yaml").read_text()
+
+
+def test_a_typo_in_an_experiment_is_refused_with_the_nearest_key(checkout: Path, compose_conf: Compose) -> None:
+    values = compose_conf()
+    values["full_train"]["cycle_mlt"] = 3
+    (checkout / "params.yaml").write_text(to_yaml(values))
+    with pytest.raises(SettingsError, match=r"nearest: full_train\.cycle_mult"):
+        settle(is_experiment=True)
+
+
+def test_a_changed_photo_changes_the_fingerprint(checkout: Path, pictures: Path) -> None:
+    photos = Path(shutil.copytree(pictures, checkout / "photos"))
+    before = fingerprint_data("folder", "photos")
+    assert before == fingerprint_data("folder", "photos")
+    (photos / "bars" / "01.png").write_bytes((photos / "bars" / "03.png").read_bytes())
+    assert fingerprint_data("folder", "photos") != before
+
+
+def test_a_missing_folder_ends_with_status_1_and_one_line(checkout: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    edit(checkout / "conf" / "config.yaml", "- data: digits", "- data: folder")
+    edit(checkout / "conf" / "data" / "folder.yaml", "root: null", "root: no/such/folder")
+    assert main() == 1
+    shown = [x for x in capfd.readouterr().err.splitlines() if "->" not in x]
+    assert len(shown) == 1
+    assert "data.root=no/such/folder is not a folder" in shown[0]

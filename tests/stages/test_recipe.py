@@ -1,0 +1,168 @@
+"""All stages in order on a small folder of pictures: what each promises to the next, and to its user."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.by_hand import check_upstream, run_job, upstream_folders
+from pipeline.data.augment import Framing
+from pipeline.data.images import open_split
+from pipeline.data.manifest import read_json, read_manifest
+from pipeline.evaluation.prediction import describe, load_predictor
+from pipeline.learning.checkpoint import CycleEnd
+from pipeline.learning.learners import assemble
+from pipeline.learning.overfitting import best_cycle
+from pipeline.model.classifier import load_classifier
+from pipeline.model.weights import read_tensors
+from pipeline.settings import Runtime, SettingsError
+from pipeline.stage import Places, execute
+from stages.dag import ORDER, load_stages
+from stages.full_train import STAGE as FULL_TRAIN
+from stages.tta_evaluate import STAGE as TTA_EVALUATE
+from stages.unfreeze import ratio_warning
+from tests.conftest import TINY, Compose, Run
+
+pytestmark = pytest.mark.xdist_group("recipe")
+FRAMING = Framing(32, "zoom", "white")
+
+
+def test_every_stage_leaves_what_the_design_names(recipe: Run) -> None:
+    promised = {
+        "ingest": ["manifest.jsonl", "classes.json", "ledger.jsonl", "samples.png", "class_counts.png"],
+        "augment_config": ["policy.yaml", "augmentations.png"],
+        "precompute": ["activations-train.safetensors", "activations-valid.safetensors", "backbone.safetensors"],
+        "lr_find_head": ["lr.json", "curve.csv", "lr_find.png"],
+        "head_train": ["head.safetensors", "history.csv", "learning_curves.png", "schedule.png"],
+        "head_train_augmented": ["head.safetensors", "history.csv", "learning_curves.png"],
+        "unfreeze": ["model.safetensors", "plan.json"],
+        "lr_find_full": ["lr.json", "curve.csv", "lr_find.png"],
+        "full_train": ["model.safetensors", "model.json", "verdict.json", "snapshots/cycle-1.safetensors"],
+        "tta_evaluate": ["predictions.csv", "confusion.png", "calibration.png", "mistakes.png", "report.html", "model"],
+    }
+    assert list(promised) == list(ORDER)
+    for stage, names in promised.items():
+        for name in [*names, "metrics.json", "stage.json"]:
+            assert (recipe.folder(stage) / name).exists(), f"{stage}/{name}"
+
+
+def test_it_learns(recipe: Run) -> None:
+    assert recipe.metrics("full_train")["valid_accuracy"] > 0.8
+
+
+def test_precomputed_activations_are_the_frozen_backbones_output(recipe: Run) -> None:
+    manifest = read_manifest(recipe.folder("ingest"))
+    model = assemble(recipe.folder("precompute"), recipe.folder("head_train")).eval()
+    for split in ("train", "valid"):
+        stored = read_tensors(recipe.folder("precompute") / f"activations-{split}.safetensors")
+        images = open_split(manifest, split, FRAMING, workers=0)
+        with torch.no_grad():
+            alone = torch.cat([model.backbone(x) for x, _ in images.batches([[i] for i in range(6)], draw=0)])
+        torch.testing.assert_close(stored["activations"][:6], alone, rtol=1e-4, atol=1e-5)
+        assert torch.equal(stored["targets"], images.targets)
+
+
+def test_the_head_of_step_4_starts_from_step_3_and_leaves_the_backbone_alone(recipe: Run) -> None:
+    unfrozen, _ = load_classifier(recipe.folder("unfreeze"))
+    backbone = read_tensors(recipe.folder("precompute") / "backbone.safetensors")
+    assert all(torch.equal(unfrozen.backbone.state_dict()[n], t) for n, t in backbone.items())
+    head = read_tensors(recipe.folder("head_train_augmented") / "head.safetensors")
+    assert all(torch.equal(unfrozen.head.state_dict()[n], t) for n, t in head.items())
+    before = read_tensors(recipe.folder("head_train") / "head.safetensors")
+    assert any(not torch.equal(before[n], t) for n, t in head.items())
+
+
+def test_frozen_batch_norm_is_not_touched_and_every_other_layer_is(recipe: Run) -> None:
+    before = read_tensors(recipe.folder("unfreeze") / "model.safetensors")
+    after = read_tensors(recipe.folder("full_train") / "model.safetensors")
+    statistics = [n for n in before if n.endswith(("running_mean", "running_var"))]
+    assert statistics
+    assert all(torch.equal(before[n], after[n]) for n in statistics)
+    model, _ = load_classifier(recipe.folder("unfreeze"))
+    convolutions = [f"{n}.weight" for n, m in model.named_modules() if isinstance(m, torch.nn.Conv2d)]
+    assert all(not torch.equal(before[n], after[n]) for n in convolutions)
+
+
+def test_rates_follow_the_finder_and_the_plan(recipe: Run) -> None:
+    assert recipe.metrics("head_train")["lr"] == read_json(recipe.folder("lr_find_head") / "lr.json")["lr"]
+    assert recipe.metrics("full_train")["lr"] == read_json(recipe.folder("lr_find_full") / "lr.json")["lr"]
+    factors = [g["lr_factor"] for g in read_json(recipe.folder("unfreeze") / "plan.json")["groups"]]
+    assert factors == pytest.approx([1 / 9, 1 / 3, 1])
+
+
+def test_the_kept_model_is_the_best_cycles_snapshot(recipe: Run) -> None:
+    cycles = read_json(recipe.folder("full_train") / "cycles.json")
+    best = best_cycle([CycleEnd(**e) for e in cycles["ends"]]).cycle
+    assert cycles["verdict"]["kept_cycle"] == best
+    kept = read_tensors(recipe.folder("full_train") / "model.safetensors")
+    snapshot = read_tensors(recipe.folder("full_train") / "snapshots" / f"cycle-{best + 1}.safetensors")
+    assert all(torch.equal(kept[n], snapshot[n]) for n in kept)
+
+
+def test_scores_agree_with_the_predictions_file(recipe: Run) -> None:
+    with (recipe.folder("tta_evaluate") / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    scores = recipe.metrics("tta_evaluate")["test"]
+    assert len(rows) == scores["num_images"]
+    for how in ("plain", "tta"):
+        assert np.mean([r[how] == r["label"] for r in rows]) == pytest.approx(scores[how]["accuracy"])
+
+
+def test_the_model_folder_alone_predicts_the_same(recipe: Run, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(recipe.folder("tta_evaluate") / "model", tmp_path / "model"))
+    manifest = read_manifest(recipe.folder("ingest"))
+    files = [manifest.root / s.path for s in manifest.of("test")]
+    with (recipe.folder("tta_evaluate") / "predictions.csv").open() as file:
+        expected = [r["plain"] for r in csv.DictReader(file)]
+    assert [line.split("\t")[1] for line in describe(load_predictor(moved), files)] == expected
+
+
+def test_running_again_gives_the_same_bytes(recipe: Run, tmp_path: Path, runtime: Runtime) -> None:
+    stages = {s.name: s for s in load_stages()}
+    for name in ("ingest", "lr_find_head", "head_train", "tta_evaluate"):
+        stage = stages[name]
+        folders = {n.partition("/")[0]: recipe.folder(n.partition("/")[0]) for n in stage.inputs}
+        execute(stage, recipe.params, runtime, Places(folders, tmp_path / name, tmp_path / ".unfreeze"))
+        again = json.loads((tmp_path / name / "stage.json").read_text())
+        assert again == read_json(recipe.folder(name) / "stage.json")
+
+
+def test_nothing_in_the_folders_knows_where_or_when_it_was_made(recipe: Run) -> None:
+    for file in recipe.artifacts.rglob("*"):
+        if file.suffix in (".json", ".jsonl", ".csv", ".yaml") and file.name not in ("source.json", "data.json"):
+            text = file.read_text()
+            if file.name == "stage.json":
+                text = json.dumps({**json.loads(text), "settings": {}})
+            assert str(recipe.artifacts) not in text
+            assert "seconds" not in text
+
+
+def test_a_job_by_hand_reads_upstream_in_place_and_refuses_other_settings(
+    recipe: Run, tmp_path: Path, compose_conf: Compose, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(recipe.artifacts.parent)
+    common = (*TINY, f"data.root={pictures}", "full_train.num_cycles=1")
+    objective = run_job([FULL_TRAIN, TTA_EVALUATE], compose_conf(*common), tmp_path / "0", ["x=1"], name="tail")
+    scores = read_json(tmp_path / "0" / "tta_evaluate" / "metrics.json")
+    assert objective == scores["valid"]["plain"]["log_loss"]
+    assert read_json(tmp_path / "0" / "full_train" / "metrics.json")["epochs"] == 1
+    with pytest.raises(SettingsError, match=r"data\.image_size=48 contradicts artifacts.* which was made with 32"):
+        run_job([FULL_TRAIN], compose_conf(*common, "data.image_size=48"), tmp_path / "1", [], name="full_train")
+    assert not (tmp_path / "1").exists()
+
+
+def test_upstream_means_all_that_led_here(recipe: Run) -> None:
+    folders = upstream_folders([FULL_TRAIN], recipe.artifacts)
+    assert set(folders) == {"config", *ORDER} - {"full_train", "tta_evaluate"}
+    check_upstream(recipe.params, folders)
+
+
+def test_a_ratio_outside_the_recipes_warns_and_says_why() -> None:
+    assert ratio_warning(3.0) is None
+    assert ratio_warning(10.0) is None
+    assert "forgotten" in str(ratio_warning(2.0))
+    assert "hardly learn" in str(ratio_warning(30.0))
