@@ -12,6 +12,22 @@ from pipeline.places import from_checkout, state_dir
 from pipeline.settings import Runtime, load_params
 from pipeline.tracking.spec import FollowSpec, RowSpec, store_uri
 
+COLUMNS = [
+    "attributes.`Duration`",
+    "metrics.`tta_evaluate/test/tta/accuracy`",
+    "metrics.`tta_evaluate/test/plain/accuracy`",
+    "metrics.`tta_evaluate/valid/plain/log_loss`",
+    "metrics.`lr_find_head/lr`",
+    "metrics.`lr_find_full/lr`",
+    "params.`data.name`",
+    "params.`model.arch`",
+    "params.`model.weights`",
+    "params.`full_train.cycle_len`",
+    "params.`full_train.cycle_mult`",
+    "tags.`overrides`",
+]
+"""What the table of runs shows first."""
+
 
 def row_spec(
     *, params: Mapping[str, Any], folders: Mapping[str, Path], runtime: Runtime, tags: Mapping[str, str]
@@ -26,6 +42,7 @@ def row_spec(
         root=Path.cwd(),
         folders={name: folder.resolve() for name, folder in folders.items()},
         tags=dict(tags),
+        columns=COLUMNS,
     )
 
 
