@@ -1,0 +1,1 @@
+"""How the backbones that ship with the repository are made: trained on glyphs drawn here."""
