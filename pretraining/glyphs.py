@@ -124,11 +124,7 @@ def choose_characters(settings: GlyphSettings) -> list[str]:
 
 def _is_letter(char: str, settings: GlyphSettings) -> bool:
     words = unicodedata.name(char, "").split()
-    if (
-        unicodedata.category(char) not in ("Lu", "Ll", "Lo")
-        or not words
-        or words[0] not in settings.alphabets
-    ):
+    if unicodedata.category(char) not in ("Lu", "Ll", "Lo") or not words or words[0] not in settings.alphabets:
         return False
     return not {"WITH", "LIGATURE", "DIGRAPH", "FORM"} & set(words)
 
