@@ -22,7 +22,7 @@ from typing import Any, cast
 from filelock import FileLock, Timeout
 
 from pipeline.console import complain, say
-from pipeline.imports import imported_files
+from pipeline.imports import code_fingerprint
 from pipeline.journal import Journal, write_atomically, write_history
 from pipeline.places import state_dir
 from pipeline.settings import Runtime, Settings, flatten, load_params, read_settings, with_environment
@@ -134,8 +134,7 @@ def declared_settings(stage: Stage, params: Mapping[str, Any]) -> dict[str, Any]
 
 def code_digest(stage: Stage) -> str:
     """Digest of every file of this project that the stage's code is made of."""
-    files = imported_files(stage.module, PROJECT)
-    return _digest({f: hashlib.sha256((PROJECT / f).read_bytes()).hexdigest() for f in files})
+    return _digest(code_fingerprint(stage.module, PROJECT))
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from pipeline.model.weights import read_tensors, save_tensors
+from pipeline.model.tensors import read_tensors, save_tensors
 
 NUMBER_CATEGORIES = ("Nd", "Nl", "No")
 NUMBER_WORDS = {

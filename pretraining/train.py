@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pipeline.model import backbone as backbone_code
 from pipeline.model.backbone import MEAN, STD, build_backbone
-from pipeline.model.weights import save_tensors
+from pipeline.model.tensors import save_tensors
 from pretraining import render as render_code
 from pretraining.glyphs import Atlas
 from pretraining.render import RenderSettings, render

@@ -1,8 +1,8 @@
 """The first stage: settle the settings, so that what DVC hashes is what the stages read.
 
 Reads `conf/`. Writes `params.yaml` (the resolved settings), `overrides.json` (what an experiment changed against
-`conf/`) and `artifacts/config/`: fingerprints of what the settings point at outside the repository, the images and the
-weights, so that a changed photo reruns what depends on it. Runs at every `dvc repro`, in a fraction of a second.
+`conf/`) and `artifacts/config/`: fingerprints of the images, of the weights, and of each stage's code with all that it
+imports, so that whatever changes reruns what depends on it. Runs at every `dvc repro`, in a fraction of a second.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from typing import Any
 from pipeline.config import CONF, compose, conf_digest, to_yaml
 from pipeline.console import complain, say
 from pipeline.data.manifest import write_json
+from pipeline.imports import code_fingerprint
 from pipeline.journal import write_atomically
 from pipeline.model.weights_file import find_weights_file
 from pipeline.places import from_checkout
@@ -23,6 +24,20 @@ from pipeline.settings import SettingsError, flatten, load_params, read_settings
 PARAMS = Path("params.yaml")
 HELD = Path("overrides.json")
 ARTIFACT = Path("artifacts/config")
+PROJECT = Path(__file__).resolve().parents[1]
+STAGES = (
+    "ingest",
+    "augment_config",
+    "precompute",
+    "lr_find_head",
+    "head_train",
+    "head_train_augmented",
+    "unfreeze",
+    "lr_find_full",
+    "full_train",
+    "tta_evaluate",
+)
+"""All stages that make an artifact folder, in order."""
 
 
 def main() -> int:
@@ -32,6 +47,9 @@ def main() -> int:
         settings = read_settings(values, source=str(PARAMS))
         ARTIFACT.mkdir(parents=True, exist_ok=True)
         write_json(ARTIFACT / "data.json", fingerprint_data(settings.data.name, settings.data.root))
+        (ARTIFACT / "code").mkdir(exist_ok=True)
+        for name in STAGES:
+            write_json(ARTIFACT / "code" / f"{name}.json", code_fingerprint(f"stages.{name}", PROJECT))
         write_json(ARTIFACT / "weights.json", fingerprint_weights(settings.model.arch, settings.model.weights))
     except (ValueError, OSError) as error:
         complain("config", str(error))

@@ -13,8 +13,9 @@ from pipeline.evaluation.similarity import compare_losses
 from pipeline.learning.learners import open_images, whole_model
 from pipeline.learning.loop import load_snapshot, sample_losses
 from pipeline.learning.training import make_plan, run_training
-from pipeline.model.classifier import Classifier, load_card, save_classifier
-from pipeline.model.weights import save_tensors
+from pipeline.model.classifier import Classifier, save_classifier
+from pipeline.model.head import load_card
+from pipeline.model.tensors import save_tensors
 from pipeline.stage import Metrics, Stage, StageContext, main
 
 

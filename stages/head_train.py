@@ -4,9 +4,9 @@ Reads the activations and the finder's rate. Writes `head.safetensors`, the lear
 costs a fraction of a second, because the backbone does not run; augmentation has no effect here.
 """
 
-from pipeline.learning.learners import head_on_activations
+from pipeline.learning.head_learner import head_on_activations
 from pipeline.learning.training import make_plan, run_training
-from pipeline.model.weights import save_tensors
+from pipeline.model.tensors import save_tensors
 from pipeline.stage import Metrics, Stage, StageContext, main
 
 

@@ -9,7 +9,7 @@ from pipeline.data.manifest import read_manifest
 from pipeline.learning.learners import head_on_backbone, open_images
 from pipeline.learning.training import make_plan, run_training
 from pipeline.model.classifier import Classifier
-from pipeline.model.weights import save_tensors
+from pipeline.model.tensors import save_tensors
 from pipeline.stage import Metrics, Stage, StageContext, main
 
 

@@ -4,7 +4,7 @@ Reads the precomputed activations. Writes `lr.json` (the rate, the rule, its spr
 would say), `curve.csv` and the picture. Decides the rate of both head stages, unless they set their own.
 """
 
-from pipeline.learning.learners import head_on_activations
+from pipeline.learning.head_learner import head_on_activations
 from pipeline.learning.lr_report import find_and_report
 from pipeline.learning.training import count_batch
 from pipeline.stage import Metrics, Stage, StageContext, main

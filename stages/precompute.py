@@ -12,13 +12,14 @@ from torch import Tensor
 
 from pipeline.console import progress_bar
 from pipeline.data.augment import Framing
-from pipeline.data.images import ImageBatches, open_split
+from pipeline.data.images import ImageBatches, open_images_of
 from pipeline.data.manifest import read_manifest
 from pipeline.device import choose_device, computing_in, to_device
 from pipeline.learning.schedule import epoch_batches
 from pipeline.model.backbone import Backbone, check_image_size
-from pipeline.model.classifier import Card, save_card
-from pipeline.model.weights import load_backbone, save_tensors
+from pipeline.model.head import Card, save_card
+from pipeline.model.tensors import save_tensors
+from pipeline.model.weights import load_backbone
 from pipeline.stage import Metrics, Stage, StageContext, main
 
 
@@ -37,7 +38,7 @@ def run(context: StageContext) -> Metrics:
     backbone.to(device)
     metrics: Metrics = {"num_features": backbone.num_features, "images": {}}
     for split in ("train", "valid"):  # test images are for tta_evaluate alone
-        images = open_split(manifest, split, framing, workers=context.runtime.workers)
+        images = open_images_of(manifest, manifest.of(split), framing, workers=context.runtime.workers)
         order = epoch_batches(list(range(images.num_samples)), settings.data.micro_batch_size)
         with progress_bar("precompute", len(order)) as bar, computing_in(model.precision, device):
             parts = []

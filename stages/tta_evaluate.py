@@ -8,18 +8,18 @@ mistakes, `report.html`, and `model/` with all that prediction needs. Decides no
 from pipeline.console import progress_bar
 from pipeline.data.augment import read_policy
 from pipeline.data.decode import decode
-from pipeline.data.images import open_split
+from pipeline.data.images import open_images_of
 from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.evaluation.metrics import confusion
 from pipeline.evaluation.prediction import save_model_folder
 from pipeline.evaluation.scores import confident_mistakes, score_split, write_predictions
 from pipeline.evaluation.tta import Viewed, predict_views
 from pipeline.learning.learners import trained_model
-from pipeline.model.classifier import load_card
+from pipeline.model.head import load_card
 from pipeline.report.contact_sheet import Caption, mistakes_sheet
 from pipeline.report.html import write_report
-from pipeline.report.plots import plot_calibration, plot_confusion
 from pipeline.report.recipe import build_report
+from pipeline.report.score_plots import plot_calibration, plot_confusion
 from pipeline.stage import Metrics, Stage, StageContext, main
 
 SHOWN_MISTAKES = 10
@@ -40,11 +40,10 @@ def run(context: StageContext) -> Metrics:
     viewed: dict[str, Viewed] = {}
     with progress_bar("tta_evaluate", len(splits) * (views + 1)) as bar:
         for split in splits:
-            plain = open_split(manifest, split, policy.framing, workers=context.runtime.workers)
+            samples, workers = manifest.of(split), context.runtime.workers
+            plain = open_images_of(manifest, samples, policy.framing, workers=workers)
             seed = (settings.seed, "tta", split)
-            augmented = open_split(
-                manifest, split, policy.framing, workers=context.runtime.workers, policy=policy, seed=seed
-            )
+            augmented = open_images_of(manifest, samples, policy.framing, workers=workers, policy=policy, seed=seed)
             viewed[split] = predict_views(learner, plain, augmented, views=views, bar=bar)
     metrics: Metrics = {split: score_split(v) for split, v in viewed.items()}
     shown = splits[-1]

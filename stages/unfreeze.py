@@ -6,7 +6,8 @@ the layer groups, their sizes, their rates as multiples of the head's, and what 
 
 from pipeline.data.manifest import write_json
 from pipeline.learning.learners import assemble
-from pipeline.model.classifier import load_card, save_classifier
+from pipeline.model.classifier import save_classifier
+from pipeline.model.head import load_card
 from pipeline.model.layer_groups import split_layer_groups
 from pipeline.stage import Metrics, Stage, StageContext, main
 

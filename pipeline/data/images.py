@@ -97,17 +97,17 @@ class ImageBatches:
             yield normalise(pixels), targets
 
 
-def open_split(
+def open_images_of(
     manifest: Manifest,
-    split: str,
+    samples: Sequence[Sample],
     framing: Framing,
     *,
     workers: int,
     policy: Policy | None = None,
     seed: tuple[int | str, ...] = (),
 ) -> ImageBatches:
-    """The images of `split`, plain or, with a policy, augmented."""
-    images = Images(manifest.of(split), manifest.classes, manifest.root, framing, policy=policy, seed=seed)
+    """`samples` of the manifest, plain or, with a policy, augmented."""
+    images = Images(samples, manifest.classes, manifest.root, framing, policy=policy, seed=seed)
     return ImageBatches(images, workers=workers)
 
 

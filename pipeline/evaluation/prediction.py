@@ -16,7 +16,8 @@ from pipeline.data.augment import Framing, read_policy
 from pipeline.data.decode import decode, fit_image
 from pipeline.data.images import normalise
 from pipeline.device import computing_in, place, to_device
-from pipeline.model.classifier import Card, Classifier, load_classifier
+from pipeline.model.classifier import Classifier, load_classifier
+from pipeline.model.head import Card
 from pipeline.vision import v2
 
 

@@ -18,7 +18,7 @@ class CycleEnd:
     epoch: int
     step: int
     train_loss: float
-    """Mean loss of all training images in evaluation mode, without augmentation."""
+    """Mean loss of training images in evaluation mode, without augmentation."""
     valid_loss: float
     valid_accuracy: float
 

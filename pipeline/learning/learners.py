@@ -1,21 +1,23 @@
-"""The three learners of the recipe: a head on activations, a head behind its frozen backbone, a whole model."""
+"""The learners that see images: a head behind its frozen backbone, and a whole model."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.data.augment import Policy
-from pipeline.data.images import ImageBatches, open_split
-from pipeline.data.manifest import Manifest, read_json
+from pipeline.data.images import ImageBatches, open_images_of
+from pipeline.data.manifest import Manifest, Sample, read_json
 from pipeline.device import choose_device, place
+from pipeline.learning.head_learner import head_group
 from pipeline.learning.loop import Computation, Learner, ParameterGroup
 from pipeline.model.backbone import build_backbone
-from pipeline.model.classifier import Classifier, Head, build_head, load_card, load_classifier
+from pipeline.model.classifier import Classifier, load_classifier
+from pipeline.model.head import Head, load_card
 from pipeline.model.layer_groups import split_layer_groups
-from pipeline.model.weights import read_tensors
+from pipeline.model.tensors import read_tensors
+from pipeline.seeds import permutation
 from pipeline.settings import Runtime
 
 
@@ -25,55 +27,22 @@ class ImageSources:
 
     train: ImageBatches
     train_plain: ImageBatches
+    """As many training images as valid has: enough to see over-fitting by."""
     valid: ImageBatches
-
-
-class TensorBatches:
-    """Inputs held as tensors: precomputed activations [N, num_features] and targets [N]."""
-
-    def __init__(self, inputs: Tensor, targets: Tensor) -> None:
-        self.inputs, self.targets = inputs, targets
-        self.num_samples = len(targets)
-
-    def batches(self, order: Sequence[Sequence[int]], *, draw: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """See BatchSource; activations have no random views, so `draw` has no effect."""
-        del draw
-        for batch in order:
-            index = torch.tensor(batch)
-            yield self.inputs[index], self.targets[index]
 
 
 def open_images(manifest: Manifest, policy: Policy, runtime: Runtime, *, seed: tuple[int | str, ...]) -> ImageSources:
     """Open train (augmented and plain) and valid."""
-    workers = runtime.workers
+    train, valid = manifest.of("train"), manifest.of("valid")
+    some = [train[i] for i in permutation(len(train), "train_plain")[: len(valid)]]
+
+    def plain(samples: list[Sample]) -> ImageBatches:
+        return open_images_of(manifest, samples, policy.framing, workers=runtime.workers)
+
     return ImageSources(
-        train=open_split(manifest, "train", policy.framing, workers=workers, policy=policy, seed=seed),
-        train_plain=open_split(manifest, "train", policy.framing, workers=workers),
-        valid=open_split(manifest, "valid", policy.framing, workers=workers),
-    )
-
-
-def head_on_activations(precompute: Path, runtime: Runtime, *, seed: int, micro_batch_size: int) -> Learner:
-    """A fresh head, to be trained on precomputed activations."""
-    card = load_card(precompute)
-    splits = {s: read_tensors(precompute / f"activations-{s}.safetensors") for s in ("train", "valid")}
-    train, valid = (TensorBatches(t["activations"], t["targets"]) for t in splits.values())
-    head = build_head(train.inputs.shape[1], len(card.classes), dropout=card.dropout, seed=seed)
-    device = choose_device(runtime)
-
-    def set_mode() -> None:
-        head.train()
-
-    return Learner(
-        model=head.to(device),
-        groups=[_head_group(head)],
-        train=train,
-        train_plain=train,
-        valid=valid,
-        set_mode=set_mode,
-        device=device,
-        precision="fp32",
-        micro_batch_size=micro_batch_size,
+        train=open_images_of(manifest, train, policy.framing, workers=runtime.workers, policy=policy, seed=seed),
+        train_plain=plain(some),
+        valid=plain(valid),
     )
 
 
@@ -88,7 +57,7 @@ def head_on_backbone(
         model.eval()  # the backbone as it was when activations were computed: batch norm and dropout at rest
         model.head.train()
 
-    groups = [_head_group(model.head)]
+    groups = [head_group(model.head)]
     return _on_images(model, groups, images, set_mode, load_card(precompute).precision, runtime, micro_batch_size)
 
 
@@ -152,10 +121,6 @@ def _on_images(
         precision=precision,
         micro_batch_size=micro_batch_size,
     )
-
-
-def _head_group(head: Head) -> ParameterGroup:
-    return ParameterGroup("head", list(head.parameters()), 1.0)
 
 
 def _batch_norms(model: nn.Module) -> list[nn.Module]:

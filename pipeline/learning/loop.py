@@ -64,7 +64,7 @@ class Learner(Computation):
     groups: list[ParameterGroup]
     train: BatchSource
     train_plain: BatchSource
-    """The training samples without augmentation, to measure over-fitting on."""
+    """Training samples without augmentation, to measure over-fitting on."""
     valid: BatchSource
     set_mode: Callable[[], None]
     """Puts the trained parts into training mode and the frozen ones into evaluation mode."""

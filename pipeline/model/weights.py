@@ -9,11 +9,10 @@ import urllib.error
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pipeline.model.backbone import Backbone, build_backbone
+from pipeline.model.tensors import read_tensors
 from pipeline.model.weights_file import find_weights_file
 from pipeline.vision import models
 
@@ -32,23 +31,6 @@ def load_backbone(arch: str, weights: str, *, seed: int, image_size: int | None 
     source = _imagenet(arch) if weights == "imagenet" else read_tensors(find_weights_file(arch, weights))
     _load_strictly(backbone.network, source, described=f"model.weights={weights}", arch=arch)
     return backbone
-
-
-def save_tensors(tensors: dict[str, Tensor], path: Path, *, half: bool = False) -> None:
-    """Write tensors as safetensors; `half` stores floating point ones in half precision."""
-    stored = {n: t.detach().cpu().contiguous() for n, t in tensors.items()}
-    if half:
-        stored = {n: t.half() if t.is_floating_point() else t for n, t in stored.items()}
-    save_file(stored, path)
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file, half precision widened to single. Raises ValueError naming an unreadable file."""
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a readable safetensors file ({error}); convert it with safetensors") from error
-    return {n: t.float() if t.dtype == torch.float16 else t for n, t in tensors.items()}
 
 
 def _imagenet(arch: str) -> dict[str, Tensor]:

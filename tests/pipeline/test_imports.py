@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.imports import imported_files
-from stages.dag import ORDER
+from stages.config import STAGES
 from tests.conftest import PROJECT
 
 LOADED = """
@@ -34,7 +34,7 @@ def test_imports_inside_functions_and_templates_count() -> None:
 
 
 def test_no_stage_depends_on_another_stage_on_hydra_or_on_mlflow() -> None:
-    for name in ORDER:
+    for name in STAGES:
         files = imported_files(f"stages.{name}", PROJECT)
         assert [f for f in files if f.startswith("stages/")] == ["stages/__init__.py", f"stages/{name}.py"]
         assert not {"pipeline/config.py", "pipeline/by_hand.py", "pipeline/delivery.py"} & set(files)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.model.backbone import build_backbone
-from pipeline.model.weights import read_tensors
+from pipeline.model.tensors import read_tensors
 from pretraining.glyphs import Atlas
 from pretraining.render import RenderSettings
 from pretraining.settings import WEIGHTS, load_settings

@@ -1,16 +1,22 @@
 """`dvc.yaml` says what the stages declare."""
 
+import hashlib
+import json
+import shutil
 from pathlib import Path
 
+import pytest
 import yaml
 
+from pipeline.imports import imported_files
 from pipeline.settings import all_keys
-from stages.dag import ORDER, load_stages, render
+from stages.config import STAGES, main
+from stages.dag import load_stages, render
 from tests.conftest import PROJECT
 
 
 def test_the_file_is_what_the_stages_declare() -> None:
-    assert (PROJECT / "dvc.yaml").read_text() == render(PROJECT), "run `python -m stages.dag > dvc.yaml`"
+    assert (PROJECT / "dvc.yaml").read_text() == render(), "run `python -m stages.dag > dvc.yaml`"
 
 
 def test_every_stage_reads_only_what_came_before() -> None:
@@ -23,17 +29,28 @@ def test_every_stage_reads_only_what_came_before() -> None:
 
 def test_one_name_per_stage_everywhere() -> None:
     stages = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
-    assert list(stages) == ["config", *ORDER, "publish"]
-    for name in ORDER:
+    assert list(stages) == ["config", *STAGES, "publish"]
+    for name in STAGES:
         assert (PROJECT / "stages" / f"{name}.py").is_file()
         assert stages[name]["cmd"] == f"python -m stages.{name}"
         assert stages[name]["outs"] == [f"artifacts/{name}"]
 
 
-def test_every_dependency_exists_or_is_made() -> None:
-    for stage in yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"].values():
-        for dep in stage["deps"]:
-            assert dep.startswith("artifacts/") or dep == "params.yaml" or Path(PROJECT / dep).exists()
+def test_every_stage_depends_on_its_code() -> None:
+    stages = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
+    assert all(f"artifacts/config/code/{name}.json" in stages[name]["deps"] for name in STAGES)
+
+
+def test_the_config_stage_fingerprints_the_code_that_python_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(PROJECT / "conf", "conf")
+    assert main() == 0
+    for name in STAGES:
+        written = json.loads((tmp_path / f"artifacts/config/code/{name}.json").read_text())
+        assert set(written) == set(imported_files(f"stages.{name}", PROJECT))  # see test_imports.py for these
+        assert written[f"stages/{name}.py"] == hashlib.sha256((PROJECT / f"stages/{name}.py").read_bytes()).hexdigest()
 
 
 def test_no_setting_is_read_by_nobody() -> None:

@@ -11,17 +11,18 @@ import torch
 
 from pipeline.by_hand import check_upstream, run_job, upstream_folders
 from pipeline.data.augment import Framing
-from pipeline.data.images import open_split
+from pipeline.data.images import open_images_of
 from pipeline.data.manifest import read_json, read_manifest
 from pipeline.evaluation.prediction import describe, load_predictor
 from pipeline.learning.checkpoint import CycleEnd
 from pipeline.learning.learners import assemble
 from pipeline.learning.overfitting import best_cycle
 from pipeline.model.classifier import load_classifier
-from pipeline.model.weights import read_tensors
+from pipeline.model.tensors import read_tensors
 from pipeline.settings import Runtime, SettingsError
 from pipeline.stage import Places, execute
-from stages.dag import ORDER, load_stages
+from stages.config import STAGES
+from stages.dag import load_stages
 from stages.full_train import STAGE as FULL_TRAIN
 from stages.tta_evaluate import STAGE as TTA_EVALUATE
 from stages.unfreeze import ratio_warning
@@ -44,7 +45,7 @@ def test_every_stage_leaves_what_the_design_names(recipe: Run) -> None:
         "full_train": ["model.safetensors", "model.json", "verdict.json", "snapshots/cycle-1.safetensors"],
         "tta_evaluate": ["predictions.csv", "confusion.png", "calibration.png", "mistakes.png", "report.html", "model"],
     }
-    assert list(promised) == list(ORDER)
+    assert list(promised) == list(STAGES)
     for stage, names in promised.items():
         for name in [*names, "metrics.json", "stage.json"]:
             assert (recipe.folder(stage) / name).exists(), f"{stage}/{name}"
@@ -59,7 +60,7 @@ def test_precomputed_activations_are_the_frozen_backbones_output(recipe: Run) ->
     model = assemble(recipe.folder("precompute"), recipe.folder("head_train")).eval()
     for split in ("train", "valid"):
         stored = read_tensors(recipe.folder("precompute") / f"activations-{split}.safetensors")
-        images = open_split(manifest, split, FRAMING, workers=0)
+        images = open_images_of(manifest, manifest.of(split), FRAMING, workers=0)
         with torch.no_grad():
             alone = torch.cat([model.backbone(x) for x, _ in images.batches([[i] for i in range(6)], draw=0)])
         torch.testing.assert_close(stored["activations"][:6], alone, rtol=1e-4, atol=1e-5)
@@ -157,7 +158,7 @@ def test_a_job_by_hand_reads_upstream_in_place_and_refuses_other_settings(
 
 def test_upstream_means_all_that_led_here(recipe: Run) -> None:
     folders = upstream_folders([FULL_TRAIN], recipe.artifacts)
-    assert set(folders) == {"config", *ORDER} - {"full_train", "tta_evaluate"}
+    assert set(folders) == {"config", *STAGES} - {"full_train", "tta_evaluate"}
     check_upstream(recipe.params, folders)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from pipeline.console import Bar
 from pipeline.data.augment import Framing, Policy, read_policy, write_policy
 from pipeline.data.decode import decode, fit_image
-from pipeline.data.images import ImageBatches, normalise, open_split
+from pipeline.data.images import ImageBatches, normalise, open_images_of
 from pipeline.data.ingest import ingest
 from pipeline.data.manifest import Manifest
 from pipeline.data.sources import Folder
@@ -33,8 +33,13 @@ def augment(compose_conf: Compose, name: str) -> Augment:
 
 
 def batches(manifest: Manifest, policy: Policy | None, order: list[list[int]], **arguments: int) -> torch.Tensor:
-    source = open_split(
-        manifest, "train", FRAMING, workers=arguments.get("workers", 0), policy=policy, seed=(arguments.get("seed", 0),)
+    source = open_images_of(
+        manifest,
+        manifest.of("train"),
+        FRAMING,
+        workers=arguments.get("workers", 0),
+        policy=policy,
+        seed=(arguments.get("seed", 0),),
     )
     return torch.cat([x for x, _ in source.batches(order, draw=arguments.get("draw", 0))])
 
@@ -110,4 +115,4 @@ def test_images_kept_in_memory_equal_those_read_anew(manifest: Manifest, monkeyp
     kept = batches(manifest, None, ORDER)
     monkeypatch.setattr("pipeline.data.images.MEMORY_BYTES", 0)
     assert torch.equal(kept, batches(manifest, None, ORDER))
-    assert isinstance(open_split(manifest, "valid", FRAMING, workers=0), ImageBatches)
+    assert isinstance(open_images_of(manifest, manifest.of("valid"), FRAMING, workers=0), ImageBatches)

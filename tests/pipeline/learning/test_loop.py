@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.journal import Journal, read_points
-from pipeline.learning.learners import TensorBatches
+from pipeline.learning.head_learner import TensorBatches
 from pipeline.learning.loop import Learner, ParameterGroup, Plan, Trained, evaluate, train
 from pipeline.learning.schedule import epoch_batches
 from pipeline.seeds import permutation, seed_torch

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from pipeline.model.backbone import architectures, build_backbone, check_architecture, check_image_size
-from pipeline.model.classifier import Classifier, Head
+from pipeline.model.classifier import Classifier
+from pipeline.model.head import Head
 from pipeline.model.layer_groups import freeze_to, split_layer_groups
 from pipeline.vision import models
 

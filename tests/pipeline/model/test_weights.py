@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from pipeline.model.backbone import build_backbone
-from pipeline.model.classifier import Card, Classifier, build_head, load_classifier, save_classifier
-from pipeline.model.weights import load_backbone, read_tensors, save_tensors
+from pipeline.model.classifier import Classifier, load_classifier, save_classifier
+from pipeline.model.head import Card, build_head
+from pipeline.model.tensors import read_tensors, save_tensors
+from pipeline.model.weights import load_backbone
 from pipeline.vision import models
 
 ARCH = "shufflenet_v2_x0_5"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.report import plots, style
+from pipeline.report import plots, score_plots, style
 
 NAN = float("nan")
 HOSTILE = [
@@ -67,15 +67,15 @@ def _confusion(num_classes: int) -> Draw:
     counts = np.random.default_rng(0).integers(0, 9, (num_classes, num_classes))
     counts[:, -1] = 0  # never predicted
     classes = [f"class {i}" for i in range(num_classes)]
-    return lambda path: plots.plot_confusion(path, confusion=counts, classes=classes)
+    return lambda path: score_plots.plot_confusion(path, confusion=counts, classes=classes)
 
 
 def _hostile_confusion(path: Path) -> None:
-    plots.plot_confusion(path, confusion=np.eye(len(HOSTILE), dtype=int) + 1, classes=HOSTILE)
+    score_plots.plot_confusion(path, confusion=np.eye(len(HOSTILE), dtype=int) + 1, classes=HOSTILE)
 
 
 def _calibration(confidence: list[float], correct: list[bool]) -> Draw:
-    return lambda path: plots.plot_calibration(path, confidence=confidence, correct=correct)
+    return lambda path: score_plots.plot_calibration(path, confidence=confidence, correct=correct)
 
 
 def _counts(**counts: dict[str, int]) -> Draw:
@@ -142,7 +142,7 @@ def test_settings_are_left_as_they_were(tmp_path: Path) -> None:
 
 def test_confusion_must_fit_the_classes(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not fit 3 classes"):
-        plots.plot_confusion(tmp_path / "a.png", confusion=np.eye(2), classes=["a", "b", "c"])
+        score_plots.plot_confusion(tmp_path / "a.png", confusion=np.eye(2), classes=["a", "b", "c"])
     assert not (tmp_path / "a.png").exists()
 
 
@@ -155,7 +155,7 @@ def test_divergence_does_not_flatten_the_sweep() -> None:
 
 def test_titles_say_what_is_seen() -> None:
     counts = np.array([[5, 2], [1, 4]])
-    assert plots._confusion_title(counts, ["cat", "dog"]) == "9 of 12 right; most often mistaken: cat for dog (2)"
+    assert score_plots._confusion_title(counts, ["cat", "dog"]) == "9 of 12 right; most often mistaken: cat for dog (2)"
     curve = ([5, 10], [0.5, 0.25])
     title = plots._curves_title(curve, ([5, 10], [0.9, 0.95]), [5, 10, 15], 10, 12)
     assert title == "Cycle 2 of 3 is kept: validation loss 0.25, accuracy 95.0%; shaded: over-fitting"
