@@ -3,8 +3,6 @@
 A setting travels conf/ -> (override) -> params.yaml -> stage, whoever starts it.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,13 +52,6 @@ def check_overrides(overrides: Sequence[str]) -> None:
             )
         if key not in known:
             raise SettingsError(f"{override.input_line}: {key} is not a setting; nearest: {nearest_key(key)}")
-
-
-def conf_digest(conf: Path = CONF) -> str:
-    """Digest of all files in `conf/`."""
-    files = sorted(p for p in conf.rglob("*.yaml"))
-    content = {p.relative_to(conf).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def to_yaml(values: dict[str, Any]) -> str:

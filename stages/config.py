@@ -12,15 +12,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import CONF, compose, conf_digest, to_yaml
 from pipeline.console import complain, say
 from pipeline.data.manifest import write_json
 from pipeline.imports import code_fingerprint
 from pipeline.journal import write_atomically
 from pipeline.model.weights_file import find_weights_file
 from pipeline.places import from_checkout
-from pipeline.settings import SettingsError, flatten, load_params, read_settings
+from pipeline.settings import Settings, SettingsError, flatten, load_params, read_settings
 
+CONF = Path("conf")
 PARAMS = Path("params.yaml")
 HELD = Path("overrides.json")
 ARTIFACT = Path("artifacts/config")
@@ -44,17 +44,22 @@ def main() -> int:
     """Settle, fingerprint, and say what changed."""
     try:
         values = settle(is_experiment="DVC_EXP_NAME" in os.environ)
-        settings = read_settings(values, source=str(PARAMS))
-        ARTIFACT.mkdir(parents=True, exist_ok=True)
-        write_json(ARTIFACT / "data.json", fingerprint_data(settings.data.name, settings.data.root))
-        (ARTIFACT / "code").mkdir(exist_ok=True)
-        for name in STAGES:
-            write_json(ARTIFACT / "code" / f"{name}.json", code_fingerprint(f"stages.{name}", PROJECT))
-        write_json(ARTIFACT / "weights.json", fingerprint_weights(settings.model.arch, settings.model.weights))
+        write_fingerprints(read_settings(values, source=str(PARAMS)), ARTIFACT)
     except (ValueError, OSError) as error:
         complain("config", str(error))
         return 1
     return 0
+
+
+def write_fingerprints(settings: Settings, folder: Path) -> None:
+    """Write what tells that images, weights or code changed. Raises SettingsError, FileNotFoundError."""
+    data = fingerprint_data(settings.data.name, settings.data.root)
+    weights = fingerprint_weights(settings.model.arch, settings.model.weights)
+    (folder / "code").mkdir(parents=True, exist_ok=True)
+    write_json(folder / "data.json", data)
+    write_json(folder / "weights.json", weights)
+    for name in STAGES:
+        write_json(folder / "code" / f"{name}.json", code_fingerprint(f"stages.{name}", PROJECT))
 
 
 def settle(*, is_experiment: bool) -> dict[str, Any]:
@@ -66,6 +71,12 @@ def settle(*, is_experiment: bool) -> dict[str, Any]:
     """
     before = load_params(PARAMS) if PARAMS.exists() else {}
     held = json.loads(HELD.read_text(encoding="utf-8")) if HELD.exists() else {}
+    if before and not is_experiment and held.get("conf") == conf_digest() and held.get("params") == _digest(PARAMS):
+        if held["overrides"]:
+            say("config", f"holding the experiment's settings: {_listed(held['overrides'])}")
+        return before
+    from pipeline.config import compose, to_yaml  # Hydra takes a third of a second, and mostly nothing has changed
+
     composed = compose()
     if is_experiment:
         read_settings(before, source="dvc exp run")
@@ -84,7 +95,7 @@ def settle(*, is_experiment: bool) -> dict[str, Any]:
     write_atomically(PARAMS, to_yaml(values))
     overrides = differences(values, composed)
     if is_experiment and overrides:
-        say("config", "experiment: " + ", ".join(f"{k}={v}" for k, v in overrides.items()))
+        say("config", f"experiment: {_listed(overrides)}")
     record = {"overrides": overrides, "conf": conf_digest(), "params": _digest(PARAMS)}
     write_atomically(HELD, json.dumps(record, indent=1) + "\n")
     return values
@@ -127,30 +138,26 @@ def fingerprint_weights(arch: str, weights: str) -> dict[str, Any]:
 
 
 def _keep_held(before: dict[str, Any], held: dict[str, Any]) -> dict[str, Any]:
-    changed = ", ".join(f"{k}={v}" for k, v in held["overrides"].items())
+    changed = _listed(held["overrides"])
     if held["params"] != _digest(PARAMS):
         raise SettingsError(
             f"{PARAMS} was changed by hand while it holds an experiment ({changed}): undo it with `git checkout "
             f"{PARAMS}` or `dvc exp apply`, and set values in conf/ or with `dvc exp run -S key=value`"
         )
     if held["conf"] != conf_digest():
-        flags = " ".join(f"-S '{k}={'null' if v is None else v}'" for k, v in held["overrides"].items())
         raise SettingsError(
             f"conf/ was changed while an experiment's settings are held ({changed}). To keep both: `dvc exp run "
-            f"{flags}`. To drop the experiment's: `rm {HELD} {PARAMS}`, then `dvc repro`"
+            f"{_flags(held['overrides'])}`. To drop the experiment's: `rm {HELD} {PARAMS}`, then `dvc repro`"
         )
-    say("config", f"holding the experiment's settings: {changed}")
     return before
 
 
 def _refuse_hand_edits(before: dict[str, Any], composed: dict[str, Any], held: dict[str, Any]) -> None:
     if not before or held.get("params") == _digest(PARAMS) or not (mine := differences(before, composed)):
         return
-    listed = ", ".join(f"{k}={v}" for k, v in mine.items())
-    flags = " ".join(f"-S '{k}={'null' if v is None else v}'" for k, v in mine.items())
     raise SettingsError(
-        f"{PARAMS} holds what conf/ does not say ({listed}). To keep it: edit conf/, or `dvc exp run {flags}`. "
-        f"To drop it: `rm {PARAMS}`, then `dvc repro`"
+        f"{PARAMS} holds what conf/ does not say ({_listed(mine)}). To keep it: edit conf/, or `dvc exp run "
+        f"{_flags(mine)}`. To drop it: `rm {PARAMS}`, then `dvc repro`"
     )
 
 
@@ -166,6 +173,21 @@ def _in_order(values: dict[str, Any], *, like: dict[str, Any]) -> dict[str, Any]
     keys = [*(k for k in like if k in values), *(k for k in values if k not in like)]
     nested = {k for k in keys if isinstance(values[k], dict) and isinstance(like.get(k), dict)}
     return {k: _in_order(values[k], like=like[k]) if k in nested else values[k] for k in keys}
+
+
+def _listed(overrides: dict[str, Any]) -> str:
+    return ", ".join(f"{k}={v}" for k, v in overrides.items())
+
+
+def _flags(overrides: dict[str, Any]) -> str:
+    return " ".join(f"-S '{k}={'null' if v is None else v}'" for k, v in overrides.items())
+
+
+def conf_digest(conf: Path = CONF) -> str:
+    """Digest of all files in `conf/`."""
+    files = sorted(p for p in conf.rglob("*.yaml"))
+    content = {p.relative_to(conf).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

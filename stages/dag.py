@@ -1,9 +1,16 @@
-"""`dvc.yaml`, written from what the stages declare: `python -m stages.dag > dvc.yaml`. A test compares the two."""
+"""The stages as a whole: `dvc.yaml`, written from what they declare, and a run of all of them without DVC.
 
+`python -m stages.dag > dvc.yaml`; a test compares the two.
+"""
+
+from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
-from pipeline.stage import Stage
-from stages.config import STAGES
+from pipeline.settings import read_settings, with_environment
+from pipeline.stage import Places, Stage, execute
+from stages.config import STAGES, write_fingerprints
 
 HEADER = """\
 # Written by `python -m stages.dag > dvc.yaml` from what the stages declare; a test compares the two.
@@ -14,6 +21,17 @@ HEADER = """\
 def load_stages() -> list[Stage]:
     """All stages that make an artifact folder, in order."""
     return [import_module(f"stages.{name}").STAGE for name in STAGES]
+
+
+def run_all(params: Mapping[str, Any], root: Path) -> Path:
+    """Run every stage in order in this process, without DVC and its cache; returns the folder of artifacts."""
+    settings, artifacts = read_settings(dict(params), source="params"), root / "artifacts"
+    write_fingerprints(settings, artifacts / "config")
+    runtime = with_environment(settings.runtime)
+    for stage in load_stages():
+        folders = {name.partition("/")[0]: artifacts / name.partition("/")[0] for name in stage.inputs}
+        execute(stage, params, runtime, Places(folders, artifacts / stage.name, root / ".unfreeze"))
+    return artifacts
 
 
 def render() -> str:

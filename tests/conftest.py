@@ -16,11 +16,9 @@ import pytest
 from PIL import Image
 
 from pipeline.config import compose
-from pipeline.data.manifest import read_json, write_json
+from pipeline.data.manifest import read_json
 from pipeline.settings import Runtime, read_settings, with_environment
-from pipeline.stage import Places, execute
-from stages.config import fingerprint_data, fingerprint_weights
-from stages.dag import load_stages
+from stages.dag import run_all
 
 PROJECT = Path(__file__).resolve().parents[1]
 CLASSES = ("bars", "dots", "plain")
@@ -95,13 +93,5 @@ def draw_picture(label: int, height: int, width: int, generator: np.random.Gener
 @pytest.fixture(scope="session")
 def recipe(tmp_path_factory: pytest.TempPathFactory, pictures: Path, compose_conf: Compose, runtime: Runtime) -> Run:
     """All stages, run in order on the small folder of pictures."""
-    root = tmp_path_factory.mktemp("recipe")
-    artifacts = root / "artifacts"
     params = compose_conf(*TINY, f"data.root={pictures}")
-    (artifacts / "config").mkdir(parents=True)
-    write_json(artifacts / "config" / "data.json", fingerprint_data("folder", str(pictures)))
-    write_json(artifacts / "config" / "weights.json", fingerprint_weights("resnet18", "glyphs"))
-    for stage in load_stages():
-        folders = {name.partition("/")[0]: artifacts / name.partition("/")[0] for name in stage.inputs}
-        execute(stage, params, runtime, Places(folders, artifacts / stage.name, root / ".unfreeze"))
-    return Run(artifacts, params)
+    return Run(run_all(params, tmp_path_factory.mktemp("recipe")), params)

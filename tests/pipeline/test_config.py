@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import GROUPS, check_overrides, compose, conf_digest
+from pipeline.config import GROUPS, check_overrides, compose
 from pipeline.settings import SettingsError, all_keys
+from stages.config import conf_digest
 from tests.conftest import PROJECT, Compose
 
 CONF = PROJECT / "conf"
