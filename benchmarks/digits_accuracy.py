@@ -36,8 +36,8 @@ def main() -> None:
         plain, tta = (scores["test"][how]["accuracy"] for how in ("plain", "tta"))
         rows.append((plain, tta, reference))
         print(
-            f"seed {seed}: plain {plain:.4f}, TTA {tta:.4f}, SVM {reference:.4f}; valid {scores['valid']['plain']['accuracy']:.4f}; "
-            f"rates {rates[0]:.3g}, {rates[1]:.3g}",
+            f"seed {seed}: plain {plain:.4f}, TTA {tta:.4f}, SVM {reference:.4f}; "
+            f"valid {scores['valid']['plain']['accuracy']:.4f}; rates {rates[0]:.3g}, {rates[1]:.3g}",
             flush=True,
         )
     for name, column in zip(("plain", "TTA", "SVM"), zip(*rows, strict=True), strict=True):

@@ -98,6 +98,8 @@ class Augment(_Section):
     """Scale by a factor between 1/zoom and zoom; 1 is off."""
     shear_deg: Annotated[float, Field(ge=0, le=45)]
     """Slant by up to this angle either way, in degrees."""
+    border: Literal["reflect", "background"]
+    """What comes in from outside when an image is moved: its own reflection, or `data.background`."""
     crop_min: Annotated[float, Field(ge=0.05, le=1)]
     """Least share of the area that a random crop keeps; 1 is off."""
     brightness: Annotated[float, Field(ge=0, le=1)]

@@ -91,7 +91,7 @@ def draw_picture(label: int, height: int, width: int, generator: np.random.Gener
 
 
 @pytest.fixture(scope="session")
-def recipe(tmp_path_factory: pytest.TempPathFactory, pictures: Path, compose_conf: Compose, runtime: Runtime) -> Run:
+def recipe(tmp_path_factory: pytest.TempPathFactory, pictures: Path, compose_conf: Compose) -> Run:
     """All stages, run in order on the small folder of pictures."""
     params = compose_conf(*TINY, f"data.root={pictures}")
     return Run(run_all(params, tmp_path_factory.mktemp("recipe")), params)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import yaml
-from PIL import Image
+from PIL import Image, ImageColor
 
 from pipeline.data.decode import BICUBIC, fit_image
 from pipeline.seeds import seed_torch
@@ -37,7 +37,7 @@ class Policy:
         self._crops = augment.crop_min < 1
         self.base_px = math.ceil(framing.image_size / math.sqrt(augment.crop_min))
         """Short side at which an image is kept, so that the smallest crop still has `image_size` pixels."""
-        self.steps = _steps(augment, framing.image_size)
+        self.steps = _steps(augment, framing)
         self._transform = v2.Compose(list(self.steps)) if self.steps else None
 
     def view(self, image: Image.Image, *, seed: tuple[int | str, ...]) -> Image.Image:
@@ -64,13 +64,13 @@ class Policy:
         return [str(step) for step in self.steps]
 
 
-def _steps(a: Augment, image_size: int) -> tuple[v2.Transform, ...]:
+def _steps(a: Augment, framing: Framing) -> tuple[v2.Transform, ...]:
     """The transforms that the settings ask for; those that would do nothing are left out."""
     steps: list[v2.Transform] = []
     if a.crop_min < 1:
         steps.append(
             v2.RandomResizedCrop(
-                image_size, scale=(a.crop_min, 1.0), ratio=_RATIO, interpolation=InterpolationMode.BICUBIC
+                framing.image_size, scale=(a.crop_min, 1.0), ratio=_RATIO, interpolation=InterpolationMode.BICUBIC
             )
         )
     if a.flip in ("horizontal", "dihedral"):
@@ -79,14 +79,15 @@ def _steps(a: Augment, image_size: int) -> tuple[v2.Transform, ...]:
         steps.append(v2.RandomVerticalFlip())
         steps.append(v2.RandomApply([v2.RandomRotation((90.0, 90.0))]))
     if a.rotate_deg or a.shift or a.zoom > 1 or a.shear_deg:
-        steps += _affine(a, image_size)
+        steps += _affine(a, framing)
     if a.brightness or a.contrast:
         steps.append(v2.ColorJitter(brightness=a.brightness, contrast=a.contrast))
     return tuple(steps)
 
 
-def _affine(a: Augment, image_size: int) -> list[v2.Transform]:
-    """Turn, move, scale and slant; what comes in from outside is the image's own reflection."""
+def _affine(a: Augment, framing: Framing) -> list[v2.Transform]:
+    """Turn, move, scale and slant within a margin that holds what comes in from outside."""
+    image_size, fill = framing.image_size, ImageColor.getrgb(framing.background)[:3]
     reach = math.sin(math.radians(min(a.rotate_deg, 45) + a.shear_deg)) / 2 + a.shift + (a.zoom - 1) / 2
     margin = min(math.ceil(reach * image_size), image_size - 1)
     turn = v2.RandomAffine(
@@ -95,8 +96,10 @@ def _affine(a: Augment, image_size: int) -> list[v2.Transform]:
         scale=(1 / a.zoom, a.zoom) if a.zoom > 1 else None,
         shear=a.shear_deg or None,
         interpolation=InterpolationMode.BILINEAR,
+        fill=fill,
     )
-    return [v2.Pad(margin, padding_mode="reflect"), turn, v2.CenterCrop(image_size)]
+    mode = "reflect" if a.border == "reflect" else "constant"
+    return [v2.Pad(margin, fill=fill, padding_mode=mode), turn, v2.CenterCrop(image_size)]
 
 
 def write_policy(path: Path, augment: Augment, framing: Framing) -> None:

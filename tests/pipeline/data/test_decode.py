@@ -9,13 +9,13 @@ from PIL import Image
 from pipeline.data.decode import DecodeError, decode, fit_image
 
 
-def pixels(path: Path, background: str = "white") -> np.ndarray:  # type: ignore[type-arg]
+def pixels(path: Path, background: str = "white") -> np.ndarray:
     image = decode(path, background=background).image
     assert image.mode == "RGB"
     return np.asarray(image)
 
 
-def gradient(height: int = 6, width: int = 9) -> np.ndarray:  # type: ignore[type-arg]
+def gradient(height: int = 6, width: int = 9) -> np.ndarray:
     return np.arange(height * width * 3, dtype=np.uint8).reshape(height, width, 3)
 
 

@@ -96,6 +96,14 @@ def test_dihedral_reaches_all_eight_and_horizontal_two(compose_conf: Compose) ->
         assert len({policy.view(corner, seed=(i,)).tobytes() for i in range(80)}) == expected
 
 
+@pytest.mark.parametrize(("border", "blue"), [("reflect", False), ("background", True)])
+def test_the_border_is_the_background_or_a_reflection(compose_conf: Compose, border: str, blue: bool) -> None:
+    wanted = Augment(**{**vars(augment(compose_conf, "none")), "shift": 0.4, "border": border})
+    policy = Policy(wanted, Framing(32, "zoom", "#0000ff"))
+    views = [np.asarray(policy.view(Image.new("RGB", (32, 32), "red"), seed=(i,))) for i in range(8)]
+    assert any((v[..., 2] == 255).any() for v in views) == blue
+
+
 def test_a_kept_image_is_large_enough_for_the_smallest_crop(compose_conf: Compose) -> None:
     policy = Policy(augment(compose_conf, "side_on"), FRAMING)
     base = policy.base_image(Image.new("RGB", (400, 300)))

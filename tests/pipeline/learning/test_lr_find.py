@@ -15,7 +15,7 @@ from tests.pipeline.learning.test_loop import build_model, learner
 SETTINGS = LrFind(start_lr=1e-4, end_lr=10.0, num_steps=60, repeats=3, smoothing=0.8, rule="recipe")
 
 
-def curve(losses: np.ndarray, low: float = -5, high: float = 1) -> Curve:  # type: ignore[type-arg]
+def curve(losses: np.ndarray, low: float = -5, high: float = 1) -> Curve:
     lrs = np.logspace(low, high, len(losses))
     return Curve(lrs, losses, losses)
 
@@ -66,7 +66,7 @@ def test_every_rule_answers_within_the_sweep() -> None:
         (np.array([2.0, 9.0]), "diverged within"),
     ],
 )
-def test_an_unusable_curve_is_refused_with_advice(losses: np.ndarray, said: str) -> None:  # type: ignore[type-arg]
+def test_an_unusable_curve_is_refused_with_advice(losses: np.ndarray, said: str) -> None:
     with pytest.raises(UnusableCurveError, match=said):
         recipe(curve(losses))
 
