@@ -59,8 +59,10 @@ class Data(_Section):
     """Height and width that the network sees, in pixels."""
     fit: Literal["zoom", "pad", "squish"]
     """`zoom`: scale the short side and crop; `pad`: scale the long side and fill; `squish`: scale both."""
+    margin: Annotated[float, Field(ge=0, le=0.25)]
+    """Share of `image_size` that is left free at each side, for subjects that touch the edge of their image."""
     background: str
-    """Colour behind transparent pixels and around padded images, by CSS name or #rrggbb."""
+    """Colour behind transparent pixels, around padded images and in the margin, by CSS name or #rrggbb."""
     batch_size: BatchSize
     """Images per optimizer step: 1 is stochastic, `full` is batch gradient descent, the rest mini-batch."""
     micro_batch_size: Count
@@ -311,6 +313,10 @@ def _check_together(s: Settings) -> None:
         raise SettingsError(f"data.root={s.data.root} has no effect with data=digits; choose data=folder")
     if s.data.split.valid + s.data.split.test >= 1:
         raise SettingsError("data.split.valid and data.split.test leave nothing to train on: their sum must be below 1")
+    if s.data.margin and s.augment.crop_min < 1:
+        raise SettingsError(
+            f"data.margin={s.data.margin:g} has no effect on random crops: set augment.crop_min=1 or data.margin=0"
+        )
     for name, find in (("lr_find_head", s.lr_find_head), ("lr_find_full", s.lr_find_full)):
         if find.start_lr >= find.end_lr:
             raise SettingsError(f"{name}.start_lr={find.start_lr:g} must be below {name}.end_lr={find.end_lr:g}")

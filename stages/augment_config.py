@@ -6,8 +6,8 @@ a contact sheet of real images beside their augmented views, to be looked at bef
 
 from PIL import Image
 
-from pipeline.data.augment import Framing, Policy, write_policy
-from pipeline.data.decode import decode, fit_image
+from pipeline.data.augment import Policy, write_policy
+from pipeline.data.decode import Framing, decode, fit_image
 from pipeline.data.manifest import Manifest, Sample, read_manifest
 from pipeline.report.contact_sheet import contact_sheet
 from pipeline.stage import Metrics, Stage, StageContext, main
@@ -20,7 +20,7 @@ def run(context: StageContext) -> Metrics:
     """Resolve the policy and show what it does."""
     data, augment = context.settings.data, context.settings.augment
     manifest = read_manifest(context.input("ingest"))
-    framing = Framing(data.image_size, data.fit, data.background)
+    framing = Framing(data.image_size, data.fit, data.background, data.margin)
     policy = Policy(augment, framing)
     write_policy(context.out / "policy.yaml", augment, framing)
     shown = _one_per_class(manifest)
@@ -38,7 +38,7 @@ def _one_per_class(manifest: Manifest) -> list[Sample]:
 
 def _views(sample: Sample, manifest: Manifest, policy: Policy, framing: Framing, seed: int) -> list[Image.Image]:
     image = decode(manifest.root / sample.path, background=framing.background).image
-    plain = fit_image(image, framing.image_size, how=framing.fit, background=framing.background)
+    plain = fit_image(image, framing)
     base = policy.base_image(image)
     return [plain, *(policy.view(base, seed=(seed, "contact sheet", v, sample.sha256)) for v in range(SHOWN_VIEWS))]
 
@@ -46,7 +46,7 @@ def _views(sample: Sample, manifest: Manifest, policy: Policy, framing: Framing,
 STAGE = Stage(
     name="augment_config",
     run=run,
-    settings=("seed", "augment", "data.image_size", "data.fit", "data.background"),
+    settings=("seed", "augment", "data.image_size", "data.fit", "data.margin", "data.background"),
     inputs=("ingest",),
 )
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.console import progress_bar
-from pipeline.data.augment import Framing
+from pipeline.data.decode import Framing
 from pipeline.data.images import ImageBatches, open_images_of
 from pipeline.data.manifest import read_manifest
 from pipeline.device import choose_device, computing_in, to_device
@@ -33,7 +33,7 @@ def run(context: StageContext) -> Metrics:
     save_tensors(backbone.state_dict(), context.out / "backbone.safetensors")
     save_card(Card(model.arch, model.dropout, model.precision, image_size, manifest.classes), context.out)
 
-    framing = Framing(image_size, settings.data.fit, settings.data.background)
+    framing = Framing(image_size, settings.data.fit, settings.data.background, settings.data.margin)
     device = choose_device(context.runtime)
     backbone.to(device)
     metrics: Metrics = {"num_features": backbone.num_features, "images": {}}
@@ -70,6 +70,7 @@ STAGE = Stage(
         "seed",
         "data.image_size",
         "data.fit",
+        "data.margin",
         "data.background",
         "data.micro_batch_size",
         "head_train.image_size",

@@ -5,28 +5,19 @@ a function of (seed, purpose, epoch, sample) and of nothing else.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import yaml
 from PIL import Image, ImageColor
 
-from pipeline.data.decode import BICUBIC, fit_image
+from pipeline.data.decode import BICUBIC, Framing, fit_image
 from pipeline.seeds import seed_torch
 from pipeline.settings import Augment
 from pipeline.vision import InterpolationMode, v2
 
 _RATIO = (3 / 4, 4 / 3)
 """Aspect ratios of a random crop (Szegedy et al. 2014, arXiv:1409.4842, section 6)."""
-
-
-@dataclass(frozen=True)
-class Framing:
-    """How any image is brought to the network's size."""
-
-    image_size: int
-    fit: str
-    background: str
 
 
 class Policy:
@@ -43,7 +34,7 @@ class Policy:
     def view(self, image: Image.Image, *, seed: tuple[int | str, ...]) -> Image.Image:
         """One random view of `image` (as `base_image` returns it)."""
         if not self._crops:
-            image = fit_image(image, self.framing.image_size, how=self.framing.fit, background=self.framing.background)
+            image = fit_image(image, self.framing)
         if self._transform is None:
             return image
         seed_torch(*seed)
@@ -53,7 +44,7 @@ class Policy:
     def base_image(self, image: Image.Image) -> Image.Image:
         """What needs to be kept of an image to draw views from it: never larger than it is."""
         if not self._crops:
-            return fit_image(image, self.framing.image_size, how=self.framing.fit, background=self.framing.background)
+            return fit_image(image, self.framing)
         scale = self.base_px / min(image.size)
         if scale >= 1:
             return image
@@ -106,7 +97,7 @@ def write_policy(path: Path, augment: Augment, framing: Framing) -> None:
     """Write the policy as YAML: the settings to build it from, and the transforms that they come to, in words."""
     text = yaml.safe_dump(
         {
-            "framing": {"fit": framing.fit, "background": framing.background},
+            "framing": {"fit": framing.fit, "background": framing.background, "margin": framing.margin},
             "augment": asdict(augment),
             "train": Policy(augment, framing).describe(),
             "valid": [f"{framing.fit} to {framing.image_size} px"],

@@ -13,6 +13,19 @@ from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 BICUBIC = Image.Resampling.BICUBIC
 
 
+@dataclass(frozen=True)
+class Framing:
+    """How an image of any shape is brought to the network's size."""
+
+    image_size: int
+    """Pixels."""
+    fit: str
+    """`zoom`, `pad` or `squish`."""
+    background: str
+    margin: float = 0.0
+    """Share of `image_size` left free at each side."""
+
+
 class DecodeError(ValueError):
     """A file that is no readable image."""
 
@@ -56,14 +69,18 @@ def decode(path: Path, *, background: str) -> Decoded:
     return Decoded(image, tuple(done))
 
 
-def fit_image(image: Image.Image, image_size: int, *, how: str, background: str) -> Image.Image:
-    """Bring an image to `image_size` pixels square: `zoom`, `pad` or `squish`."""
-    size = (image_size, image_size)
-    if how == "squish":
-        return image.resize(size, BICUBIC)
-    if how == "pad":
-        return ImageOps.pad(image, size, BICUBIC, color=ImageColor.getrgb(background))
-    return ImageOps.fit(image, size, BICUBIC)
+def fit_image(image: Image.Image, framing: Framing) -> Image.Image:
+    """Bring an image to [image_size, image_size], as `framing` says."""
+    margin = round(framing.margin * framing.image_size)
+    size = (framing.image_size - 2 * margin,) * 2
+    fill = ImageColor.getrgb(framing.background)
+    if framing.fit == "squish":
+        fitted = image.resize(size, BICUBIC)
+    elif framing.fit == "pad":
+        fitted = ImageOps.pad(image, size, BICUBIC, color=fill)
+    else:
+        fitted = ImageOps.fit(image, size, BICUBIC)
+    return ImageOps.expand(fitted, margin, fill) if margin else fitted
 
 
 def _to_rgb(image: Image.Image, background: str) -> Image.Image:

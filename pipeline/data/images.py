@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.data.augment import Framing, Policy
-from pipeline.data.decode import decode, fit_image
+from pipeline.data.augment import Policy
+from pipeline.data.decode import Framing, decode, fit_image
 from pipeline.data.manifest import Manifest, Sample
 from pipeline.model.backbone import MEAN, STD
 from pipeline.vision import v2
@@ -70,8 +70,7 @@ class Images(Dataset[tuple[Tensor, int]]):
         image = decode(self._root / self._samples[sample].path, background=self._framing.background).image
         if self._policy is not None:
             return self._policy.base_image(image)
-        framing = self._framing
-        return fit_image(image, framing.image_size, how=framing.fit, background=framing.background)
+        return fit_image(image, self._framing)
 
 
 class ImageBatches:

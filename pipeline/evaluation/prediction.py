@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.data.augment import Framing, read_policy
-from pipeline.data.decode import decode, fit_image
+from pipeline.data.augment import read_policy
+from pipeline.data.decode import Framing, decode, fit_image
 from pipeline.data.images import normalise
 from pipeline.device import computing_in, place, to_device
 from pipeline.model.classifier import Classifier, load_classifier
@@ -40,8 +40,7 @@ class Predictor:
 
     def _pixels(self, file: Path) -> Tensor:
         image = decode(file, background=self.framing.background).image
-        image = fit_image(image, self.framing.image_size, how=self.framing.fit, background=self.framing.background)
-        pixels: Tensor = v2.functional.pil_to_tensor(image)
+        pixels: Tensor = v2.functional.pil_to_tensor(fit_image(image, self.framing))
         return pixels
 
 

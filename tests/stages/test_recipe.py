@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline.by_hand import check_upstream, run_job, upstream_folders
-from pipeline.data.augment import Framing
+from pipeline.data.decode import Framing
 from pipeline.data.images import open_images_of
 from pipeline.data.manifest import read_json, read_manifest
 from pipeline.evaluation.prediction import describe, load_predictor

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data.decode import DecodeError, decode, fit_image
+from pipeline.data.decode import DecodeError, Framing, decode, fit_image
 
 
 def pixels(path: Path, background: str = "white") -> np.ndarray:
@@ -98,14 +98,22 @@ def test_conversions_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["zoom", "pad", "squish"])
 @pytest.mark.parametrize("size", [(8, 8), (40, 100), (100, 40), (1, 1), (1, 400)])
 def test_every_shape_fits(how: str, size: tuple[int, int]) -> None:
-    assert fit_image(Image.new("RGB", size), 32, how=how, background="white").size == (32, 32)
+    assert fit_image(Image.new("RGB", size), Framing(32, how, "white")).size == (32, 32)
 
 
 def test_padding_keeps_all_and_zooming_cuts_the_edges() -> None:
     image = Image.new("RGB", (90, 30), "red")
     image.paste("blue", (0, 0, 10, 30))
-    padded = np.asarray(fit_image(image, 30, how="pad", background="#00ff00"))
-    zoomed = np.asarray(fit_image(image, 30, how="zoom", background="#00ff00"))
+    padded = np.asarray(fit_image(image, Framing(30, "pad", "#00ff00")))
+    zoomed = np.asarray(fit_image(image, Framing(30, "zoom", "#00ff00")))
     assert padded[0, 0].tolist() == [0, 255, 0]
     assert padded[15, 1, 2] > 200
     assert (zoomed[..., 2] == 0).all()
+
+
+def test_the_margin_is_background_all_around() -> None:
+    fitted = np.asarray(fit_image(Image.new("RGB", (8, 8), "red"), Framing(32, "zoom", "#0000ff", 0.0625)))
+    assert fitted.shape == (32, 32, 3)
+    blue = fitted[..., 2] == 255
+    assert blue.sum() == 32 * 32 - 28 * 28
+    assert not blue[2:-2, 2:-2].any()

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from pipeline.console import Bar
-from pipeline.data.augment import Framing, Policy, read_policy, write_policy
-from pipeline.data.decode import decode, fit_image
+from pipeline.data.augment import Policy, read_policy, write_policy
+from pipeline.data.decode import Framing, decode, fit_image
 from pipeline.data.images import ImageBatches, normalise, open_images_of
 from pipeline.data.ingest import ingest
 from pipeline.data.manifest import Manifest
@@ -76,7 +76,7 @@ def test_batches_are_the_decoders_pixels(manifest: Manifest) -> None:
     for i in (0, 1):
         sample = manifest.of("train")[i]
         decoded = decode(manifest.root / sample.path, background="white").image
-        fitted = np.asarray(fit_image(decoded, 32, how="zoom", background="white"))
+        fitted = np.asarray(fit_image(decoded, FRAMING))
         expected = normalise(torch.from_numpy(fitted.copy()).permute(2, 0, 1)[None])
         assert torch.equal(images[i : i + 1], expected)
 
