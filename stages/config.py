@@ -155,9 +155,10 @@ def _keep_held(before: dict[str, Any], held: dict[str, Any]) -> dict[str, Any]:
 def _refuse_hand_edits(before: dict[str, Any], composed: dict[str, Any], held: dict[str, Any]) -> None:
     if not before or held.get("params") == _digest(PARAMS) or not (mine := differences(before, composed)):
         return
+    known = {k: v for k, v in mine.items() if k in flatten(composed)}
+    keep = f"To keep it: edit conf/, or `dvc exp run {_flags(known)}`. " if known else ""
     raise SettingsError(
-        f"{PARAMS} holds what conf/ does not say ({_listed(mine)}). To keep it: edit conf/, or `dvc exp run "
-        f"{_flags(mine)}`. To drop it: `rm {PARAMS}`, then `dvc repro`"
+        f"{PARAMS} holds what conf/ does not say ({_listed(mine)}). {keep}To drop it: `rm {PARAMS}`, then `dvc repro`"
     )
 
 

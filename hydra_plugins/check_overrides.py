@@ -1,0 +1,38 @@
+"""A Hydra plugin for `dvc exp run -S key=value`, where DVC composes and Hydra's own error names no nearest key.
+
+DVC loads the plugins of this folder before it composes, which is the first moment at which this project can look at
+what was typed. Nothing is changed here: a mistyped key raises before anything is written.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+from pipeline.config import check_overrides
+
+_FLAGS = ("-S", "--set-param")
+
+
+class CheckOverrides(SearchPathPlugin):  # type: ignore[misc]  # Hydra is not typed strictly
+    """Refuses an unknown key in `dvc exp run -S`, with the nearest one that exists."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        del search_path
+        if sys.argv[1:2] in (["exp"], ["experiments"]):
+            check_overrides(list(typed_overrides(sys.argv)))
+
+
+def typed_overrides(argv: Sequence[str]) -> Iterator[str]:
+    """What follows `-S` or `--set-param` in a command line; for another file than params.yaml it is not ours."""
+    for flag, value in pairwise(argv):
+        if flag in _FLAGS:
+            yield value
+    for word in argv:
+        for flag in _FLAGS:
+            if word.startswith(f"{flag}="):
+                yield word.removeprefix(f"{flag}=")
+            elif flag == "-S" and word.startswith("-S") and len(word) > 2 and not word.startswith("-S="):
+                yield word.removeprefix("-S")
