@@ -16,7 +16,7 @@ from pipeline.config import check_overrides
 _FLAGS = ("-S", "--set-param")
 
 
-class CheckOverrides(SearchPathPlugin):  # type: ignore[misc]  # Hydra is not typed strictly
+class CheckOverrides(SearchPathPlugin):
     """Refuses an unknown key in `dvc exp run -S`, with the nearest one that exists."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:

@@ -16,7 +16,7 @@ CLEAR_SHARE = 0.4
 """The loss still clearly improves while it falls, per decade of the rate, by this share of its whole fall."""
 
 MIN_POINTS = 10
-MIN_FALL = 0.02
+MIN_FALL = 0.005
 """A curve that falls by less than this share of its first value is flat."""
 
 
@@ -67,7 +67,7 @@ def check(curve: Curve) -> None:
     if fall < MIN_FALL * abs(float(curve.smoothed[0])):
         raise UnusableCurveError(
             f"the loss never fell (from {curve.smoothed[0]:.4f} to {curve.smoothed.min():.4f} at best): raise end_lr "
-            "or num_steps; if it stays so, the labels may not belong to the images"
+            "or num_steps, or set the training stage's lr yourself; if it stays so, the labels may not fit the images"
         )
 
 
