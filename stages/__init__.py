@@ -1,1 +1,15 @@
 """One module per step of the recipe: read inputs, call the library, write outputs."""
+
+STAGES = (
+    "ingest",
+    "augment_config",
+    "precompute",
+    "lr_find_head",
+    "head_train",
+    "head_train_augmented",
+    "unfreeze",
+    "lr_find_full",
+    "full_train",
+    "tta_evaluate",
+)
+"""All stages that make an artifact folder, in order."""

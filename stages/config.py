@@ -19,25 +19,13 @@ from pipeline.journal import write_atomically
 from pipeline.model.weights_file import find_weights_file
 from pipeline.places import from_checkout
 from pipeline.settings import Settings, SettingsError, flatten, load_params, read_settings
+from stages import STAGES
 
 CONF = Path("conf")
 PARAMS = Path("params.yaml")
 HELD = Path("overrides.json")
 ARTIFACT = Path("artifacts/config")
 PROJECT = Path(__file__).resolve().parents[1]
-STAGES = (
-    "ingest",
-    "augment_config",
-    "precompute",
-    "lr_find_head",
-    "head_train",
-    "head_train_augmented",
-    "unfreeze",
-    "lr_find_full",
-    "full_train",
-    "tta_evaluate",
-)
-"""All stages that make an artifact folder, in order."""
 
 
 def main() -> int:

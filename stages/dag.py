@@ -10,7 +10,8 @@ from typing import Any
 
 from pipeline.settings import read_settings, with_environment
 from pipeline.stage import Places, Stage, execute
-from stages.config import STAGES, write_fingerprints
+from stages import STAGES
+from stages.config import write_fingerprints
 
 HEADER = """\
 # Written by `python -m stages.dag > dvc.yaml` from what the stages declare; a test compares the two.

@@ -13,6 +13,7 @@ from pipeline.console import complain, say
 from pipeline.delivery import row_spec
 from pipeline.settings import load_params, read_settings, with_environment
 from pipeline.tracking import publish_row
+from stages import STAGES
 
 ARTIFACTS = Path("artifacts")
 
@@ -25,7 +26,7 @@ def main() -> int:
         if not runtime.tracking:
             say("publish", "runtime.tracking=false: MLflow is not told")
             return 0
-        folders = {f.parent.name: f.parent for f in sorted(ARTIFACTS.glob("*/stage.json"))}
+        folders = {name: ARTIFACTS / name for name in STAGES if (ARTIFACTS / name / "stage.json").exists()}
         name = os.environ.get("DVC_EXP_NAME")
         spec = row_spec(params=params, folders=folders, runtime=runtime, tags={"dvc_exp_name": name} if name else {})
         publish_row(spec)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.imports import imported_files
-from stages.config import STAGES
+from stages import STAGES
 from tests.conftest import PROJECT
 
 LOADED = """

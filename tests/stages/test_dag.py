@@ -10,7 +10,8 @@ import yaml
 
 from pipeline.imports import imported_files
 from pipeline.settings import all_keys
-from stages.config import STAGES, main
+from stages import STAGES
+from stages.config import main
 from stages.dag import load_stages, render
 from tests.conftest import PROJECT
 

@@ -21,7 +21,7 @@ from pipeline.model.classifier import load_classifier
 from pipeline.model.tensors import read_tensors
 from pipeline.settings import Runtime, SettingsError
 from pipeline.stage import Places, execute
-from stages.config import STAGES
+from stages import STAGES
 from stages.dag import load_stages
 from stages.full_train import STAGE as FULL_TRAIN
 from stages.tta_evaluate import STAGE as TTA_EVALUATE
