@@ -27,7 +27,7 @@ from pipeline.seeds import permutation
 from pipeline.settings import LrFind
 
 DIVERGED = 4.0
-"""A smoothed loss above this multiple of the best so far ends the sweep."""
+"""A smoothed loss above this multiple of the untouched model's ends the sweep."""
 
 
 @dataclass(frozen=True)
@@ -116,25 +116,28 @@ def _sweep(
     optimizer = build_optimizer(learner.groups, 1.0, momentum=momentum, weight_decay=0.0)
     factors = [g["lr"] for g in optimizer.param_groups]
     growth = (settings.end_lr / settings.start_lr) ** (1 / (settings.num_steps - 1))
-    sweep, average, best = Sweep([], [], []), 0.0, math.inf
+    sweep = Sweep([], [], [])
     for step in range(settings.num_steps):
         lr = settings.start_lr * growth**step
         for group, factor in zip(optimizer.param_groups, factors, strict=True):
             group["lr"] = lr * factor
         batch = next(batches)
-        reference = batch_loss(learner, untouched, batch, seed=(*seed, step))
-        loss = take_step(learner, optimizer, batch, seed=(*seed, step))
-        average = settings.smoothing * average + (1 - settings.smoothing) * loss
-        smoothed = average / (1 - settings.smoothing ** (step + 1))
-        if not math.isfinite(loss) or smoothed > DIVERGED * best:
-            bar.advance(settings.num_steps - step)
-            break
-        best = min(best, smoothed)
         sweep.lrs.append(lr)
-        sweep.losses.append(loss)
-        sweep.references.append(reference)
-        bar.advance(note=f"lr {lr:.1e}  loss {loss:.3f}")
+        sweep.references.append(batch_loss(learner, untouched, batch, seed=(*seed, step)))
+        sweep.losses.append(take_step(learner, optimizer, batch, seed=(*seed, step)))
+        if _has_diverged(sweep, settings.smoothing):
+            bar.advance(settings.num_steps - step)
+            return Sweep(sweep.lrs[:-1], sweep.losses[:-1], sweep.references[:-1])
+        bar.advance(note=f"lr {lr:.1e}  loss {sweep.losses[-1]:.3f}")
     return sweep
+
+
+def _has_diverged(sweep: Sweep, smoothing: float) -> bool:
+    """Whether the loss is no number, or far above that of the untouched model on the same batches."""
+    if not math.isfinite(sweep.losses[-1]):
+        return True
+    curve = sweep.curve(smoothing)
+    return bool(curve.smoothed[-1] > DIVERGED * np.mean(sweep.references))
 
 
 def _endless_batches(learner: Learner, batch_size: int, *, seed: tuple[int | str, ...]) -> Iterator[list[Part]]:
