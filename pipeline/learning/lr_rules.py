@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-CLEAR_SHARE = 0.2
+CLEAR_SHARE = 0.4
 """The loss still clearly improves while it falls, per decade of the rate, by this share of its whole fall."""
 
 MIN_POINTS = 10
