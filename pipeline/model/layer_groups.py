@@ -1,6 +1,6 @@
 """Layer groups: the backbone cut into parts of equal depth, with the head as the last group.
 
-The recipe trains earlier groups at lower rates, because early layers hold what is common to all images. For resnet
+The recipe trains earlier groups at lower rates, because early layers hold what is common to all images. For resnet18
 and `num_groups=3` the cut is the classic one: stem, layer1, layer2 | layer3, layer4 | head.
 """
 
@@ -42,16 +42,19 @@ def split_layer_groups(model: Classifier, num_groups: int) -> list[LayerGroup]:
         raise ValueError(
             f"unfreeze.num_groups={num_groups} does not fit {model.backbone.arch}: from 2 to {len(blocks) + 1}"
         )
-    bounds = [round(i * len(blocks) / num_parts) for i in range(num_parts + 1)]
-    parts = [blocks[lo:hi] for lo, hi in pairwise(bounds)]
+    bounds = [(2 * i * len(blocks) + num_parts) // (2 * num_parts) for i in range(num_parts + 1)]  # halves go up
+    parts = [[m for block in blocks[lo:hi] for m in block] for lo, hi in pairwise(bounds)]
     names = ["backbone"] if num_parts == 1 else ["early", "middle"] if num_parts == 2 else _numbered(num_parts)
     groups = [_group(model, n, dict(part)) for n, part in zip(names, parts, strict=True)]
     groups.append(_group(model, "head", {"head": model.head}))
     return _with_bare_parameters(model, groups)
 
 
-def backbone_blocks(backbone: Backbone) -> list[tuple[str, nn.Module]]:
-    """The backbone's blocks that have parameters, in order of depth, under their names in the classifier."""
+def backbone_blocks(backbone: Backbone) -> list[list[tuple[str, nn.Module]]]:
+    """The backbone's blocks that have parameters, in order of depth, as modules under their names in the classifier.
+
+    A normalisation that stands alone belongs to the layer before it.
+    """
     total = sum(p.numel() for p in backbone.parameters())
 
     def open_up(name: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -63,7 +66,14 @@ def backbone_blocks(backbone: Backbone) -> list[tuple[str, nn.Module]]:
             return [block for n, child in children for block in open_up(f"{name}.{n}", child)]
         return [(name, module)]
 
-    return [b for n, child in backbone.named_children() for b in open_up(f"backbone.{n}", child)]
+    blocks: list[list[tuple[str, nn.Module]]] = []
+    for name, module in (b for n, child in backbone.named_children() for b in open_up(f"backbone.{n}", child)):
+        only_scales = all(p.dim() == 1 for p in module.parameters())
+        if only_scales and blocks:
+            blocks[-1].append((name, module))
+        else:
+            blocks.append([(name, module)])
+    return blocks
 
 
 def freeze_to(groups: list[LayerGroup], first_trained: int) -> None:

@@ -29,7 +29,7 @@ def manifest(pictures: Path, compose_conf: Compose) -> Manifest:
 
 
 def augment(compose_conf: Compose, name: str) -> Augment:
-    return read_settings(compose_conf(f"augment={name}"), source="x").augment
+    return read_settings(compose_conf(f"augment={name}", "data.margin=0.0"), source="x").augment
 
 
 def batches(manifest: Manifest, policy: Policy | None, order: list[list[int]], **arguments: int) -> torch.Tensor:
