@@ -46,6 +46,12 @@ def row_spec(
     )
 
 
+def experiment_tags() -> dict[str, str]:
+    """The name that DVC gave to the experiment that is running, if one is."""
+    name = os.environ.get("DVC_EXP_NAME")
+    return {"dvc_exp_name": name} if name else {}
+
+
 def publish_now(
     *, params: Mapping[str, Any], folders: Mapping[str, Path], runtime: Runtime, tags: Mapping[str, str]
 ) -> None:
@@ -59,7 +65,7 @@ def publish_now(
 
 def start_follower(*, stage: str, runtime: Runtime, state: Path, journal: Path) -> "subprocess.Popen[bytes]":
     """Start the process that shows a running stage live; closing its standard input ends it."""
-    row = row_spec(params=load_params(Path("params.yaml")), folders={}, runtime=runtime, tags={})
+    row = row_spec(params=load_params(Path("params.yaml")), folders={}, runtime=runtime, tags=experiment_tags())
     spec = FollowSpec(**vars(row), stage=stage, journal=journal, parent_pid=os.getpid())
     file = state / "followers" / f"{stage}.json"
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -5,12 +5,11 @@ settings, rates, learning curves, scores, pictures, the report and the model. Ru
 nothing where the row is complete.
 """
 
-import os
 import sys
 from pathlib import Path
 
 from pipeline.console import complain, say
-from pipeline.delivery import row_spec
+from pipeline.delivery import experiment_tags, row_spec
 from pipeline.settings import load_params, read_settings, with_environment
 from pipeline.tracking import publish_row
 from stages import STAGES
@@ -27,8 +26,7 @@ def main() -> int:
             say("publish", "runtime.tracking=false: MLflow is not told")
             return 0
         folders = {name: ARTIFACTS / name for name in STAGES if (ARTIFACTS / name / "stage.json").exists()}
-        name = os.environ.get("DVC_EXP_NAME")
-        spec = row_spec(params=params, folders=folders, runtime=runtime, tags={"dvc_exp_name": name} if name else {})
+        spec = row_spec(params=params, folders=folders, runtime=runtime, tags=experiment_tags())
         publish_row(spec)
     except (ValueError, OSError) as error:
         complain("publish", str(error))
