@@ -3,6 +3,7 @@
 It also says what the file is: what was converted on the way, and why a file that cannot be used is rejected.
 """
 
+import hashlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,13 @@ def fit_image(image: Image.Image, framing: Framing) -> Image.Image:
     else:
         fitted = ImageOps.fit(image, size, BICUBIC)
     return ImageOps.expand(fitted, margin, fill) if margin else fitted
+
+
+def hash_pixels(image: Image.Image) -> str:
+    """The SHA-256 of an image's size and pixels."""
+    digest = hashlib.sha256(f"{image.mode} {image.width} {image.height} ".encode())
+    digest.update(image.tobytes())
+    return digest.hexdigest()
 
 
 def _to_rgb(image: Image.Image, background: str) -> Image.Image:

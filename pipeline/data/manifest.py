@@ -19,8 +19,11 @@ class Sample:
     label: str
     split: str
     """`train`, `valid` or `test`; empty before it is assigned."""
+    group: str
+    """Samples of one group are never divided between splits: copies of an image, pictures of one patient."""
+    file_sha256: str
     sha256: str
-    """Of the file."""
+    """Of the decoded pixels: equal for copies in whatever format that loses nothing."""
     width: int
     height: int
 

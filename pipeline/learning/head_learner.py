@@ -33,7 +33,7 @@ def head_on_activations(precompute: Path, runtime: Runtime, *, seed: int, micro_
     card = load_card(precompute)
     splits = {s: read_tensors(precompute / f"activations-{s}.safetensors") for s in ("train", "valid")}
     train, valid = (TensorBatches(t["activations"], t["targets"]) for t in splits.values())
-    head = build_head(train.inputs.shape[1], len(card.classes), dropout=card.dropout, seed=seed)
+    head = build_head(train.inputs, len(card.classes), dropout=card.dropout, seed=seed)
     device = choose_device(runtime)
 
     def set_mode() -> None:

@@ -21,7 +21,7 @@ import torch
 from pipeline.console import Bar, progress_bar
 from pipeline.journal import write_atomically
 from pipeline.learning.loop import Learner, Part, batch_loss, build_optimizer, take_step, train_batches
-from pipeline.learning.lr_rules import RULES, Curve, UnusableCurveError, smooth
+from pipeline.learning.lr_rules import RULES, Curve, Floats, UnusableCurveError, moving_average, smooth
 from pipeline.learning.schedule import epoch_batches
 from pipeline.seeds import permutation
 from pipeline.settings import LrFind
@@ -41,9 +41,14 @@ class Sweep:
 
     def curve(self, smoothing: float) -> Curve:
         """The sweep without the luck of its batches."""
-        references = np.array(self.references)
-        losses = np.array(self.losses) - references + (references.mean() if len(references) else 0.0)
+        losses = self.corrected()
         return Curve(np.array(self.lrs), losses, smooth(losses, smoothing))
+
+    def corrected(self) -> Floats:
+        """The losses, less what the untouched model makes of each batch, plus its mean."""
+        references = np.array(self.references)
+        corrected: Floats = np.array(self.losses) - references
+        return corrected + (references.mean() if len(references) else 0.0)
 
 
 @dataclass(frozen=True)
@@ -136,8 +141,8 @@ def _has_diverged(sweep: Sweep, smoothing: float) -> bool:
     """Whether the loss is no number, or far above that of the untouched model on the same batches."""
     if not math.isfinite(sweep.losses[-1]):
         return True
-    curve = sweep.curve(smoothing)
-    return bool(curve.smoothed[-1] > DIVERGED * np.mean(sweep.references))
+    average = moving_average(sweep.corrected(), smoothing)[-1]
+    return bool(average > DIVERGED * np.mean(sweep.references))
 
 
 def _endless_batches(learner: Learner, batch_size: int, *, seed: tuple[int | str, ...]) -> Iterator[list[Part]]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.learning.lr_find import choose, find_lr
-from pipeline.learning.lr_rules import RULES, Curve, UnusableCurveError, recipe, smooth
+from pipeline.learning.lr_rules import RULES, Curve, UnusableCurveError, moving_average, recipe, smooth
 from pipeline.settings import LrFind
 from tests.pipeline.learning.test_loop import build_model, learner
 
@@ -26,11 +26,20 @@ def s_curve(middle: float, width: float = 0.4) -> Curve:
     return curve(2 - 1 / (1 + np.exp(-(x - middle) / width)) + np.exp(6 * (x - middle - 1.8)))
 
 
-def test_smoothing_is_the_bias_corrected_average() -> None:
+def test_the_moving_average_is_corrected_for_its_start() -> None:
     losses = [3.0, 1.0, 2.0]
     weights = [[1.0], [0.9, 1.0], [0.81, 0.9, 1.0]]
     expected = [np.average(losses[: i + 1], weights=w) for i, w in enumerate(weights)]
-    assert smooth(losses, 0.9) == pytest.approx(expected)
+    assert moving_average(losses, 0.9) == pytest.approx(expected)
+
+
+def test_smoothing_does_not_shift_the_curve() -> None:
+    steps = np.arange(101)
+    dip = 1 - np.exp(-(((steps - 50) / 8) ** 2))
+    assert np.argmin(smooth(dip, 0.8)) == 50
+    assert np.argmin(moving_average(dip, 0.8)) >= 53  # one pass alone does
+    assert smooth(dip, 0.8).min() > dip.min()
+    assert smooth(np.ones(5), 0.8) == pytest.approx(np.ones(5))
 
 
 @pytest.mark.parametrize("middle", [-3.0, -2.0, -1.0])
