@@ -17,8 +17,9 @@ class Sample:
     path: str
     """Relative to the root of its source."""
     label: str
+    """Empty where it has none; then its split is `unlabelled`."""
     split: str
-    """`train`, `valid` or `test`; empty before it is assigned."""
+    """`train`, `valid`, `test` or `unlabelled`; empty before it is assigned."""
     group: str
     """Samples of one group are never divided between splits: copies of an image, pictures of one patient."""
     file_sha256: str
@@ -29,6 +30,9 @@ class Sample:
 
     def with_split(self, split: str) -> "Sample":
         return dataclasses.replace(self, split=split)
+
+    def with_group(self, group: str) -> "Sample":
+        return dataclasses.replace(self, group=group)
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.console import Bar
 from pipeline.data.augment import Policy, read_policy, write_policy
 from pipeline.data.decode import Framing, decode, decode_framed, fit_image
 from pipeline.data.images import ImageBatches, normalise, open_images_of
-from pipeline.data.ingest import ingest
 from pipeline.data.manifest import Manifest
-from pipeline.data.sources import Folder
 from pipeline.settings import Augment, read_settings
-from tests.conftest import Compose, draw_picture
+from tests.conftest import Compose, draw_picture, ingest_folder
 
 FRAMING = Framing(32, "zoom", "white")
 
@@ -23,8 +20,7 @@ FRAMING = Framing(32, "zoom", "white")
 @pytest.fixture(scope="session")
 def manifest(pictures: Path, compose_conf: Compose) -> Manifest:
     data = read_settings(compose_conf("data=folder", f"data.root={pictures}"), source="x").data
-    source = Folder(pictures)
-    result = ingest(source, list(source.find()), data, seed=0, bar=Bar())
+    result = ingest_folder(pictures, data)
     return Manifest(tuple(result.samples), tuple(result.classes), pictures)
 
 
