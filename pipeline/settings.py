@@ -51,10 +51,22 @@ class Split(_Section):
 class Data(_Section):
     """Which images, and how they become tensors."""
 
-    name: Literal["digits", "folder"]
-    """`digits`: the 1,797 handwritten digits of scikit-learn; `folder`: one folder per class below `root`."""
+    name: Literal["digits", "folder", "csv", "torchvision"]
+    """`digits`: the 1,797 handwritten digits of scikit-learn; `folder`: one folder per class below `root`, or a zip or
+    tar archive of it; `csv`: a table of paths and labels; `torchvision`: one of its datasets."""
     root: str | None
-    """The folder of `data=folder`, relative to the project; null for `digits`."""
+    """The folder, the archive, the table, or where datasets are kept, relative to the project; null for `digits`."""
+    dataset: str | None
+    """torchvision's name of its dataset; null for all others."""
+    group: str | None
+    """The table's column whose equal values stay in one split (a patient, a scene); null for none."""
+    on_reject: Literal["skip", "fail"]
+    """What a file that cannot be used means: `skip` goes on without it, `fail` stops."""
+    max_rejected: Annotated[float, Field(ge=0, le=1)]
+    """Share of the files that may be skipped before ingest stops."""
+    duplicates: Literal["keep", "drop", "fail"]
+    """Copies of an image, and near copies across splits: `keep` says so, `drop` leaves them out, `fail` stops. Those
+    that stay are never divided between splits."""
     image_size: Pixels
     """Height and width that the network sees, in pixels."""
     fit: Literal["zoom", "pad", "squish"]
@@ -307,10 +319,7 @@ def _complaint(error: dict[str, Any], values: dict[str, Any]) -> str:
 
 def _check_together(s: Settings) -> None:
     """What no single setting can know: combinations in which one of them would have no effect or no meaning."""
-    if s.data.name == "folder" and not s.data.root:
-        raise SettingsError("data.root is missing: data=folder needs the folder of images (data.root=path/to/images)")
-    if s.data.name == "digits" and s.data.root is not None:
-        raise SettingsError(f"data.root={s.data.root} has no effect with data=digits; choose data=folder")
+    _check_source(s.data)
     if s.data.split.valid + s.data.split.test >= 1:
         raise SettingsError("data.split.valid and data.split.test leave nothing to train on: their sum must be below 1")
     if s.data.margin and s.augment.crop_min < 1:
@@ -325,4 +334,25 @@ def _check_together(s: Settings) -> None:
         raise SettingsError(
             f"full_train.batch_size={batch} needs unfreeze.batch_norm=frozen: statistics of one image, or of parts "
             "of a batch, are not those of the batch"
+        )
+
+
+def _check_source(data: Data) -> None:
+    needed = {
+        "folder": "the folder of images (data.root=path/to/images)",
+        "csv": "the table of images (data.root=path/to/table.csv)",
+        "torchvision": "the folder that datasets are kept in (data.root=datasets)",
+    }
+    if data.name in needed and not data.root:
+        raise SettingsError(f"data.root is missing: data={data.name} needs {needed[data.name]}")
+    if data.name == "digits" and data.root is not None:
+        raise SettingsError(f"data.root={data.root} has no effect with data=digits; choose data=folder")
+    if data.name == "torchvision" and not data.dataset:
+        raise SettingsError("data.dataset is missing: data=torchvision needs its name (data.dataset=CIFAR10)")
+    for key, value, name in (("dataset", data.dataset, "torchvision"), ("group", data.group, "csv")):
+        if value is not None and data.name != name:
+            raise SettingsError(f"data.{key}={value} has no effect with data={data.name}; choose data={name}")
+    if data.on_reject == "fail" and data.max_rejected:
+        raise SettingsError(
+            f"data.max_rejected={data.max_rejected:g} has no effect with data.on_reject=fail: set it to 0, or skip"
         )

@@ -33,7 +33,7 @@ if not _extension_loads():
     for _operator in ("nms", "qnms"):
         torch.library.define(f"torchvision::{_operator}", _SCHEMA)
 
-from torchvision import models  # noqa: E402
+from torchvision import datasets, models  # noqa: E402
 from torchvision.transforms import InterpolationMode, v2  # noqa: E402
 
-__all__ = ["InterpolationMode", "models", "v2"]
+__all__ = ["InterpolationMode", "datasets", "models", "v2"]

@@ -9,16 +9,19 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pipeline.console import complain, say
-from pipeline.data.manifest import write_json
+from pipeline.data.archive import is_archive
+from pipeline.data.folder import find_in_folder
+from pipeline.data.table import read_table
+from pipeline.files import write_atomically, write_json
 from pipeline.imports import code_fingerprint
-from pipeline.journal import write_atomically
 from pipeline.model.weights_file import find_weights_file
 from pipeline.places import from_checkout
-from pipeline.settings import Settings, SettingsError, flatten, load_params, read_settings
+from pipeline.settings import Data, Settings, SettingsError, flatten, load_params, read_settings
 from stages import STAGES
 
 CONF = Path("conf")
@@ -41,7 +44,7 @@ def main() -> int:
 
 def write_fingerprints(settings: Settings, folder: Path) -> None:
     """Write what tells that images, weights or code changed. Raises SettingsError, FileNotFoundError."""
-    data = fingerprint_data(settings.data.name, settings.data.root)
+    data = fingerprint_data(settings.data)
     weights = fingerprint_weights(settings.model.arch, settings.model.weights)
     (folder / "code").mkdir(parents=True, exist_ok=True)
     write_json(folder / "data.json", data)
@@ -95,27 +98,47 @@ def differences(values: dict[str, Any], composed: dict[str, Any]) -> dict[str, A
     return {k: v for k, v in flatten(values).items() if k not in flat or flat[k] != v}
 
 
-def fingerprint_data(name: str, root: str | None) -> dict[str, Any]:
-    """What tells that the images changed: names, sizes and times of all files below the root."""
-    if name != "folder":
-        return {"name": name}
-    folder = from_checkout(root or "")
-    if not folder.is_dir():
+def fingerprint_data(data: Data) -> dict[str, Any]:
+    """What tells that the images changed: names, sizes and times of all files that they come from."""
+    record = {"name": data.name, "root": data.root, "dataset": data.dataset}
+    if data.root is None:
+        return record
+    root = from_checkout(data.root)
+    if data.name == "folder" and not (root.is_dir() or (root.is_file() and is_archive(root))):
         raise SettingsError(
-            f"data.root={root} is not a folder ({folder.resolve()}); give the folder whose sub-folders are the classes"
+            f"data.root={data.root} is not a folder ({root.resolve()}), nor an archive of one; give the folder whose "
+            "sub-folders are the classes"
         )
-    files = hashlib.sha256()
-    count = 0
-    for here, folders, names in os.walk(folder):
-        folders.sort()
-        for file in sorted(names):
-            path = Path(here) / file
-            stat = path.lstat()
-            files.update(
-                f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode(errors="surrogateescape")
-            )
-            count += 1
-    return {"name": name, "root": root, "files": count, "fingerprint": files.hexdigest()}
+    files, count = hashlib.sha256(), 0
+    for path in _source_files(data, root):
+        files.update(f"{os.path.relpath(path, root)}\0{_state(path)}\0".encode(errors="surrogateescape"))
+        count += 1
+    return record | {"files": count, "fingerprint": files.hexdigest()}
+
+
+def _source_files(data: Data, root: Path) -> Iterator[Path]:
+    """Every file that the images come from, in a fixed order."""
+    match data.name:
+        case "folder" if root.is_dir():
+            yield from (root / found.path for found in find_in_folder(root, relative_to=root))
+        case "torchvision":
+            for here, folders, names in os.walk(root):
+                folders.sort()
+                yield from (Path(here) / name for name in sorted(names))
+        case "csv":
+            yield root
+            yield from (root.parent / row.path for row in read_table(root, group=data.group))
+        case _:
+            yield root
+
+
+def _state(path: Path) -> str:
+    """What changes when a file does, or when a link or what it leads to does."""
+    try:
+        link, file = path.lstat(), path.stat()
+    except OSError:
+        return "gone"
+    return f"{link.st_mtime_ns} {file.st_size} {file.st_mtime_ns}"
 
 
 def fingerprint_weights(arch: str, weights: str) -> dict[str, Any]:

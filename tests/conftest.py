@@ -7,7 +7,7 @@ os.environ["UNFREEZE_TRACKING"] = "false"
 os.environ["UNFREEZE_THREADS"] = "1"
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,12 @@ import pytest
 from PIL import Image
 
 from pipeline.config import compose
-from pipeline.data.manifest import read_json
-from pipeline.settings import Runtime, read_settings, with_environment
+from pipeline.console import Bar
+from pipeline.data.ingest import Ingested, ingest
+from pipeline.data.reader import read_facts
+from pipeline.data.sources import Folder
+from pipeline.files import read_json
+from pipeline.settings import Data, Runtime, read_settings, with_environment
 from stages.dag import run_all
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -95,3 +99,11 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, pictures: Path, compose_con
     """All stages, run in order on the small folder of pictures."""
     params = compose_conf(*TINY, f"data.root={pictures}")
     return Run(run_all(params, tmp_path_factory.mktemp("recipe")), params)
+
+
+def ingest_folder(root: Path, data: Data, *, seed: int = 0) -> Ingested:
+    """Ingest a folder of pictures, as the stage does."""
+    found = list(Folder(root).find())
+    files = [root / f.path for f in found if not f.problem]
+    facts = read_facts(files, background=data.background, workers=1, bar=Bar())
+    return ingest(found, facts, replace(data, root=str(root)), seed=seed)

@@ -10,13 +10,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.data.augment import Policy
-from pipeline.data.decode import Framing, decode, fit_image
+from pipeline.data.decode import Framing, decode_framed
 from pipeline.data.manifest import Manifest, Sample
 from pipeline.model.backbone import MEAN, STD
 from pipeline.vision import v2
 
 MEMORY_BYTES = 2 * 2**30
 """Decoded images are kept while all of a split's together stay below this."""
+
+UNKNOWN = -1
+"""The target of an image without a label."""
 
 Key = tuple[int, int]
 """(sample, draw): which image, and which of its random views."""
@@ -38,13 +41,14 @@ class Images(Dataset[tuple[Tensor, int]]):
         policy: Policy | None = None,
         seed: tuple[int | str, ...] = (),
     ) -> None:
+        _check_labels(samples, classes)
         self._samples = samples
         self._root = root
         self._framing = framing
         self._policy = policy
         self._seed = seed
         index = {name: i for i, name in enumerate(classes)}
-        self.targets = torch.tensor([index[s.label] for s in samples], dtype=torch.long)
+        self.targets = torch.tensor([index[s.label] if s.label else UNKNOWN for s in samples], dtype=torch.long)
         self._kept: dict[int, Image.Image] = {}
 
     def __len__(self) -> int:
@@ -67,10 +71,8 @@ class Images(Dataset[tuple[Tensor, int]]):
                 self._kept = dict(enumerate(pool.map(self._load, range(len(self)))))
 
     def _load(self, sample: int) -> Image.Image:
-        image = decode(self._root / self._samples[sample].path, background=self._framing.background).image
-        if self._policy is not None:
-            return self._policy.base_image(image)
-        return fit_image(image, self._framing)
+        path = self._root / self._samples[sample].path
+        return decode_framed(path, self._framing) if self._policy is None else self._policy.decode_base(path)
 
 
 class ImageBatches:
@@ -108,6 +110,16 @@ def open_images_of(
     """`samples` of the manifest, plain or, with a policy, augmented."""
     images = Images(samples, manifest.classes, manifest.root, framing, policy=policy, seed=seed)
     return ImageBatches(images, workers=workers)
+
+
+def _check_labels(samples: Sequence[Sample], classes: Sequence[str]) -> None:
+    """Raises ValueError, by name, where a model knows other classes than the images have."""
+    unknown = sorted({s.label for s in samples if s.label} - set(classes))
+    if unknown:
+        raise ValueError(
+            f"images of class {', '.join(unknown[:5])} and a model of {', '.join(classes[:5])}...: it was trained with "
+            "another list of classes; train it again on these images"
+        )
 
 
 def normalise(pixels: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """Where images come from. Whatever the source, from here on they are files under one root."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,43 +8,36 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from pipeline.data import archive, table, torchvision_set
+from pipeline.data.folder import find_in_folder
+from pipeline.data.found import SPLITS, UNLABELLED, Found
 from pipeline.places import from_checkout
 from pipeline.settings import Data, SettingsError
 
-SPLITS = ("train", "valid", "test")
-_SPLIT_NAMES = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
-_LITTER = {"__MACOSX", "Thumbs.db", "desktop.ini"}
-
-
-@dataclass(frozen=True)
-class Found:
-    """A file that claims to be a sample."""
-
-    path: str
-    """Relative to the source's root, with forward slashes."""
-    label: str
-    split: str | None
-    """None where the split is ours to choose."""
+_TABLE_SPLITS = {"": None, **{s: s for s in SPLITS}, "val": "valid", "validation": "valid", UNLABELLED: UNLABELLED}
 
 
 class Source(Protocol):
     """A set of labelled files."""
 
-    root: Path
+    @property
+    def root(self) -> Path:
+        """What the paths found are relative to."""
+        ...
 
     def find(self) -> Iterator[Found]:
-        """Yield every file below `root` that is to be looked at, in a fixed order."""
+        """Yield every file that is there, in a fixed order. Raises SettingsError."""
         ...
 
 
+@dataclass(frozen=True)
 class Digits:
     """The 1,797 handwritten digits that scikit-learn carries (8x8, 17 gray levels), written out as PNG files.
 
     Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI repository, 1998 (its test part).
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.root = folder
+    root: Path
 
     def find(self) -> Iterator[Found]:
         from sklearn.datasets import load_digits
@@ -59,59 +51,86 @@ class Digits:
             yield Found(path, str(label), None)
 
 
+@dataclass(frozen=True)
 class Folder:
     """One folder per class, `root/<class>/*`, or the same below `train/`, `valid/` (or `val/`) and `test/`."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        if not root.is_dir():
-            raise SettingsError(
-                f"data.root={root} is not a folder; give the folder whose sub-folders are the classes "
-                "(data.root=path/to/images)"
-            )
+    root: Path
 
     def find(self) -> Iterator[Found]:
-        folders = {p.name: p for p in _visible(self.root) if p.is_dir()}
-        splits = {_SPLIT_NAMES[n.lower()]: p for n, p in folders.items() if n.lower() in _SPLIT_NAMES}
-        if "train" in splits:
-            for split in SPLITS:
-                if split in splits:
-                    yield from self._find_classes(splits[split], split)
-            strays = sorted(set(folders) - {p.name for p in splits.values()})
-            if strays:
-                raise SettingsError(
-                    f"data.root={self.root} has train/ beside {', '.join(strays[:5])}: put the classes inside the "
-                    "split folders, or remove these"
-                )
-        else:
-            yield from self._find_classes(self.root, None)
+        if not self.root.is_dir():
+            raise SettingsError(
+                f"data.root={self.root} is not a folder; give the folder whose sub-folders are the classes "
+                "(data.root=path/to/images)"
+            )
+        yield from find_in_folder(self.root, relative_to=self.root)
 
-    def _find_classes(self, folder: Path, split: str | None) -> Iterator[Found]:
-        # A folder of `train/` alone leaves the others to be cut from it; with valid/ or test/ given, they stand.
-        for class_folder in _visible(folder):
-            if class_folder.is_dir() and not self._leads_back(class_folder):
-                for file in _files_below(class_folder):
-                    yield Found(file.relative_to(self.root).as_posix(), class_folder.name, split)
 
-    def _leads_back(self, folder: Path) -> bool:
-        """Whether a link stands for the root, something above it, or another of its folders."""
-        root, target = self.root.resolve(), folder.resolve()
-        return folder.is_symlink() and (root.is_relative_to(target) or target.is_relative_to(root))
+@dataclass(frozen=True)
+class Archive:
+    """A zip or tar archive of such a folder, unpacked below `root`."""
+
+    file: Path
+    root: Path
+
+    def find(self) -> Iterator[Found]:
+        yield from find_in_folder(archive.unpack(self.file, self.root / "images"), relative_to=self.root)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Files named by a table, relative to it; a column may say which belong together."""
+
+    file: Path
+    group: str | None
+
+    @property
+    def root(self) -> Path:
+        return self.file.parent
+
+    def find(self) -> Iterator[Found]:
+        first: dict[str, str] = {}
+        for row in sorted(table.read_table(self.file, group=self.group), key=lambda r: r.path):
+            if row.split not in _TABLE_SPLITS:
+                raise SettingsError(f"data.root={self.file}: split {row.split!r} of {row.path} is none of {SPLITS}")
+            split, problem = _TABLE_SPLITS[row.split], ""
+            if row.path in first:
+                problem = "listed twice" if first[row.path] == row.label else "listed under two labels"
+            elif not row.label and split not in ("test", UNLABELLED):
+                problem = "no label"
+            first.setdefault(row.path, row.label)
+            split = split if row.label else UNLABELLED
+            yield Found(row.path, row.label if split != UNLABELLED else "", split, row.group, problem)
+
+
+@dataclass(frozen=True)
+class Torchvision:
+    """One of torchvision's datasets, kept below `root`; one that comes as arrays is written out there, once."""
+
+    name: str
+    root: Path
+
+    def find(self) -> Iterator[Found]:
+        for file, label, split in torchvision_set.load_set(self.name, self.root):
+            yield Found(file.relative_to(self.root).as_posix(), label, split or None)
 
 
 def open_source(data: Data, *, out: Path) -> Source:
     """The source that `data` names; one that makes files writes them below `out`."""
-    if data.name == "digits":
-        return Digits(out)
-    return Folder(from_checkout(data.root or ""))
+    root = from_checkout(data.root or "")
+    match data.name:
+        case "digits":
+            return Digits(out)
+        case "csv":
+            return Table(root, data.group)
+        case "torchvision":
+            return Torchvision(data.dataset or "", root)
+        case "folder":
+            return Archive(root, out) if archive.is_archive(root) and root.is_file() else Folder(root)
 
 
-def _visible(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.name not in _LITTER)
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    """Files below `folder` in a fixed order. Links to folders are not followed: they can lead back up."""
-    for here, folders, files in os.walk(folder, followlinks=False):
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in _LITTER)
-        yield from (Path(here) / f for f in sorted(files) if not f.startswith(".") and f not in _LITTER)
+def typed_root(data: Data) -> str | None:
+    """The folder that paths are relative to, as it can be written down: None where the images lie in the artifact."""
+    if data.root is None or archive.is_archive(Path(data.root)):
+        return None
+    return str(Path(data.root).parent) if data.name == "csv" else data.root

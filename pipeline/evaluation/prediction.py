@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.augment import read_policy
-from pipeline.data.decode import Framing, decode, fit_image
+from pipeline.data.decode import Framing, decode_framed
 from pipeline.data.images import normalise
 from pipeline.device import computing_in, place, to_device
 from pipeline.model.classifier import Classifier, load_classifier
@@ -39,8 +39,7 @@ class Predictor:
         return logits.float().softmax(dim=1)
 
     def _pixels(self, file: Path) -> Tensor:
-        image = decode(file, background=self.framing.background).image
-        pixels: Tensor = v2.functional.pil_to_tensor(fit_image(image, self.framing))
+        pixels: Tensor = v2.functional.pil_to_tensor(decode_framed(file, self.framing))
         return pixels
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.manifest import read_json
+from pipeline.files import read_json
 from pipeline.report.html import Picture, Report, Section, Table, Tile
 
 
@@ -54,12 +54,21 @@ def _data_sections(folders: Mapping[str, Path]) -> list[Section]:
         Section(
             heading="The images",
             paragraphs=[
-                f"{counts['found']} files were found, {counts['accepted']} are used; {counts['converted']} were "
-                f"converted and {counts['rejected']} rejected (ledger.jsonl says which and why)."
+                f"{counts['found']} files were found, {counts['used']} images are used; {counts['converted']} were "
+                f"converted, {counts['flagged']} flagged and {counts['rejected']} rejected (ledger.jsonl says which "
+                f"and why). {counts['copies']} are copies of others, {counts['near_copies']} nearly so."
             ],
             pictures=[
                 Picture(ingest / "samples.png", "Training images of each class", "contact sheet of training images"),
                 Picture(ingest / "class_counts.png", "Images by class and split", "bars of image counts"),
+                *(
+                    Picture(ingest / file, title, title.lower())
+                    for file, title in (
+                        ("troubles.png", "Rejected and flagged files"),
+                        ("duplicates.png", "Images that are there twice"),
+                    )
+                    if (ingest / file).exists()
+                ),
             ],
         ),
         Section(

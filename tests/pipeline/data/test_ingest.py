@@ -1,17 +1,17 @@
 """Ingest: every file is looked at, what is wrong is told, and splits are stratified and fixed by the seed."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from pipeline.console import Bar
-from pipeline.data.ingest import Ingested, ingest
+from pipeline.data.ingest import Ingested
 from pipeline.data.manifest import read_manifest, write_manifest
-from pipeline.data.sources import Digits, Folder
+from pipeline.data.sources import Digits
 from pipeline.settings import Data, SettingsError, read_settings
-from tests.conftest import CLASSES, Compose
+from tests.conftest import CLASSES, Compose, ingest_folder
 
 
 @pytest.fixture
@@ -20,8 +20,7 @@ def data(compose_conf: Compose) -> Data:
 
 
 def look(root: Path, data: Data, *, seed: int = 0) -> Ingested:
-    source = Folder(root)
-    return ingest(source, list(source.find()), data, seed=seed, bar=Bar())
+    return ingest_folder(root, data, seed=seed)
 
 
 def test_every_class_is_in_every_split(pictures: Path, data: Data) -> None:
@@ -77,10 +76,12 @@ def test_bad_files_are_rejected_by_name_and_litter_is_passed_over(pictures: Path
     (root / "bars" / "Thumbs.db").touch()
     (root / "loop").symlink_to(root)
     (root / "bars" / "up").symlink_to(root)
-    result = look(root, data)
-    assert {(line.path, line.verdict) for line in result.ledger} == {
-        ("bars/broken.jpg", "rejected"),
-        ("bars/notes.txt", "rejected"),
+    result = look(root, replace(data, max_rejected=0.1))
+    by_verdict = {v: {x.path for x in result.ledger if x.verdict == v} for v in ("rejected", "ignored", "flagged")}
+    assert by_verdict == {
+        "rejected": {"bars/broken.jpg", "bars/notes.txt", "bars/up", "loop"},
+        "ignored": {".ipynb_checkpoints", "__MACOSX", "bars/Thumbs.db"},
+        "flagged": {"bars/new\nline \U0001f600 'quoted'.png"},
     }
     assert len(result.samples) == 73
     write_manifest(tmp_path, result.samples, result.classes, root=str(root))
@@ -89,7 +90,7 @@ def test_bad_files_are_rejected_by_name_and_litter_is_passed_over(pictures: Path
 
 def test_a_missing_folder_one_class_and_no_images_are_refused(pictures: Path, data: Data, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="is not a folder"):
-        Folder(tmp_path / "no")
+        look(tmp_path / "no", data)
     with pytest.raises(SettingsError, match="holds no files"):
         look(tmp_path, data)
     shutil.copytree(pictures / "bars", tmp_path / "bars")

@@ -1,0 +1,58 @@
+"""The ledger: a line for every file that was found, and when there is too much wrong to go on."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.settings import Data, SettingsError
+
+VERDICTS = ("accepted", "converted", "flagged", "rejected", "ignored")
+_LISTED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerLine:
+    """What became of a file."""
+
+    path: str
+    verdict: str
+    """`accepted`; `converted` (how); `flagged`: used, but doubtful (why); `rejected`: not used (why); `ignored`: never
+    meant to be an image of the set, as hidden files and what systems leave behind."""
+    reason: str
+
+
+def judge(path: str, *, problem: str, conversions: Sequence[str], flags: Sequence[str]) -> LedgerLine:
+    """The line of a file that was looked at: the gravest verdict, with all that is to be said."""
+    if problem:
+        return LedgerLine(path, "rejected", problem)
+    verdict = "flagged" if flags else "converted" if conversions else "accepted"
+    return LedgerLine(path, verdict, "; ".join([*flags, *conversions]))
+
+
+def count_verdicts(ledger: Sequence[LedgerLine]) -> dict[str, int]:
+    counts = Counter(line.verdict for line in ledger)
+    return {verdict: counts[verdict] for verdict in VERDICTS}
+
+
+def check_rejected(ledger: Sequence[LedgerLine], data: Data) -> None:
+    """Raise SettingsError, with the files and the ways to go on, where more was rejected than `data` allows."""
+    rejected = [line for line in ledger if line.verdict == "rejected"]
+    looked_at = sum(line.verdict != "ignored" for line in ledger)
+    if not rejected or (data.on_reject == "skip" and len(rejected) <= data.max_rejected * looked_at):
+        return
+    shown = "".join(f"\n    {line.path!r}: {line.reason}" for line in rejected[:_LISTED])
+    more = f"\n    and {len(rejected) - _LISTED} more" if len(rejected) > _LISTED else ""
+    kinds = Counter(line.reason.partition(":")[0] for line in rejected).most_common(3)
+    why = ", ".join(f"{count} {reason}" for reason, count in kinds)
+    rule = (
+        "data.on_reject=fail allows none"
+        if data.on_reject == "fail"
+        else f"data.max_rejected={data.max_rejected:g} allows {int(data.max_rejected * looked_at)}"
+    )
+    share = len(rejected) / looked_at
+    way = f"data.max_rejected={min(1.0, -(-share * 100 // 1) / 100):g}"
+    way = f"data.on_reject=skip and {way}" if data.on_reject == "fail" else way
+    raise SettingsError(
+        f"{len(rejected)} of {looked_at} files were rejected ({why}), and {rule}:{shown}{more}\n"
+        f"  mend or remove them, or go on without them: {way}"
+    )

@@ -1,0 +1,108 @@
+"""Reads many files: in several processes, in the order given, and each only once until it changes."""
+
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import astuple
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from pipeline.console import Bar
+from pipeline.data.facts import Facts, look_at
+from pipeline.imports import code_fingerprint
+
+_PROJECT = Path(__file__).resolve().parents[2]
+_FEW = 2000
+"""Below this threads are done before processes have started."""
+_BLOCK = 4096
+"""Files whose facts are in memory and not yet handed on."""
+
+
+class FactsCache:
+    """Facts by path, for as long as the file's size, times and inode stand, and the code that found them."""
+
+    def __init__(self, file: Path, *, background: str) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(file, timeout=60)
+        code = json.dumps([background, code_fingerprint("pipeline.data.facts", _PROJECT)], sort_keys=True)
+        self._made_by = hashlib.sha256(code.encode()).digest()
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS facts (path BLOB PRIMARY KEY, state TEXT, made_by BLOB, facts TEXT)"
+        )
+
+    def close(self) -> None:
+        self._db.close()
+
+    def get(self, path: Path, state: str) -> Facts | None:
+        """What is known of a file in that state."""
+        query = "SELECT facts FROM facts WHERE path = ? AND state = ? AND made_by = ?"
+        row = self._db.execute(query, (os.fsencode(path), state, self._made_by)).fetchone()
+        return None if row is None else _from_json(row[0])
+
+    def put(self, rows: Iterable[tuple[Path, str, Facts]]) -> None:
+        """Keep facts by path and state."""
+        values = ((os.fsencode(p), state, self._made_by, json.dumps(astuple(f))) for p, state, f in rows)
+        with self._db:
+            self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?)", values)
+
+
+def read_facts(
+    paths: Sequence[Path], *, background: str, workers: int, bar: Bar, cache: FactsCache | None = None
+) -> Iterator[Facts]:
+    """Yield the facts of each file, in order; the same whatever the number of workers.
+
+    Raises OSError where a worker was killed.
+    """
+    look = partial(look_at, background=background)
+    with _pool(len(paths), workers) as pool:
+        for start in range(0, len(paths), _BLOCK):
+            block = [(path, _state(path)) for path in paths[start : start + _BLOCK]]
+            known = [cache.get(path, state) if cache and state else None for path, state in block]
+            new = [item for item, facts in zip(block, known, strict=True) if facts is None]
+            bar.advance(len(block) - len(new))
+            found = []
+            try:
+                for facts in pool.map(look, [path for path, _ in new], chunksize=32):
+                    found.append(facts)
+                    bar.advance()
+            except BrokenProcessPool:
+                raise OSError("a process that reads images was killed, most likely for want of memory: set "
+                              "UNFREEZE_WORKERS to a smaller number, and run again") from None  # fmt: skip
+            if cache:
+                cache.put(
+                    (p, state, facts) for (p, state), facts in zip(new, found, strict=True) if _lasts(facts, state)
+                )
+            fresh = iter(found)
+            yield from (facts if facts is not None else next(fresh) for facts in known)
+
+
+def _pool(count: int, workers: int) -> Executor:
+    workers = workers or os.cpu_count() or 1
+    if count <= _FEW or workers == 1:
+        return ThreadPoolExecutor(workers)
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+
+
+def _state(path: Path) -> str:
+    """What changes when a file does; empty where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ""
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
+
+
+def _lasts(facts: Facts, state: str) -> bool:
+    """Whether the answer holds until the file changes: permissions and memory may come back without that."""
+    return bool(state) and not facts.problem.startswith(("no permission", "not enough memory", "cannot be read"))
+
+
+def _from_json(text: str) -> Facts:
+    values: Any = [tuple(v) if isinstance(v, list) else v for v in json.loads(text)]
+    return Facts(*values)

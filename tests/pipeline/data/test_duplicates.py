@@ -1,0 +1,152 @@
+"""Copies and near copies: found like a full comparison finds them, kept together, and handled as asked."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from pipeline.data import duplicates
+from pipeline.data.duplicates import Twins, find_twins, join_groups, near_pairs, to_drop
+from pipeline.data.facts import look_at
+from pipeline.data.manifest import Sample
+from pipeline.settings import Data, SettingsError, read_settings
+from tests.conftest import Compose, ingest_folder
+
+
+@pytest.fixture
+def data(compose_conf: Compose) -> Data:
+    return read_settings(compose_conf("data=folder", "data.root=x"), source="x").data
+
+
+def scene(seed: int) -> Image.Image:
+    """A smooth random picture, 96x80, as unlike others as photos are."""
+    coarse = np.random.default_rng(seed).integers(0, 255, (6, 7, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((96, 80), Image.Resampling.BICUBIC)
+
+
+def sample(path: str, sha: str, *, label: str = "a", split: str = "", group: str | None = None) -> Sample:
+    return Sample(path, label, split, sha if group is None else group, "", sha, 8, 8)
+
+
+def test_near_pairs_equal_those_of_a_full_comparison() -> None:
+    generator = np.random.default_rng(0)
+    base = generator.integers(0, 2**63, 60, dtype=np.uint64)
+    hashes = np.concatenate([base, *(base ^ flips(generator, bits) for bits in (1, 3, 4, 5, 8))])
+    thumbs = np.tile(generator.integers(0, 255, (1, 256), dtype=np.uint8), (len(hashes), 1))  # all look alike
+    found = {tuple(p) for p in near_pairs(hashes, thumbs).tolist()}
+    distance = np.bitwise_count(hashes[:, None] ^ hashes[None, :])
+    expected = {(i, j) for i, j in np.argwhere(distance <= 4).tolist() if i < j}
+    assert found == expected
+    assert len(expected) >= 180
+
+
+def flips(generator: np.random.Generator, bits: int) -> np.ndarray:
+    chosen = [generator.choice(64, bits, replace=False) for _ in range(60)]
+    return np.array([sum(1 << int(b) for b in bits_) for bits_ in chosen], dtype=np.uint64)
+
+
+def test_very_many_equal_hashes_are_no_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "_NEIGHBOURS", 10)
+    thumbs = np.random.default_rng(0).integers(0, 255, (3000, 256), dtype=np.uint8)
+    assert len(near_pairs(np.zeros(3000, np.uint64), thumbs)) == 0
+
+
+@pytest.mark.parametrize("change", ["jpeg", "smaller", "brighter"])
+def test_what_people_do_to_photos_is_seen_through(tmp_path: Path, change: str) -> None:
+    for i in range(12):
+        scene(i).save(tmp_path / f"{i}.png")
+        changed = {
+            "jpeg": scene(i),
+            "smaller": scene(i).resize((60, 50), Image.Resampling.LANCZOS),
+            "brighter": ImageEnhance.Brightness(scene(i)).enhance(1.03),
+        }[change]
+        changed.save(tmp_path / f"{i}-changed.jpg", quality=70)
+    files = sorted(tmp_path.iterdir())
+    facts = [look_at(f, background="white") for f in files]
+    twins = find_twins([sample(f.name, x.sha256) for f, x in zip(files, facts, strict=True)], facts)
+    assert {(t.first.path, t.second.path) for t in twins} == {(f"{i}-changed.jpg", f"{i}.png") for i in range(12)}
+
+
+def test_different_digits_are_no_near_copies(tmp_path: Path) -> None:
+    from sklearn.datasets import load_digits
+
+    facts, samples = [], []
+    for i, pixels in enumerate(load_digits().images[:200]):
+        Image.fromarray(np.rint(pixels * (255 / 16)).astype(np.uint8)).save(tmp_path / "x.png")
+        facts.append(look_at(tmp_path / "x.png", background="white"))
+        samples.append(sample(str(i), facts[-1].sha256))
+    assert find_twins(samples, facts) == []
+
+
+def test_copies_are_equal_pixels_in_whatever_file(tmp_path: Path) -> None:
+    scene(0).save(tmp_path / "a.png")
+    scene(0).save(tmp_path / "b.bmp")
+    scene(0).save(tmp_path / "c.webp", lossless=True)
+    facts = [look_at(tmp_path / name, background="white") for name in ("a.png", "b.bmp", "c.webp")]
+    assert len({f.sha256 for f in facts}) == 1
+    assert len({f.file_sha256 for f in facts}) == 3
+    twins = find_twins([sample(str(i), f.sha256) for i, f in enumerate(facts)], facts)
+    assert [(t.first.path, t.second.path, t.exact) for t in twins] == [("0", "1", True), ("0", "2", True)]
+
+
+def test_groups_join_through_many_steps_and_keep_the_sources_name() -> None:
+    samples = [sample("p", "4", group="ann"), sample("q", "3", group="ann"), *(sample(x, x) for x in "5126")]
+    twins = [Twins(samples[1], samples[2], False), Twins(samples[3], samples[4], True)]
+    assert [s.group for s in join_groups(samples, twins)] == ["ann", "ann", "ann", "1", "1", "6"]
+    assert [s.group for s in join_groups(samples, [])] == ["ann", "ann", "5", "1", "2", "6"]
+
+
+def test_of_copies_the_one_that_judges_stays_and_contradictions_go() -> None:
+    train, test = sample("a", "1", split="train"), sample("b", "1", split="test")
+    cat, dog = sample("c", "2", label="cat"), sample("d", "2", label="dog")
+    near, valid = sample("e", "3", split="train"), sample("f", "4", split="valid")
+    twins = [Twins(train, test, True), Twins(cat, dog, True), Twins(near, valid, False)]
+    assert set(to_drop(twins)) == {"a", "c", "d", "e"}
+
+
+def folder_with_copies(root: Path) -> Path:
+    for k, (split, count) in enumerate((("train", 8), ("valid", 3), ("test", 3))):
+        for label in ("a", "b"):
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for i in range(count):
+                scene(1000 * k + 100 * (label == "b") + i).save(folder / f"{i}.png")
+    scene(0).save(root / "test" / "a" / "copy.bmp")  # of train/a/0
+    scene(1).save(root / "valid" / "a" / "near.jpg", quality=80)  # of train/a/1
+    scene(2).save(root / "train" / "b" / "contradiction.png")  # of train/a/2
+    return root
+
+
+def test_leaks_are_kept_dropped_or_fatal_as_asked(tmp_path: Path, data: Data) -> None:
+    root = folder_with_copies(tmp_path / "x")
+    kept = ingest_folder(root, data)
+    flagged = {line.path: line.reason for line in kept.ledger if line.verdict == "flagged"}
+    assert len(kept.samples) == 31
+    assert flagged["test/a/copy.bmp"] == "the same pixels as train/a/0.png in train"
+    assert flagged["valid/a/near.jpg"] == "nearly the same as train/a/1.png in train"
+    assert "labelled 'a'" in flagged["train/b/contradiction.png"]
+
+    dropped = ingest_folder(root, replace(data, duplicates="drop"))
+    gone = {s.path for s in kept.samples} - {s.path for s in dropped.samples}
+    assert gone == {"train/a/0.png", "train/a/1.png", "train/a/2.png", "train/b/contradiction.png"}
+    assert gone == {line.path for line in dropped.ledger if line.verdict == "rejected"}
+
+    with pytest.raises(SettingsError, match="3 pairs of images are the same"):
+        ingest_folder(root, replace(data, duplicates="fail"))
+
+
+def test_copies_share_a_split(tmp_path: Path, data: Data) -> None:
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for i in range(25):
+            picture = scene(i + 100 * (label == "b"))
+            picture.save(tmp_path / label / f"{i}.png")
+            picture.save(tmp_path / label / f"{i}.jpg", quality=80)
+    result = ingest_folder(tmp_path, data)
+    splits: dict[str, set[str]] = {}
+    for s in result.samples:
+        splits.setdefault(s.path.partition(".")[0], set()).add(s.split)
+    assert len(splits) == 50
+    assert all(len(found) == 1 for found in splits.values())

@@ -1,0 +1,82 @@
+"""Reading many files: in order, the same from any number of workers, and only what has changed."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.console import Bar
+from pipeline.data import reader
+from pipeline.data.facts import Facts, look_at
+from pipeline.data.reader import FactsCache, read_facts
+
+
+@pytest.fixture
+def folder(pictures: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(pictures / "bars", tmp_path / "bars"))
+
+
+def read(folder: Path, *, workers: int = 1, cache: FactsCache | None = None) -> list[Facts]:
+    files = sorted(folder.iterdir())
+    return list(read_facts(files, background="white", workers=workers, bar=Bar(), cache=cache))
+
+
+def test_threads_and_processes_find_the_same_in_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = [look_at(f, background="white") for f in sorted(folder.iterdir())]
+    assert read(folder, workers=3) == alone
+    monkeypatch.setattr(reader, "_FEW", 0)
+    monkeypatch.setattr(reader, "_BLOCK", 10)
+    assert read(folder, workers=2) == alone
+
+
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of files that were opened."""
+    seen: list[str] = []
+
+    def spy(path: Path, **arguments: Any) -> Facts:
+        seen.append(path.name)
+        return look_at(path, **arguments)
+
+    monkeypatch.setattr(reader, "look_at", spy)
+    return seen
+
+
+def test_only_what_changed_is_read_again(folder: Path, tmp_path: Path, looked: list[str]) -> None:
+    cache = FactsCache(tmp_path / "facts.sqlite", background="white")
+    first = read(folder, cache=cache)
+    assert len(looked) == 24
+    assert read(folder, cache=cache) == first
+    assert len(looked) == 24
+
+    changed, kept = folder / "03.png", (folder / "03.png").stat()
+    content = bytearray((folder / "05.png").read_bytes()[: kept.st_size].ljust(kept.st_size, b"\0"))
+    changed.write_bytes(content)
+    os.utime(changed, ns=(kept.st_atime_ns, kept.st_mtime_ns))  # same size, same time: the change of state remains
+    (folder / "new.png").write_bytes((folder / "01.png").read_bytes())
+    again = read(folder, cache=cache)
+    assert looked[24:] == ["03.png", "new.png"]
+    assert again == [look_at(f, background="white") for f in sorted(folder.iterdir())]
+    cache.close()
+
+
+def test_another_background_or_decoder_reads_all_again(
+    folder: Path, tmp_path: Path, looked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "facts.sqlite"
+    for background in ("white", "black"):
+        read(folder, cache=FactsCache(file, background=background))
+    assert len(looked) == 48
+    monkeypatch.setattr(reader, "code_fingerprint", lambda *_: {"decode.py": "changed"})
+    read(folder, cache=FactsCache(file, background="black"))
+    assert len(looked) == 72
+
+
+def test_what_may_heal_is_asked_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = FactsCache(tmp_path / "facts.sqlite", background="white")
+    monkeypatch.setattr(reader, "look_at", lambda *_, **__: Facts(problem="no permission to read it"))
+    assert all(f.problem for f in read(folder, cache=cache))
+    monkeypatch.undo()
+    assert not any(f.problem for f in read(folder, cache=cache))
