@@ -6,9 +6,9 @@ from pathlib import Path
 
 from torch import nn
 
-from pipeline.data.augment import Policy
+from pipeline.data.augment import read_policy
 from pipeline.data.images import ImageBatches, open_images_of
-from pipeline.data.manifest import Manifest, Sample, read_json
+from pipeline.data.manifest import Sample, read_json, read_manifest
 from pipeline.device import choose_device, place
 from pipeline.learning.head_learner import head_group
 from pipeline.learning.loop import Computation, Learner, ParameterGroup
@@ -31,8 +31,11 @@ class ImageSources:
     valid: ImageBatches
 
 
-def open_images(manifest: Manifest, policy: Policy, runtime: Runtime, *, seed: tuple[int | str, ...]) -> ImageSources:
-    """Open train (augmented and plain) and valid."""
+def open_images(
+    ingest: Path, augment_config: Path, runtime: Runtime, *, image_size: int, seed: tuple[int | str, ...]
+) -> ImageSources:
+    """Open train (augmented and plain) and valid; views are drawn by `seed`."""
+    manifest, policy = read_manifest(ingest), read_policy(augment_config / "policy.yaml", image_size=image_size)
     train, valid = manifest.of("train"), manifest.of("valid")
     some = [train[i] for i in permutation(len(train), "train_plain")[: len(valid)]]
 

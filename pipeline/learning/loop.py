@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import SGD
 
+from pipeline.bench import Bench
 from pipeline.console import progress_bar
 from pipeline.device import computing_in, to_device
-from pipeline.journal import Journal
 from pipeline.learning.checkpoint import CycleEnd, TrainState, load_checkpoint, save_checkpoint
 from pipeline.learning.overfitting import best_cycle, has_stopped_improving
 from pipeline.learning.schedule import Cycles, build_sgdr, epoch_batches, num_batches
@@ -96,22 +96,14 @@ class Trained:
         return best_cycle(self.ends)
 
 
-def train(
-    learner: Learner,
-    plan: Plan,
-    *,
-    stage: str,
-    seed: int,
-    journal: Journal,
-    scratch: Path,
-    checkpoint_s: float,
-) -> Trained:
+def train(learner: Learner, plan: Plan, bench: Bench) -> Trained:
     """Train for the planned cycles, or until over-fitting, and load the best cycle's weights into the model.
 
-    Every `checkpoint_s` seconds and at every cycle end the state goes to `scratch`, from where a killed run goes on
-    and ends in the same bytes. Snapshots of the cycles are left there as `cycle-<k>.pt`. Raises ValueError where the
-    loss is no longer a number.
+    Every `checkpoint_s` seconds and at every cycle end the state goes to the bench's scratch, from where a killed run
+    goes on and ends in the same bytes. Snapshots of the cycles are left there as `cycle-<k>.pt`. Raises ValueError
+    where the loss is no longer a number.
     """
+    stage, seed, journal, scratch = bench.name, bench.seed, bench.journal, bench.scratch
     cycles = Cycles(
         plan.num_cycles, plan.cycle_len, plan.cycle_mult, num_batches(learner.train.num_samples, plan.batch_size)
     )
@@ -144,7 +136,7 @@ def train(
                 scheduler.step()
                 state.step += 1
                 bar.advance(note=f"loss {loss:.4f}")
-                if state.step % cycles.steps_per_epoch and time.monotonic() - last_kept > checkpoint_s:
+                if state.step % cycles.steps_per_epoch and time.monotonic() - last_kept > bench.checkpoint_s:
                     keep()
                     last_kept = time.monotonic()
             valid_loss, accuracy = evaluate(learner, learner.valid)
@@ -155,7 +147,7 @@ def train(
                 journal.points(end.step, train_plain_loss=train_loss)
                 state.cycle_ends.append(end)
                 torch.save(learner.model.state_dict(), scratch / f"cycle-{end.cycle}.pt")
-            if epoch + 1 in cycles.ends or time.monotonic() - last_kept > checkpoint_s:
+            if epoch + 1 in cycles.ends or time.monotonic() - last_kept > bench.checkpoint_s:
                 keep()
                 last_kept = time.monotonic()
     trained = Trained(cycles, state.cycle_ends)

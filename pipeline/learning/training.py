@@ -1,18 +1,20 @@
 """What the three training stages share: from settings to a plan, from an outcome to files and figures."""
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipeline.bench import Bench
+from pipeline.console import say
 from pipeline.data.manifest import read_json, write_json
 from pipeline.journal import read_points
 from pipeline.learning.loop import Learner, Plan, Trained, train
-from pipeline.learning.overfitting import judge
+from pipeline.learning.overfitting import Verdict, judge
 from pipeline.report.plots import plot_learning_curves, plot_schedule
 from pipeline.settings import BatchSize, Train
-from pipeline.stage import StageContext
 
 
 def count_batch(wanted: BatchSize | None, default: BatchSize, num_samples: int) -> int:
@@ -38,34 +40,36 @@ def make_plan(
     )
 
 
-def run_training(context: StageContext, learner: Learner, plan: Plan) -> tuple[Trained, dict[str, Any]]:
-    """Train, draw the pictures, and return the outcome with its metrics."""
-    stage = context.stage.name
-    context.say(
+@dataclass(frozen=True)
+class Outcome:
+    """What a training stage has to tell."""
+
+    trained: Trained
+    verdict: Verdict
+    metrics: dict[str, Any]
+
+
+def run_training(learner: Learner, plan: Plan, bench: Bench) -> Outcome:
+    """Train, write `cycles.json`, and draw the pictures."""
+    say(
+        bench.name,
         f"{plan.num_cycles} cycles of {plan.cycle_len} x {plan.cycle_mult}^k epochs, batch {plan.batch_size}, "
-        f"lr {plan.lr:.3g}, {learner.train.num_samples} images"
+        f"lr {plan.lr:.3g}, {learner.train.num_samples} images",
     )
-    trained = train(
-        learner,
-        plan,
-        stage=stage,
-        seed=context.settings.seed,
-        journal=context.journal,
-        scratch=context.scratch,
-        checkpoint_s=context.runtime.checkpoint_s,
-    )
+    trained = train(learner, plan, bench)
     best = trained.best
-    context.say(
+    say(
+        bench.name,
         f"valid loss {best.valid_loss:.4f}, accuracy {best.valid_accuracy:.4f} "
-        f"(cycle {best.cycle + 1} of {len(trained.ends)})"
+        f"(cycle {best.cycle + 1} of {len(trained.ends)})",
     )
     verdict = judge(trained.ends, num_cycles=plan.num_cycles)
     write_json(
-        context.out / "cycles.json",
+        bench.out / "cycles.json",
         {"ends": [dataclasses.asdict(e) for e in trained.ends], "verdict": dataclasses.asdict(verdict)},
     )
-    _draw(context, learner, trained, verdict.overfitting_since_cycle)
-    return trained, {
+    _draw(learner, trained, verdict, bench)
+    metrics = {
         "lr": plan.lr,
         "batch_size": plan.batch_size,
         "kept_cycle": best.cycle + 1,
@@ -74,10 +78,11 @@ def run_training(context: StageContext, learner: Learner, plan: Plan) -> tuple[T
         "valid_loss": best.valid_loss,
         "valid_accuracy": best.valid_accuracy,
     }
+    return Outcome(trained, verdict, metrics)
 
 
-def _draw(context: StageContext, learner: Learner, trained: Trained, since: int | None) -> None:
-    points = read_points(context.journal.path)
+def _draw(learner: Learner, trained: Trained, verdict: Verdict, bench: Bench) -> None:
+    points, since = read_points(bench.journal.path), verdict.overfitting_since_cycle
     ends, per_epoch = trained.ends, trained.cycles.steps_per_epoch
 
     def column(name: str) -> tuple[list[int], list[float]]:
@@ -85,7 +90,7 @@ def _draw(context: StageContext, learner: Learner, trained: Trained, since: int 
         return list(found), list(found.values())
 
     plot_learning_curves(
-        context.out / "learning_curves.png",
+        bench.out / "learning_curves.png",
         train=column("train_loss"),
         train_plain=column("train_plain_loss"),
         valid=column("valid_loss"),
@@ -97,7 +102,7 @@ def _draw(context: StageContext, learner: Learner, trained: Trained, since: int 
     )
     factors = np.array([g.lr_factor for g in learner.groups])
     plot_schedule(
-        context.out / "schedule.png",
+        bench.out / "schedule.png",
         lrs=np.array(column("lr")[1])[:, None] * factors[None, :],
         group_names=[g.name for g in learner.groups],
         cycle_starts=[0, *(e.step + 1 for e in ends[:-1])],

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.bench import Bench
 from pipeline.journal import Journal, read_points
 from pipeline.learning.head_learner import TensorBatches
 from pipeline.learning.loop import Learner, ParameterGroup, Plan, Trained, evaluate, train
@@ -62,9 +63,7 @@ def run(made: Learner, plan: Plan, scratch: Path, *, checkpoint_s: float = 1e9) 
     scratch.mkdir(parents=True, exist_ok=True)
     journal = Journal(scratch / "journal.jsonl")
     try:
-        return train(
-            made, plan, stage="full_train", seed=5, journal=journal, scratch=scratch, checkpoint_s=checkpoint_s
-        )
+        return train(made, plan, Bench("full_train", 5, scratch, scratch, journal, checkpoint_s))
     finally:
         journal.close()
 
