@@ -11,7 +11,7 @@ from pipeline.data.manifest import write_json
 from pipeline.evaluation.similarity import compare_losses
 from pipeline.learning.learners import open_images, whole_model
 from pipeline.learning.loop import load_snapshot, sample_losses
-from pipeline.learning.training import make_plan, run_training
+from pipeline.learning.training import epoch_sizes, make_plan, run_training
 from pipeline.model.classifier import Classifier, save_classifier
 from pipeline.model.head import load_card
 from pipeline.model.tensors import save_tensors
@@ -21,12 +21,12 @@ from pipeline.stage import Metrics, Stage, StageContext, main
 def run(context: StageContext) -> Metrics:
     """Train, keep the best cycle, and give the verdict."""
     settings, train = context.settings, context.settings.full_train
-    image_size = train.image_size or settings.data.image_size
+    image_sizes = epoch_sizes(train, settings.data.image_size)
     images = open_images(
         context.input("ingest"),
         context.input("augment_config"),
         context.runtime,
-        image_size=image_size,
+        image_sizes=image_sizes,
         seed=(settings.seed, "full_train"),
     )
     learner = whole_model(
@@ -44,13 +44,13 @@ def run(context: StageContext) -> Metrics:
 
     assert isinstance(learner.model, Classifier)
     card = load_card(context.input("unfreeze"))
-    save_classifier(learner.model, dataclasses.replace(card, image_size=image_size), context.out)
+    save_classifier(learner.model, dataclasses.replace(card, image_size=image_sizes[-1]), context.out)
     snapshots = context.out / "snapshots"
     snapshots.mkdir()
     for end in outcome.trained.ends:
-        save_tensors(load_snapshot(context.scratch, end.cycle), snapshots / f"cycle-{end.cycle + 1}.safetensors")
+        save_tensors(load_snapshot(context.scratch, end.cycle), snapshots / f"cycle-{end.cycle}.safetensors")
 
-    learner.model.load_state_dict(load_snapshot(context.scratch, 0))
+    learner.model.load_state_dict(load_snapshot(context.scratch, 1))
     similarity = compare_losses(before, sample_losses(learner, learner.valid), seed=settings.seed)
     write_json(
         context.out / "verdict.json",

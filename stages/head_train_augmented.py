@@ -5,7 +5,7 @@ stays in evaluation mode, so that it shows the head the same features as when ac
 """
 
 from pipeline.learning.learners import head_on_backbone, open_images
-from pipeline.learning.training import make_plan, run_training
+from pipeline.learning.training import epoch_sizes, make_plan, run_training
 from pipeline.model.classifier import Classifier
 from pipeline.model.tensors import save_tensors
 from pipeline.stage import Metrics, Stage, StageContext, main
@@ -18,7 +18,7 @@ def run(context: StageContext) -> Metrics:
         context.input("ingest"),
         context.input("augment_config"),
         context.runtime,
-        image_size=train.image_size or settings.data.image_size,
+        image_sizes=epoch_sizes(train, settings.data.image_size),
         seed=(settings.seed, "head_train_augmented"),
     )
     learner = head_on_backbone(

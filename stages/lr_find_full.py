@@ -6,7 +6,7 @@ and the picture. Decides the head's rate in `full_train`; the earlier groups' fo
 
 from pipeline.learning.learners import open_images, whole_model
 from pipeline.learning.lr_report import find_and_report
-from pipeline.learning.training import count_batch
+from pipeline.learning.training import count_batch, first_size
 from pipeline.stage import Metrics, Stage, StageContext, main
 
 
@@ -17,7 +17,7 @@ def run(context: StageContext) -> Metrics:
         context.input("ingest"),
         context.input("augment_config"),
         context.runtime,
-        image_size=settings.full_train.image_size or settings.data.image_size,
+        image_sizes=[first_size(settings.full_train.image_size, settings.data.image_size)],
         seed=(settings.seed, "lr_find_full"),
     )
     learner = whole_model(

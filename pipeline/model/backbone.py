@@ -59,8 +59,16 @@ def build_backbone(arch: str, *, image_size: int | None = None) -> Backbone:
     return Backbone(network, arch=arch, num_features=num_features)
 
 
-def check_image_size(arch: str, image_size: int) -> None:
-    """Raise ValueError where this architecture cannot take images of `image_size` pixels."""
+def check_image_size(arch: str, image_size: int, *, built_for: int | None = None) -> None:
+    """Raise ValueError where this architecture cannot take images of `image_size` pixels.
+
+    Transformers with position embeddings or fixed windows take only the size that they were `built_for`.
+    """
+    if arch.startswith(("vit", "maxvit")) and built_for not in (None, image_size):
+        raise ValueError(
+            f"image_size={image_size} does not fit {arch}, which was built for {built_for} and cannot change its size "
+            "later: use one size for all stages and cycles, or an architecture with adaptive pooling (resnet18, ...)"
+        )
     if arch.startswith("maxvit") and image_size % 224:
         raise ValueError(
             f"image_size={image_size} does not fit {arch}: its window partitioning needs 224; take image_size=224 "
