@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from pipeline.files import read_json, write_json
+
 
 class Standardise(nn.Module):
     """Features [N, num_features] less their mean over the training images, over their spread there.
@@ -32,8 +34,6 @@ class Standardise(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return (features - self.mean) / self.scale
-
-from pipeline.files import read_json, write_json
 
 
 class Head(nn.Sequential):
