@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.settings import FIXED_SIZE
 from pipeline.vision import models
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """Channel statistics of ImageNet: what torchvision's weights, and ours, were trained with."""
-
-_FIXED_SIZE = {"vit": "position embeddings", "maxvit": "window partitioning"}
 
 
 class Backbone(nn.Module):
@@ -68,7 +67,7 @@ def check_image_size(arch: str, image_size: int) -> None:
     family = arch.partition("_")[0]
     if arch.startswith("maxvit") and image_size % 224:
         raise ValueError(
-            f"image_size={image_size} does not fit {arch}: its {_FIXED_SIZE[family]} needs 224; take image_size=224 "
+            f"image_size={image_size} does not fit {arch}: its {FIXED_SIZE[family]} needs 224; take image_size=224 "
             "or an architecture with adaptive pooling (resnet18, mobilenet_v2, ...)"
         )
     if arch.startswith("vit"):
