@@ -6,15 +6,13 @@ mistakes, `report.html`, and `model/` with all that prediction needs. Decides, w
 the plain image weighs, on valid; all other choices were made before.
 """
 
-import numpy as np
-
 from pipeline.console import progress_bar
 from pipeline.data.augment import read_policy
 from pipeline.data.decode import decode
 from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.evaluation.metrics import confusion
 from pipeline.evaluation.prediction import TtaCard, save_model_folder
-from pipeline.evaluation.scores import Predicted, confident_mistakes, score_split, write_predictions
+from pipeline.evaluation.scores import Predicted, confident_mistakes, score_split, targets_of, write_predictions
 from pipeline.evaluation.tta import Viewed, ViewedFile, choose_plain_weight, look
 from pipeline.evaluation.views import view_sizes
 from pipeline.learning.learners import trained_model
@@ -35,7 +33,7 @@ def run(context: StageContext) -> Metrics:
     seed, tta = context.settings.seed, context.settings.tta_evaluate
     manifest, policy_file = read_manifest(context.input("ingest")), context.input("augment_config") / "policy.yaml"
     viewed = _look(context, manifest)
-    targets = {split: _targets(manifest, split) for split in viewed}
+    targets = {split: targets_of(manifest, split) for split in viewed}
     chosen = tta.weights == "chosen"
     plain_weight = choose_plain_weight(viewed["valid"], targets["valid"]) if chosen else None
     predicted = {s: Predicted(v.plain, v.combined(plain_weight), targets[s], v.num_views) for s, v in viewed.items()}
@@ -82,10 +80,6 @@ def _look(context: StageContext, manifest: Manifest) -> dict[str, Viewed]:
     return viewed
 
 
-def _targets(manifest: Manifest, split: str) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-    return np.array([manifest.classes.index(s.label) for s in manifest.of(split)])
-
-
 def _draw(context: StageContext, manifest: Manifest, predicted: Predicted, split: str) -> None:
     out, classes, samples = context.out, manifest.classes, manifest.of(split)
     tta, targets = predicted.tta, predicted.targets
@@ -106,6 +100,7 @@ def _draw(context: StageContext, manifest: Manifest, predicted: Predicted, split
 def _say(context: StageContext, scores: Metrics, viewed: Viewed, split: str) -> None:
     plain, tta, gain = scores["plain"], scores["tta"], scores["tta_gain"]["accuracy"]
     plain_ms, views_ms = (1000 * s / scores["num_images"] for s in viewed.seconds)
+    context.timings.update({f"{split}/plain_ms_per_image": plain_ms, f"{split}/tta_ms_per_image": plain_ms + views_ms})
     context.say(
         f"{split}: accuracy {plain['accuracy']:.4f} plain, {tta['accuracy']:.4f} with TTA "
         f"(95 % {tta['accuracy_low']:.3f} to {tta['accuracy_high']:.3f}); gain {100 * gain['mean']:+.2f} points "

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.manifest import Sample
+from pipeline.data.manifest import Manifest, Sample
 from pipeline.evaluation.metrics import (
     Floats,
     accuracy,
@@ -38,6 +38,11 @@ class Predicted:
     """[N]"""
     num_views: NDArray[np.int64]
     """[N], beside the plain image."""
+
+
+def targets_of(manifest: Manifest, split: str) -> Targets:
+    """The class number of each image of `split`, in order."""
+    return np.array([manifest.classes.index(sample.label) for sample in manifest.of(split)])
 
 
 def score_split(predicted: Predicted, *, seed: int) -> dict[str, Any]:
