@@ -121,6 +121,14 @@ class Augment(_Section):
 
 
 @dataclass(frozen=True)
+class Precompute(_Section):
+    """Activations of the frozen backbone, on which the head is trained first."""
+
+    views: Annotated[int, Field(ge=0, le=1000)]
+    """Augmented views of each training image whose activations are stored beside the plain image's; 0: none."""
+
+
+@dataclass(frozen=True)
 class LrFind(_Section):
     """The learning-rate sweep: Smith 2015 (arXiv:1506.01186), section 3.3, with exponential steps."""
 
@@ -229,6 +237,7 @@ class Settings(_Section):
     data: Data
     model: Model
     augment: Augment
+    precompute: Precompute
     lr_find_head: LrFind
     head_train: Train
     head_train_augmented: Train
