@@ -15,7 +15,8 @@ from PIL import Image
 from sklearn.svm import SVC
 
 from pipeline.config import compose
-from pipeline.data.manifest import Sample, read_json, read_manifest
+from pipeline.data.manifest import Sample, read_manifest
+from pipeline.files import read_json
 from stages.dag import run_all
 
 

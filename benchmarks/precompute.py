@@ -17,7 +17,8 @@ import torch
 from pipeline.config import compose
 from pipeline.data.augment import read_policy
 from pipeline.data.images import open_images_of
-from pipeline.data.manifest import read_json, read_manifest
+from pipeline.data.manifest import read_manifest
+from pipeline.files import read_json
 from pipeline.journal import Journal
 from pipeline.learning.head_learner import head_on_activations
 from pipeline.learning.learners import assemble, head_on_backbone, open_images

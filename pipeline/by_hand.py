@@ -11,8 +11,8 @@ from typing import Any
 
 from pipeline.config import is_sweep, run_app, to_yaml
 from pipeline.console import complain, say
-from pipeline.data.manifest import read_json
 from pipeline.delivery import publish_now
+from pipeline.files import read_json
 from pipeline.places import state_dir
 from pipeline.settings import SettingsError, flatten, read_settings, with_environment
 from pipeline.stage import Places, Stage, execute, read_record

@@ -6,7 +6,6 @@ stage's output, so it holds nothing that differs between two equal runs: no cloc
 
 import csv
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,10 +63,3 @@ def write_history(journal: Path, history: Path) -> None:
         table = csv.DictWriter(file, ["step", *names], lineterminator="\n")
         table.writeheader()
         table.writerows({"step": step, **row} for step, row in rows.items())
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that whoever finds `path` finds it complete."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)

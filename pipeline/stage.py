@@ -22,8 +22,9 @@ from typing import Any, cast
 from filelock import FileLock, Timeout
 
 from pipeline.console import complain, say
+from pipeline.files import write_atomically
 from pipeline.imports import code_fingerprint
-from pipeline.journal import Journal, write_atomically, write_history
+from pipeline.journal import Journal, write_history
 from pipeline.places import state_dir
 from pipeline.settings import Runtime, Settings, flatten, load_params, read_settings, with_environment
 

@@ -7,7 +7,7 @@ a contact sheet of real images beside their augmented views, to be looked at bef
 from PIL import Image
 
 from pipeline.data.augment import Policy, write_policy
-from pipeline.data.decode import Framing, decode, fit_image
+from pipeline.data.decode import Framing, decode_framed
 from pipeline.data.manifest import Manifest, Sample, read_manifest
 from pipeline.report.contact_sheet import contact_sheet
 from pipeline.stage import Metrics, Stage, StageContext, main
@@ -37,9 +37,8 @@ def _one_per_class(manifest: Manifest) -> list[Sample]:
 
 
 def _views(sample: Sample, manifest: Manifest, policy: Policy, framing: Framing, seed: int) -> list[Image.Image]:
-    image = decode(manifest.root / sample.path, background=framing.background).image
-    plain = fit_image(image, framing)
-    base = policy.base_image(image)
+    path = manifest.root / sample.path
+    plain, base = decode_framed(path, framing), policy.decode_base(path)
     return [plain, *(policy.view(base, seed=(seed, "contact sheet", v, sample.sha256)) for v in range(SHOWN_VIEWS))]
 
 

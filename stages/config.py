@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.console import complain, say
-from pipeline.data.manifest import write_json
+from pipeline.files import write_atomically, write_json
 from pipeline.imports import code_fingerprint
-from pipeline.journal import write_atomically
 from pipeline.model.weights_file import find_weights_file
 from pipeline.places import from_checkout
 from pipeline.settings import Settings, SettingsError, flatten, load_params, read_settings

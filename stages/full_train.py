@@ -8,8 +8,9 @@ and says whether the data is like what the backbone was pretrained on.
 import dataclasses
 
 from pipeline.data.augment import read_policy
-from pipeline.data.manifest import read_json, read_manifest, write_json
+from pipeline.data.manifest import read_manifest
 from pipeline.evaluation.similarity import compare_losses
+from pipeline.files import read_json, write_json
 from pipeline.learning.learners import open_images, whole_model
 from pipeline.learning.loop import load_snapshot, sample_losses
 from pipeline.learning.training import make_plan, run_training

@@ -9,8 +9,9 @@ from pathlib import Path
 from pipeline.console import progress_bar
 from pipeline.data.decode import decode
 from pipeline.data.ingest import Ingested, ingest
-from pipeline.data.manifest import write_jsonl, write_manifest
+from pipeline.data.manifest import write_manifest
 from pipeline.data.sources import open_source
+from pipeline.files import write_jsonl
 from pipeline.report.contact_sheet import contact_sheet
 from pipeline.report.plots import plot_class_counts
 from pipeline.stage import Metrics, Stage, StageContext, main

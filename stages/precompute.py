@@ -17,8 +17,9 @@ from pipeline.console import Bar, progress_bar
 from pipeline.data.augment import Policy
 from pipeline.data.decode import Framing
 from pipeline.data.images import open_images_of
-from pipeline.data.manifest import Manifest, read_json, read_manifest
+from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.device import choose_device, computing_in, to_device
+from pipeline.files import read_json
 from pipeline.learning.schedule import epoch_batches
 from pipeline.model.backbone import Backbone, check_image_size
 from pipeline.model.growing import GrowingTensor

@@ -4,7 +4,7 @@ Reads the backbone and the head of step 4. Writes the whole model (`model.safete
 the layer groups, their sizes, their rates as multiples of the head's, and what batch norm does. Trains nothing.
 """
 
-from pipeline.data.manifest import write_json
+from pipeline.files import write_json
 from pipeline.learning.learners import assemble
 from pipeline.model.classifier import save_classifier
 from pipeline.model.head import load_card

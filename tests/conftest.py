@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from pipeline.config import compose
-from pipeline.data.manifest import read_json
+from pipeline.files import read_json
 from pipeline.settings import Runtime, read_settings, with_environment
 from stages.dag import run_all
 

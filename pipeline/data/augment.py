@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 from PIL import Image, ImageColor
 
-from pipeline.data.decode import BICUBIC, Framing, fit_image
+from pipeline.data.decode import BICUBIC, Framing, decode, decode_framed
 from pipeline.seeds import seed_torch
 from pipeline.settings import Augment
 from pipeline.vision import InterpolationMode, v2
@@ -33,19 +33,18 @@ class Policy:
         self._transform = v2.Compose(list(self.steps)) if self.steps else None
 
     def view(self, image: Image.Image, *, seed: tuple[int | str, ...]) -> Image.Image:
-        """One random view of `image` (as `base_image` returns it)."""
-        if not self._crops:
-            image = fit_image(image, self.framing)
+        """One random view of `image` (as `decode_base` returns it)."""
         if self._transform is None:
             return image
         seed_torch(*seed)
         changed: Image.Image = self._transform(image)
         return changed
 
-    def base_image(self, image: Image.Image) -> Image.Image:
-        """What needs to be kept of an image to draw views from it: never larger than it is."""
+    def decode_base(self, path: Path) -> Image.Image:
+        """What needs to be kept of a file to draw views from it: never larger than it is."""
         if not self._crops:
-            return fit_image(image, self.framing)
+            return decode_framed(path, self.framing)
+        image = decode(path, background=self.framing.background, at_least_px=self.base_px).image
         scale = self.base_px / min(image.size)
         if scale >= 1:
             return image

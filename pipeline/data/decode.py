@@ -1,16 +1,56 @@
-"""The one decoder: a file to an upright RGB image, the same in training, evaluation and prediction.
+"""The one decoder: a file to an upright sRGB image, the same in training, evaluation and prediction.
 
-It also says what the file is: what was converted on the way, and why a file that cannot be used is rejected.
+It also says what the file is: what was converted on the way, what is doubtful about it, and why a file that cannot be
+used is rejected.
 """
 
+import errno
+import hashlib
+import stat
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
+from pipeline.data.colour import Notes, to_rgb
+
 BICUBIC = Image.Resampling.BICUBIC
+MAX_PIXELS = 89_478_485
+"""More are rejected: a pixel takes up to 9 bytes on the way, and a file of a few KB can claim any number of them."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+"""What is read. Pillow knows others, some of which run programs or believe any file to be theirs. JPEG opens MPO."""
+SUFFIXES = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "MPO": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"),
+    "AVIF": (".avif", ".avifs"),
+    "JPEG2000": (".jp2", ".j2k", ".jpx", ".jpf", ".j2c", ".jpc"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+}
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_OTHERS = (
+    (b"\x00\x05\x16\x07", "AppleDouble: what macOS keeps beside a file"),
+    (b"%PDF", "PDF"),
+    (b"PK\x03\x04", "a zip archive: give it as data.root, or unpack it"),
+    (b"8BPS", "Photoshop: export it as PNG"),
+)
+
+# Pillow's own remarks, on standard error from whatever process; what matters of them is in the ledger.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @dataclass(frozen=True)
@@ -25,6 +65,15 @@ class Framing:
     margin: float = 0.0
     """Share of `image_size` left free at each side."""
 
+    @property
+    def margin_px(self) -> int:
+        return round(self.margin * self.image_size)
+
+    @property
+    def inner_px(self) -> int:
+        """Side of the square that the image itself fills."""
+        return self.image_size - 2 * self.margin_px
+
 
 class DecodeError(ValueError):
     """A file that is no readable image."""
@@ -32,47 +81,44 @@ class DecodeError(ValueError):
 
 @dataclass(frozen=True)
 class Decoded:
-    """An upright RGB image, and what had to be done to get it."""
+    """An upright RGB image, what had to be done to get it, and what is doubtful about it."""
 
     image: Image.Image
     conversions: tuple[str, ...]
+    flags: tuple[str, ...]
 
 
-def decode(path: Path, *, background: str) -> Decoded:
-    """Read an image whole: turn it upright, put alpha over `background`, scale 16 bits to 8, take the first frame.
+def decode(path: Path, *, background: str, at_least_px: int | None = None) -> Decoded:
+    """Read an image whole: upright, in sRGB, alpha put over `background`, 16 bits scaled to 8, the first frame.
 
-    Raises DecodeError with the reason.
+    With `at_least_px` a JPEG may be decoded at a half, a quarter or an eighth of its size, if its short side keeps
+    that many pixels. Raises DecodeError with the reason, for whatever Pillow raises on whatever bytes.
     """
+    notes = Notes()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
-            with Image.open(path) as file:
-                done = [f"first of {frames} frames"] if (frames := getattr(file, "n_frames", 1)) > 1 else []
-                file.load()
-                orientation = file.getexif().get(0x0112, 1)
-                image: Image.Image = ImageOps.exif_transpose(file) if orientation in range(2, 9) else file.copy()
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
-    ) as e:
-        raise DecodeError(_reason(path, e)) from e
-    if orientation in range(2, 9):
-        done.append(f"turned upright (EXIF orientation {orientation})")
-    if image.mode != "RGB":
-        done += [f"{image.mode} to RGB"] if image.mode != "L" else []  # gray stays what it was
-        image = _to_rgb(image, background)
-    return Decoded(image, tuple(done))
+        _check_is_file(path)
+        with Image.open(path, formats=FORMATS) as file:
+            _check_header(file, path, notes)
+            if at_least_px is not None:
+                file.draft(None, (at_least_px, at_least_px))
+            file.load()
+            image = to_rgb(_turn_upright(file, notes), background, notes)
+    except DecodeError:
+        raise
+    except Exception as error:  # damaged files make Pillow's readers raise IndexError, struct.error, OverflowError, ...
+        raise DecodeError(_reason(path, error)) from error
+    return Decoded(image, tuple(notes.conversions), tuple(notes.flags))
+
+
+def decode_framed(path: Path, framing: Framing) -> Image.Image:
+    """The plain view of a file, [image_size, image_size]: what every stage and every prediction is made from."""
+    image = decode(path, background=framing.background, at_least_px=framing.inner_px).image
+    return fit_image(image, framing)
 
 
 def fit_image(image: Image.Image, framing: Framing) -> Image.Image:
     """Bring an image to [image_size, image_size], as `framing` says."""
-    margin = round(framing.margin * framing.image_size)
-    size = (framing.image_size - 2 * margin,) * 2
+    size = (framing.inner_px, framing.inner_px)
     fill = ImageColor.getrgb(framing.background)
     if framing.fit == "squish":
         fitted = image.resize(size, BICUBIC)
@@ -80,35 +126,84 @@ def fit_image(image: Image.Image, framing: Framing) -> Image.Image:
         fitted = ImageOps.pad(image, size, BICUBIC, color=fill)
     else:
         fitted = ImageOps.fit(image, size, BICUBIC)
-    return ImageOps.expand(fitted, margin, fill) if margin else fitted
+    return ImageOps.expand(fitted, framing.margin_px, fill) if framing.margin_px else fitted
 
 
-def _to_rgb(image: Image.Image, background: str) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        return _scale_to_8_bits(image).convert("RGB")
-    if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        under = Image.new("RGBA", rgba.size, (*ImageColor.getrgb(background)[:3], 255))
-        return Image.alpha_composite(under, rgba).convert("RGB")
-    return image.convert("RGB")
+def hash_pixels(image: Image.Image) -> str:
+    """The SHA-256 of an image's size and pixels."""
+    digest = hashlib.sha256(f"{image.mode} {image.width} {image.height} ".encode())
+    for top in range(0, image.height, 256):
+        digest.update(image.crop((0, top, image.width, min(top + 256, image.height))).tobytes())
+    return digest.hexdigest()
 
 
-def _scale_to_8_bits(image: Image.Image) -> Image.Image:
-    """16-bit gray by its full range; 32-bit by its own, for it has no agreed one. Never clipped."""
-    pixels = np.asarray(image, dtype=np.float64)
-    if image.mode.startswith("I;16") or (image.mode == "I" and pixels.min() >= 0 and pixels.max() <= 65535):
-        scaled = pixels / 257.0
-    else:
-        low, high = float(pixels.min()), float(pixels.max())
-        scaled = (pixels - low) * (255.0 / (high - low)) if high > low else np.zeros_like(pixels)
-    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+def _check_is_file(path: Path) -> None:
+    """A pipe would be waited for, and a device may never end."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise DecodeError("a folder" if stat.S_ISDIR(found.st_mode) else "neither a file nor a folder")
+    if found.st_size == 0:
+        raise DecodeError("empty file")
+
+
+def _check_header(file: Image.Image, path: Path, notes: Notes) -> None:
+    """What is known before anything is decoded."""
+    if file.width * file.height > MAX_PIXELS:
+        raise DecodeError(_too_large(file.width * file.height))
+    suffix, kind = path.suffix.lower(), file.format or ""
+    if suffix in {s for of_kind in SUFFIXES.values() for s in of_kind} and suffix not in SUFFIXES[kind]:
+        notes.flags.append(f"named {suffix}, but {kind}")
+    if getattr(file, "is_animated", False):
+        notes.conversions.append("the first of several frames")
+
+
+def _turn_upright(file: Image.Image, notes: Notes) -> Image.Image:
+    try:
+        orientation = file.getexif().get(_ORIENTATION, 1)
+    except Exception:
+        notes.flags.append("its EXIF data is damaged and ignored")
+        return file
+    if orientation not in _UPRIGHT:
+        return file
+    notes.conversions.append(f"turned upright (EXIF orientation {orientation})")
+    return file.transpose(_UPRIGHT[orientation])
+
+
+def _too_large(pixels: int) -> str:
+    return f"{pixels / 1e6:.0f} million pixels, more than {MAX_PIXELS / 1e6:.0f}: scale it down"
 
 
 def _reason(path: Path, error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "empty file" if path.stat().st_size == 0 else "not an image"
-    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return "too many pixels"
-    if isinstance(error, PermissionError):
-        return "no permission to read it"
+    match error:
+        case UnidentifiedImageError():
+            return _what_else(path)
+        case Image.DecompressionBombError():
+            return _too_large(2 * MAX_PIXELS).replace(":", " by far:")
+        case PermissionError():
+            return "no permission to read it"
+        case FileNotFoundError():
+            return "a link to nowhere" if path.is_symlink() else "gone since it was listed"
+        case MemoryError():
+            return "not enough memory to decode it"
+        case OSError(errno=errno.ELOOP):
+            return "a link to itself"
+        case OSError(errno=int(), strerror=str(text)):
+            return f"cannot be read: {text}"
     return f"damaged: {error}" if str(error) else f"damaged: {type(error).__name__}"
+
+
+def _what_else(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(512)
+    for signature, name in _OTHERS:
+        if start.startswith(signature):
+            return f"not an image but {name}"
+    if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"mif1"):
+        return "HEIC: convert it to JPEG or PNG"
+    text = start.lstrip().lower()
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "not an image but an HTML page"
+    if text.startswith((b"<svg", b"<?xml")):
+        return "not an image of pixels but SVG or XML"
+    printable = bool(start) and all(b >= 32 or b in b"\t\r\n\f" for b in start)
+    return "not an image but text" if printable else "not an image"

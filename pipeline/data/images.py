@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.data.augment import Policy
-from pipeline.data.decode import Framing, decode, fit_image
+from pipeline.data.decode import Framing, decode_framed
 from pipeline.data.manifest import Manifest, Sample
 from pipeline.model.backbone import MEAN, STD
 from pipeline.vision import v2
@@ -67,10 +67,8 @@ class Images(Dataset[tuple[Tensor, int]]):
                 self._kept = dict(enumerate(pool.map(self._load, range(len(self)))))
 
     def _load(self, sample: int) -> Image.Image:
-        image = decode(self._root / self._samples[sample].path, background=self._framing.background).image
-        if self._policy is not None:
-            return self._policy.base_image(image)
-        return fit_image(image, self._framing)
+        path = self._root / self._samples[sample].path
+        return decode_framed(path, self._framing) if self._policy is None else self._policy.decode_base(path)
 
 
 class ImageBatches:

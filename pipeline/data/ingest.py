@@ -1,17 +1,17 @@
 """Look at every file once: decode it, hash it, give it a split, and say what was wrong with the others."""
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 
 from pipeline.console import Bar
-from pipeline.data.decode import DecodeError, decode
+from pipeline.data.decode import DecodeError, decode, hash_pixels
 from pipeline.data.manifest import Sample
 from pipeline.data.sources import SPLITS, Found, Source
-from pipeline.settings import Data, SettingsError, Split
+from pipeline.data.split import assign_splits, thin_out
+from pipeline.settings import Data, SettingsError
 
 
 @dataclass(frozen=True)
@@ -54,66 +54,22 @@ def ingest(source: Source, found: Sequence[Found], data: Data, *, seed: int, bar
     samples = [s for s in read if isinstance(s, Sample)]
     classes = sorted({s.label for s in samples})
     _check_classes(source, classes, len(found), ledger)
-    samples = _thin_out(assign_splits(samples, data.split, seed=seed), data.train_fraction, seed=seed)
+    samples = thin_out(assign_splits(samples, data.split, seed=seed), data.train_fraction, seed=seed)
     _check_splits(samples, classes)
     return Ingested(samples, classes, ledger)
-
-
-def assign_splits(samples: Sequence[Sample], split: Split, *, seed: int) -> list[Sample]:
-    """Give each sample without a split one, the same shares of each class, by an order that `seed` and content fix.
-
-    Where a source has split folders these stand, and a split that it lacks is cut from its training images.
-    """
-    given = {s.split for s in samples if s.split}
-    shares = {"valid": 0.0 if "valid" in given else split.valid, "test": 0.0 if "test" in given else split.test}
-    by_class: dict[str, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        if sample.split in ("", "train"):
-            by_class[sample.label].append(sample)
-    assigned = [s for s in samples if s.split in ("valid", "test")]
-    for members in by_class.values():
-        ordered = sorted(members, key=lambda s: (_order_key(seed, s), s.path))
-        bounds = _bounds(len(ordered), shares["valid"], shares["test"])
-        for name, (low, high) in zip(("valid", "test", "train"), pairwise(bounds), strict=True):
-            assigned += [s.with_split(name) for s in ordered[low:high]]
-    return sorted(assigned, key=lambda s: s.path)
-
-
-def _bounds(count: int, valid: float, test: float) -> list[int]:
-    """Where valid, test and train end: rounded shares, at least one image each as long as one is left to train on."""
-    sizes = [max(round(share * count), 1) if share > 0 else 0 for share in (valid, test)]
-    if count <= sum(sizes):
-        sizes = [0, 0]
-    return [0, sizes[0], sum(sizes), count]
-
-
-def _order_key(seed: int, sample: Sample) -> str:
-    return hashlib.sha256(f"{seed}:{sample.sha256}".encode()).hexdigest()
-
-
-def _thin_out(samples: Sequence[Sample], fraction: float, *, seed: int) -> list[Sample]:
-    """Keep `fraction` of the training images of each class, at least one."""
-    by_class: dict[str, list[Sample]] = defaultdict(list)
-    for s in samples:
-        if s.split == "train":
-            by_class[s.label].append(s)
-    kept = [s for s in samples if s.split != "train"]
-    for members in by_class.values():
-        ordered = sorted(members, key=lambda s: (_order_key(seed + 1, s), s.path))
-        kept += ordered[: max(1, round(fraction * len(ordered)))]
-    return sorted(kept, key=lambda s: s.path)
 
 
 def _look_at(source: Source, found: Found, background: str) -> tuple[Sample | None, LedgerLine | None]:
     file = source.root / found.path
     try:
         decoded = decode(file, background=background)
-        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+        file_sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     except (DecodeError, OSError) as error:
         return None, LedgerLine(found.path, "rejected", str(error))
     width, height = decoded.image.size
     line = LedgerLine(found.path, "converted", "; ".join(decoded.conversions)) if decoded.conversions else None
-    return Sample(found.path, found.label, found.split or "", sha256, width, height), line
+    sha256 = hash_pixels(decoded.image)
+    return Sample(found.path, found.label, found.split or "", sha256, file_sha256, sha256, width, height), line
 
 
 def _check_classes(source: Source, classes: list[str], num_found: int, ledger: list[LedgerLine]) -> None:

@@ -5,8 +5,8 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from pipeline.files import read_json, write_json, write_jsonl
 from pipeline.places import from_checkout
 
 
@@ -19,8 +19,11 @@ class Sample:
     label: str
     split: str
     """`train`, `valid` or `test`; empty before it is assigned."""
+    group: str
+    """Samples of one group are never divided between splits: copies of an image, pictures of one patient."""
+    file_sha256: str
     sha256: str
-    """Of the file."""
+    """Of the decoded pixels: equal for copies in whatever format that loses nothing."""
     width: int
     height: int
 
@@ -62,19 +65,3 @@ def read_manifest(folder: Path) -> Manifest:
         classes=tuple(read_json(folder / "classes.json")),
         root=folder if root is None else from_checkout(root),
     )
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write a JSON file, readable by people."""
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-
-
-def write_jsonl(path: Path, rows: Iterable[object]) -> None:
-    """Write dataclasses as a JSON object per line; line breaks inside names are escaped."""
-    lines = (json.dumps(dataclasses.asdict(row)) for row in rows)  # type: ignore[call-overload]
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

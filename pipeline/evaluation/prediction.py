@@ -5,7 +5,6 @@
 """
 
 import argparse
-import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -14,9 +13,10 @@ from pathlib import Path
 import torch
 
 from pipeline.data.augment import Policy, read_policy
-from pipeline.data.manifest import read_json, write_json
+from pipeline.data.decode import decode, hash_pixels
 from pipeline.device import place
 from pipeline.evaluation.tta import Probs, ViewedFile, look, look_plain
+from pipeline.files import read_json, write_json
 from pipeline.learning.loop import Computation
 from pipeline.model.classifier import load_classifier
 from pipeline.model.head import Card
@@ -47,10 +47,10 @@ class Predictor:
 
     def predict(self, files: Sequence[Path], *, tta: bool = False) -> Probs:
         """Probabilities [len(files), num_classes]. Raises DecodeError for a file that is no readable image."""
-        viewed = [ViewedFile(file, hashlib.sha256(file.read_bytes()).hexdigest()) for file in files]
         if not tta:
-            return look_plain(self.computation, viewed, self.policy)
-        how = self.tta_card
+            return look_plain(self.computation, [ViewedFile(file, "") for file in files], self.policy)
+        how, background = self.tta_card, self.policy.framing.background
+        viewed = [ViewedFile(file, hash_pixels(decode(file, background=background).image)) for file in files]
         return look(self.computation, viewed, how.tta, self.policy, seed=how.seed).combined(how.plain_weight)
 
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline.console import Bar
 from pipeline.data.augment import Policy
-from pipeline.data.decode import decode, fit_image
+from pipeline.data.decode import decode_framed
 from pipeline.data.images import normalise
 from pipeline.evaluation.metrics import log_loss
 from pipeline.evaluation.views import Seed, Views, views_of
@@ -37,6 +37,7 @@ class ViewedFile:
 
     path: Path
     sha256: str
+    """Of the decoded pixels."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,10 @@ class _ViewsOfFiles(Dataset[list[Tensor]]):
         return [v2.functional.pil_to_tensor(view) for view in self._views(self.files[index])]
 
     def _views(self, file: ViewedFile) -> Views:
-        image = decode(file.path, background=self.policy.framing.background).image
         if self.tta is None:
-            return [fit_image(image, self.policy.framing)]
+            return [decode_framed(file.path, self.policy.framing)]
         seed: Seed = (self.seed, "tta", file.sha256)
-        return views_of(image, self.tta, self.policy, seed=seed)
+        return views_of(file.path, self.tta, self.policy, seed=seed)
 
 
 class _Pixels:

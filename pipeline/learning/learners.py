@@ -8,8 +8,9 @@ from torch import nn
 
 from pipeline.data.augment import Policy
 from pipeline.data.images import ImageBatches, open_images_of
-from pipeline.data.manifest import Manifest, Sample, read_json
+from pipeline.data.manifest import Manifest, Sample
 from pipeline.device import choose_device, place
+from pipeline.files import read_json
 from pipeline.learning.head_learner import head_group
 from pipeline.learning.loop import Computation, Learner, ParameterGroup
 from pipeline.model.backbone import build_backbone

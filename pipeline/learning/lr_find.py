@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from pipeline.console import Bar, progress_bar
-from pipeline.journal import write_atomically
+from pipeline.files import write_atomically
 from pipeline.learning.loop import Learner, Part, batch_loss, build_optimizer, take_step, train_batches
 from pipeline.learning.lr_rules import RULES, Curve, UnusableCurveError, smooth
 from pipeline.learning.schedule import epoch_batches

@@ -5,7 +5,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.manifest import write_json
+from pipeline.files import write_json
 from pipeline.learning.loop import Learner
 from pipeline.learning.lr_find import find_lr
 from pipeline.learning.lr_rules import Curve

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data.manifest import read_json, write_json
+from pipeline.files import read_json, write_json
 from pipeline.journal import read_points
 from pipeline.learning.loop import Learner, Plan, Trained, train
 from pipeline.learning.overfitting import judge

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.journal import write_atomically
+from pipeline.files import write_atomically
 
 _DTYPES = {torch.float32: "F32", torch.int64: "I64"}
 

@@ -1,12 +1,13 @@
 """The head, which is trained first, and the card that travels with a model's weights."""
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
+
+from pipeline.files import read_json, write_json
 
 
 class Head(nn.Sequential):
@@ -40,10 +41,9 @@ class Card:
 
 
 def save_card(card: Card, folder: Path) -> None:
-    text = json.dumps(dataclasses.asdict(card), ensure_ascii=False, indent=1)
-    (folder / "model.json").write_text(text + "\n", encoding="utf-8")
+    write_json(folder / "model.json", dataclasses.asdict(card))
 
 
 def load_card(folder: Path) -> Card:
-    values = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    values = read_json(folder / "model.json")
     return Card(**{**values, "classes": tuple(values["classes"])})

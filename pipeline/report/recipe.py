@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.manifest import read_json
 from pipeline.evaluation.prediction import TtaCard
+from pipeline.files import read_json
 from pipeline.report.html import Picture, Report, Section, Table, Tile
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.data.augment import Policy
-from pipeline.data.decode import Framing, decode
+from pipeline.data.decode import Framing
 from pipeline.data.images import normalise
 from pipeline.data.manifest import read_manifest
 from pipeline.learning.head_learner import ViewBatches, head_on_activations
@@ -51,7 +51,7 @@ def test_activations_of_views_are_the_frozen_backbones_output_on_the_policys_vie
     stored = read_tensors(made / "activations-train.safetensors")["activations"]
     assert stored.shape[:2] == (3, len(manifest.of("train")))
     for i, sample in enumerate(manifest.of("train")[:4]):
-        base = policy.base_image(decode(manifest.root / sample.path, background="white").image)
+        base = policy.decode_base(manifest.root / sample.path)
         views = [policy.view(base, seed=(0, "precompute", view, sample.sha256)) for view in (1, 2)]
         pixels = torch.stack([v2.functional.pil_to_tensor(view) for view in views])
         with torch.no_grad():

@@ -12,8 +12,9 @@ import torch
 from pipeline.by_hand import check_upstream, run_job, upstream_folders
 from pipeline.data.decode import Framing
 from pipeline.data.images import open_images_of
-from pipeline.data.manifest import read_json, read_manifest
+from pipeline.data.manifest import read_manifest
 from pipeline.evaluation.prediction import describe, load_predictor
+from pipeline.files import read_json
 from pipeline.learning.checkpoint import CycleEnd
 from pipeline.learning.learners import assemble
 from pipeline.learning.overfitting import best_cycle

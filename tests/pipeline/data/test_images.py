@@ -9,13 +9,13 @@ from PIL import Image
 
 from pipeline.console import Bar
 from pipeline.data.augment import Policy, read_policy, write_policy
-from pipeline.data.decode import Framing, decode, fit_image
+from pipeline.data.decode import Framing, decode, decode_framed, fit_image
 from pipeline.data.images import ImageBatches, normalise, open_images_of
 from pipeline.data.ingest import ingest
 from pipeline.data.manifest import Manifest
 from pipeline.data.sources import Folder
 from pipeline.settings import Augment, read_settings
-from tests.conftest import Compose
+from tests.conftest import Compose, draw_picture
 
 FRAMING = Framing(32, "zoom", "white")
 
@@ -104,11 +104,26 @@ def test_the_border_is_the_background_or_a_reflection(compose_conf: Compose, bor
     assert any((v[..., 2] == 255).any() for v in views) == blue
 
 
-def test_a_kept_image_is_large_enough_for_the_smallest_crop(compose_conf: Compose) -> None:
+def test_a_kept_image_is_large_enough_for_the_smallest_crop(tmp_path: Path, compose_conf: Compose) -> None:
     policy = Policy(augment(compose_conf, "side_on"), FRAMING)
-    base = policy.base_image(Image.new("RGB", (400, 300)))
-    assert min(base.size) >= 32 / 0.5**0.5
+    draw_picture(0, 300, 400, np.random.default_rng(0)).save(tmp_path / "x.jpg")
+    base = policy.decode_base(tmp_path / "x.jpg")
+    assert 32 / 0.5**0.5 <= min(base.size) < 300
     assert policy.view(base, seed=(0,)).size == (32, 32)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.0625])
+def test_a_policy_that_changes_nothing_shows_the_plain_image(
+    manifest: Manifest, compose_conf: Compose, margin: float
+) -> None:
+    framing = Framing(32, "zoom", "white", margin)
+    path = manifest.root / manifest.of("train")[0].path
+    policy = Policy(augment(compose_conf, "none"), framing)
+    assert policy.view(policy.decode_base(path), seed=(0,)).tobytes() == decode_framed(path, framing).tobytes()
+    turned = Policy(Augment(**{**vars(augment(compose_conf, "none")), "flip": "horizontal"}), framing)
+    plain = np.asarray(decode_framed(path, framing))
+    views = {turned.view(turned.decode_base(path), seed=(i,)).tobytes() for i in range(20)}
+    assert views == {plain.tobytes(), np.ascontiguousarray(plain[:, ::-1]).tobytes()}
 
 
 def test_a_policy_comes_back_from_its_file(tmp_path: Path, compose_conf: Compose) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pipeline.data.augment import Policy
-from pipeline.data.decode import Framing, decode, fit_image
+from pipeline.data.decode import Framing, decode_framed
 from pipeline.data.images import normalise
 from pipeline.evaluation.metrics import log_loss
 from pipeline.evaluation.tta import PLAIN_WEIGHTS, Probs, Viewed, ViewedFile, choose_plain_weight, look, look_plain
@@ -65,9 +65,8 @@ def test_every_mode_is_the_mean_over_the_plain_image_and_its_views(mode: str, fi
     how, framed = tta(mode), policy("side_on")
     viewed = look(COMPUTATION, files, how, framed, seed=3)
     for i, file in enumerate(files):
-        image = decode(file.path, background="white").image
-        views = views_of(image, how, framed, seed=(3, "tta", file.sha256))
-        each = alone([fit_image(image, framed.framing), *views])
+        views = views_of(file.path, how, framed, seed=(3, "tta", file.sha256))
+        each = alone([decode_framed(file.path, framed.framing), *views])
         assert viewed.num_views[i] == len(views)
         np.testing.assert_allclose(viewed.plain[i], each[0], rtol=1e-5)
         np.testing.assert_allclose(viewed.combined(None)[i], each.mean(axis=0), rtol=1e-5)

@@ -1,0 +1,32 @@
+"""Small text files: JSON that people can read, JSON lines, and writes that are whole or not at all."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON file, readable by people."""
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def write_jsonl(path: Path, rows: Iterable[object]) -> None:
+    """Write dataclasses as a JSON object per line; line breaks inside names are escaped."""
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(dataclasses.asdict(row)) + "\n")  # type: ignore[call-overload]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` so that whoever finds `path` finds it complete."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)

@@ -1,0 +1,111 @@
+"""The split: right shares, small classes served, and nothing moves when images come or go."""
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from pipeline.data.manifest import Sample
+from pipeline.data.split import assign_splits, thin_out, unit_hash
+from pipeline.settings import Split
+
+SHARES = Split(0.2, 0.2)
+
+
+def sample(name: str, label: str = "a", *, group: str | None = None, split: str = "") -> Sample:
+    return Sample(f"{label}/{name}", label, split, f"{label}{name}" if group is None else group, "", name, 8, 8)
+
+
+def samples(count: int, label: str = "a") -> list[Sample]:
+    return [sample(str(i), label) for i in range(count)]
+
+
+def sizes(assigned: list[Sample]) -> dict[str, int]:
+    return dict(Counter(s.split for s in assigned))
+
+
+def places(given: list[Sample], seed: int = 0) -> dict[str, str]:
+    return {s.path: s.split for s in assign_splits(given, SHARES, seed=seed)}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_each_class_has_its_shares_within_chance(seed: int) -> None:
+    assigned = assign_splits([s for label in "abcd" for s in samples(500, label)], SHARES, seed=seed)
+    for label in "abcd":
+        counts = Counter(s.split for s in assigned if s.label == label)
+        for split, share in (("train", 0.6), ("valid", 0.2), ("test", 0.2)):
+            assert abs(counts[split] - share * 500) < 4 * math.sqrt(500 * share * (1 - share))
+
+
+def test_hashes_are_uniform() -> None:
+    drawn = np.sort([unit_hash(0, str(i)) for i in range(2000)])
+    assert np.abs(drawn - np.arange(2000) / 2000).max() < 1.63 / math.sqrt(2000)  # Kolmogorov-Smirnov at 1 %
+
+
+def test_images_that_come_or_go_move_no_other() -> None:
+    everything = [s for label in "abc" for s in samples(60, label)]
+    whole = places(everything)
+    assert places(everything[::-1]) == whole
+    for i in range(len(everything)):
+        rest = everything[:i] + everything[i + 1 :]
+        assert places(rest) == {path: split for path, split in whole.items() if path != everything[i].path}
+
+
+def test_a_tiny_class_may_move_its_own_images_only() -> None:
+    """With few images the gaps are filled anew; the other class stays."""
+    large = samples(60, "large")
+    before = places(large)
+    for count in range(1, 12):
+        now = places(large + samples(count, "small"))
+        assert {p: s for p, s in now.items() if p in before} == before
+        whole = places(large + samples(count + 1, "small"))
+        assert sum(whole[p] != s for p, s in now.items()) <= 2
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize(("count", "expected"), [(1, {"train"}), (2, {"train", "valid"}), (3, None), (7, None)])
+def test_small_classes_train_first_then_validate(count: int, expected: set[str] | None, seed: int) -> None:
+    assigned = assign_splits(samples(count), SHARES, seed=seed)
+    assert set(sizes(assigned)) == (expected or {"train", "valid", "test"})
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_as_few_as_possible_are_moved(seed: int) -> None:
+    """Five images: those that moved are no more than the splits that were empty by plain thresholds."""
+    given = samples(5)
+    plain = {s.path: unit_hash(seed, s.group) for s in given}
+    own = {p: "valid" if x < 0.2 else "test" if x >= 0.8 else "train" for p, x in plain.items()}
+    assert sum(own[p] != s for p, s in places(given, seed).items()) == 3 - len(set(own.values()))
+
+
+def test_groups_are_never_divided() -> None:
+    given = [sample(f"{i}", label, group=f"patient {i % 9}") for i in range(90) for label in "ab"]
+    splits: dict[str, set[str]] = {}
+    for s in assign_splits(given, SHARES, seed=0):
+        splits.setdefault(s.group, set()).add(s.split)
+    assert all(len(found) == 1 for found in splits.values())
+    assert {x for found in splits.values() for x in found} == {"train", "valid", "test"}
+
+
+def test_given_splits_stand_and_a_missing_one_is_cut_from_train() -> None:
+    given = [sample(f"t{i}", split="train") for i in range(200)] + [sample(f"v{i}", split="valid") for i in range(9)]
+    assigned = assign_splits(given, SHARES, seed=0)
+    assert [s.path for s in assigned if s.split == "valid"] == [f"a/v{i}" for i in range(9)]
+    assert 20 < sizes(assigned)["test"] < 60
+
+
+def test_a_change_of_one_share_leaves_the_other_split_alone() -> None:
+    def of(split: str, shares: Split) -> set[str]:
+        return {s.path for s in assign_splits(samples(200), shares, seed=0) if s.split == split}
+
+    assert of("test", Split(0.1, 0.2)) == of("test", Split(0.5, 0.2))
+    assert of("valid", Split(0.2, 0.1)) < of("valid", Split(0.3, 0.3))
+
+
+def test_fractions_are_nested_and_leave_each_class_one_image() -> None:
+    assigned = assign_splits(samples(200) + samples(5, "b"), SHARES, seed=0)
+    kept = [{s.path for s in thin_out(assigned, fraction, seed=0)} for fraction in (0.001, 0.25, 0.5, 1.0)]
+    assert kept[0] < kept[1] < kept[2] < kept[3] == {s.path for s in assigned}
+    assert {s.label for s in thin_out(assigned, 0.001, seed=0) if s.split == "train"} == {"a", "b"}
+    assert 40 < sizes(thin_out(assigned, 0.5, seed=0))["train"] < 80
