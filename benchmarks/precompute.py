@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from pipeline.bench import Bench
 from pipeline.config import compose
 from pipeline.data.augment import read_policy
 from pipeline.data.images import open_images_of
@@ -46,9 +47,7 @@ def main() -> None:
             settings, root = read_settings(params, source="conf/"), Path(folder) / str(views)
             runtime = with_environment(settings.runtime)
             seconds = _run_up_to_the_finder(params, settings, runtime, root)
-            learner = head_on_activations(
-                root / "precompute", runtime, seed=0, micro_batch_size=settings.data.micro_batch_size
-            )
+            learner = head_on_activations(root / "precompute", settings, runtime)
             print(_row(f"{views} views, precomputed in {seconds:.1f} s", learner, settings, root, arguments.epochs))
         learner = _through_backbone(root, settings, runtime)
         print(_row("through the backbone, augmented anew", learner, settings, root, arguments.epochs))
@@ -71,12 +70,10 @@ def _row(name: str, learner: Learner, settings: Settings, root: Path, epochs: in
     """Train for `epochs` in one cycle; seconds are those of training and of validation after each epoch."""
     lr, size = read_json(root / "lr_find_head" / "lr.json")["lr"], settings.data.batch_size
     assert isinstance(size, int)
-    plan = Plan(1, epochs, 1, lr, size, 0.9, 0.0, False)
+    plan = Plan(1, epochs, 1, lr, size, 0.9, 0.0, False, "sgdr")
     with tempfile.TemporaryDirectory() as scratch:
         journal, began = Journal(Path(scratch) / "journal.jsonl"), time.monotonic()
-        trained = train(
-            learner, plan, stage="head_train", seed=0, journal=journal, scratch=Path(scratch), checkpoint_s=1e9
-        )
+        trained = train(learner, plan, Bench("head_train", 0, Path(scratch), Path(scratch), journal, 1e9))
         seconds = time.monotonic() - began
         journal.close()
     end = trained.best
@@ -86,10 +83,10 @@ def _row(name: str, learner: Learner, settings: Settings, root: Path, epochs: in
 
 def _through_backbone(root: Path, settings: Settings, runtime: Runtime) -> Learner:
     """The same fresh head, behind its frozen backbone."""
-    fresh = head_on_activations(root / "precompute", runtime, seed=0, micro_batch_size=settings.data.micro_batch_size)
+    fresh = head_on_activations(root / "precompute", settings, runtime)
     save_tensors(fresh.model.state_dict(), root / "head.safetensors")
-    policy = read_policy(root / "augment_config" / "policy.yaml", image_size=settings.data.image_size)
-    images = open_images(read_manifest(root / "ingest"), policy, runtime, seed=(0, "benchmark"))
+    sizes, seed = [settings.data.image_size], (0, "benchmark")
+    images = open_images(root / "ingest", root / "augment_config", runtime, image_sizes=sizes, seed=seed)
     return head_on_backbone(root / "precompute", root, images, runtime, micro_batch_size=settings.data.micro_batch_size)
 
 

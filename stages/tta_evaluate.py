@@ -61,7 +61,7 @@ def _look(context: StageContext, manifest: Manifest) -> dict[str, Viewed]:
     settings, trained = context.settings, context.input("full_train")
     tta, card = settings.tta_evaluate, load_card(trained)
     for size in view_sizes(tta, card.image_size):
-        check_image_size(card.arch, size)
+        check_image_size(card.arch, size, built_for=card.image_size)
     policy = read_policy(context.input("augment_config") / "policy.yaml", image_size=card.image_size)
     model = trained_model(trained, context.runtime, micro_batch_size=settings.data.micro_batch_size)
     files = {

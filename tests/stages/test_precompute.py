@@ -66,8 +66,10 @@ def test_the_plain_view_and_valid_are_as_without_views(made: Path, recipe: Run) 
     assert len(read_tensors(made / "activations-valid.safetensors")["activations"]) == 1
 
 
-def test_the_head_sees_another_view_in_each_epoch_and_is_measured_on_plain_ones(made: Path, runtime: Runtime) -> None:
-    learner = head_on_activations(made, runtime, seed=0, micro_batch_size=8)
+def test_the_head_sees_another_view_in_each_epoch_and_is_measured_on_plain_ones(
+    made: Path, with_views: dict[str, Any], runtime: Runtime
+) -> None:
+    learner = head_on_activations(made, read_settings(with_views, source="x"), runtime)
     stored = read_tensors(made / "activations-train.safetensors")
     assert isinstance(learner.train, ViewBatches)
     order = [[0, 1, 2], [5, 4]]

@@ -7,12 +7,22 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.learning.lr_find import choose, find_lr
+from pipeline.bench import Bench
+from pipeline.journal import Journal
+from pipeline.learning.loop import Learner
+from pipeline.learning.lr_find import LrFound, choose, find_lr
 from pipeline.learning.lr_rules import RULES, Curve, UnusableCurveError, recipe, smooth
 from pipeline.settings import LrFind
 from tests.pipeline.learning.test_loop import build_model, learner
 
 SETTINGS = LrFind(start_lr=1e-4, end_lr=10.0, num_steps=60, repeats=3, smoothing=0.8, rule="recipe")
+
+
+def find(made: Learner, scratch: Path) -> tuple[LrFound, list[Curve]]:
+    bench = Bench("lr_find_full", 0, scratch, scratch, Journal(scratch / "journal.jsonl"), 1e9)
+    found = find_lr(made, SETTINGS, bench, batch_size=8, momentum=0.9)
+    bench.journal.close()
+    return found
 
 
 def curve(losses: np.ndarray, low: float = -5, high: float = 1) -> Curve:
@@ -83,7 +93,7 @@ def test_the_median_of_the_usable_repeats_is_chosen() -> None:
 def test_finding_leaves_model_and_rng_as_they_were(tmp_path: Path) -> None:
     made = learner(build_model())
     before, rng = copy.deepcopy(made.model.state_dict()), torch.get_rng_state()
-    found, curves = find_lr(made, SETTINGS, batch_size=8, momentum=0.9, stage="lr_find_full", seed=0, scratch=tmp_path)
+    found, curves = find(made, tmp_path)
     assert all(torch.equal(before[n], t) for n, t in made.model.state_dict().items())
     assert torch.equal(rng, torch.get_rng_state())
     assert 1e-4 < found.lr < 10
@@ -92,10 +102,9 @@ def test_finding_leaves_model_and_rng_as_they_were(tmp_path: Path) -> None:
 
 
 def test_finished_repeats_survive_a_kill(tmp_path: Path) -> None:
-    arguments = {"batch_size": 8, "momentum": 0.9, "stage": "lr_find_full", "seed": 0}
-    whole, _ = find_lr(learner(build_model()), SETTINGS, scratch=tmp_path, **arguments)  # type: ignore[arg-type]
+    whole, _ = find(learner(build_model()), tmp_path)
     (tmp_path / "sweep-2.json").unlink()
     stamp = (tmp_path / "sweep-0.json").stat().st_mtime_ns
-    again, _ = find_lr(learner(build_model()), SETTINGS, scratch=tmp_path, **arguments)  # type: ignore[arg-type]
+    again, _ = find(learner(build_model()), tmp_path)
     assert again == whole
     assert (tmp_path / "sweep-0.json").stat().st_mtime_ns == stamp
