@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.config import is_sweep, run_app, to_yaml
 from pipeline.console import complain, say
 from pipeline.delivery import publish_now
+from pipeline.files import read_json
 from pipeline.places import state_dir
 from pipeline.settings import SettingsError, flatten, read_settings, with_environment
 from pipeline.stage import Places, Stage, execute, read_record
@@ -88,7 +89,7 @@ def check_upstream(params: Mapping[str, Any], folders: Mapping[str, Path]) -> No
     """Raise SettingsError if `params` contradict a setting that one of `folders` was made with."""
     flat = flatten(dict(params))
     for name, folder in folders.items():
-        made_with = read_record(folder)["settings"] if name != "config" else {}
+        made_with = read_record(folder)["settings"] if name != "config" else read_json(folder / "views.json")
         for key, value in made_with.items():
             if flat.get(key) != value:
                 raise SettingsError(

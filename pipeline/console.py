@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 _console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -37,12 +37,13 @@ class Bar:
 @contextmanager
 def progress_bar(stage: str, total: int, *, start: int = 0) -> Iterator[Bar]:
     """Show a bar with time left while the block runs, in a terminal; elsewhere (CI, files) nothing."""
-    if not _console.is_terminal or os.environ.get("CI") or not sys.stderr.isatty():
+    can_show = _console.is_terminal and not _console.is_dumb_terminal and sys.stderr.isatty()
+    if os.environ.get("CI") or not can_show:
         yield Bar()
         return
     columns = (
-        TextColumn(f"  {stage:<20}"), BarColumn(), MofNCompleteColumn(),
-        TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+        TextColumn(f"  {stage:<20}"), BarColumn(bar_width=24), MofNCompleteColumn(),
+        TimeRemainingColumn(), TextColumn("left  {task.fields[note]}"),
     )  # fmt: skip
     with Progress(*columns, console=_console, transient=True) as progress:
         progress.add_task(stage, total=total, completed=start, note="")

@@ -16,6 +16,7 @@ COLUMNS = [
     "attributes.`Duration`",
     "metrics.`tta_evaluate/test/tta/accuracy`",
     "metrics.`tta_evaluate/test/plain/accuracy`",
+    "metrics.`tta_evaluate/test/tta_gain/accuracy/mean`",
     "metrics.`tta_evaluate/valid/plain/log_loss`",
     "metrics.`lr_find_head/lr`",
     "metrics.`lr_find_full/lr`",

@@ -24,6 +24,18 @@ Pixels = Annotated[int, Field(ge=8, le=2048)]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=1e-10, le=1e4)]
 BatchSize = Count | Literal["full"]
+TtaMode = Literal["augment", "multi_crop", "sliding_window", "multi_scale", "flip"]
+
+_FIXED_SIZE = {"vit": "position embeddings", "maxvit": "window partitioning"}
+"""Architectures that see images of one size only, by the beginning of their names, and why."""
+
+_TTA_NEEDS: dict[str, set[str]] = {
+    "augment": {"views"},
+    "multi_crop": {"zoom"},
+    "sliding_window": {"zoom", "overlap"},
+    "multi_scale": {"scales"},
+    "flip": set(),
+}
 Schedule = Literal["sgdr", "constant", "step", "exponential", "one_cycle"]
 
 
@@ -122,6 +134,14 @@ class Augment(_Section):
 
 
 @dataclass(frozen=True)
+class Precompute(_Section):
+    """Activations of the frozen backbone, on which the head is trained first."""
+
+    views: Annotated[int, Field(ge=0, le=1000)]
+    """Augmented views of each training image whose activations are stored beside the plain image's; 0: none."""
+
+
+@dataclass(frozen=True)
 class LrFind(_Section):
     """The learning-rate sweep: Smith 2015 (arXiv:1506.01186), section 3.3, with exponential steps."""
 
@@ -195,10 +215,24 @@ class FullTrain(ImageTrain):
 
 @dataclass(frozen=True)
 class TtaEvaluate(_Section):
-    """Test-time augmentation."""
+    """Test-time augmentation: what the model says of views of an image, averaged with what it says of the image.
 
-    views: Annotated[int, Field(ge=0, le=1000)]
-    """Augmented views per image that are averaged with the plain one; 0 is off."""
+    A setting that the mode has no use for is null; `conf/tta_evaluate/` holds a whole section for each mode.
+    """
+
+    mode: TtaMode
+    """`augment`: random views as in training; `multi_crop`: the corners and the centre; `sliding_window`: windows over
+    the whole image; `multi_scale`: the image at other sizes; `flip`: its mirror images."""
+    views: Annotated[int, Field(ge=0, le=1000)] | None
+    """`augment`: random views per image; 0 is off."""
+    zoom: Annotated[float, Field(ge=1, le=4)] | None
+    """`multi_crop` and `sliding_window`: the image's size over what fits into the network's view."""
+    overlap: Annotated[float, Field(ge=0, le=0.9)] | None
+    """`sliding_window`: least share of a window that the next one shows again."""
+    scales: Annotated[list[Annotated[float, Field(ge=0.25, le=4)]], Field(min_length=1)] | None
+    """`multi_scale`: sizes that the network sees beside the plain one, as multiples of it."""
+    weights: Literal["uniform", "chosen"]
+    """`uniform`: the plain image weighs as much as each view; `chosen`: the share that gives valid's least log loss."""
 
 
 @dataclass(frozen=True)
@@ -234,6 +268,7 @@ class Settings(_Section):
     data: Data
     model: Model
     augment: Augment
+    precompute: Precompute
     lr_find_head: LrFind
     head_train: HeadTrain
     head_train_augmented: ImageTrain
@@ -354,6 +389,38 @@ def _check_together(s: Settings) -> None:
         raise SettingsError(
             f"full_train.batch_size={batch} needs unfreeze.batch_norm=frozen: statistics of one image, or of parts "
             "of a batch, are not those of the batch"
+        )
+    _check_tta(s)
+
+
+def _check_tta(s: Settings) -> None:
+    tta, mode = s.tta_evaluate, s.tta_evaluate.mode
+    for name in ("views", "zoom", "overlap", "scales"):
+        value, needed = getattr(tta, name), name in _TTA_NEEDS[mode]
+        if needed and value is None:
+            raise SettingsError(f"tta_evaluate.{name} is missing: tta_evaluate.mode={mode} needs it")
+        if not needed and value is not None:
+            raise SettingsError(
+                f"tta_evaluate.{name}={value} has no effect with tta_evaluate.mode={mode}: set it to null, or choose "
+                f"the mode with all its settings by tta_evaluate={mode}"
+            )
+    if mode == "flip" and s.augment.flip == "none":
+        raise SettingsError(
+            "tta_evaluate.mode=flip needs augment.flip=horizontal or dihedral: augment.flip=none says that a mirror "
+            "image shows another thing"
+        )
+    if tta.zoom == 1 and s.data.fit != "zoom":
+        raise SettingsError(
+            f"tta_evaluate.zoom=1 has no effect with data.fit={s.data.fit}, which cuts nothing off: set it above 1"
+        )
+    if tta.scales is not None and 1.0 in tta.scales:
+        raise SettingsError(
+            f"tta_evaluate.scales={tta.scales}: 1 is the plain image, which is always seen; leave it out"
+        )
+    if mode == "multi_scale" and (why := _FIXED_SIZE.get(s.model.arch.partition("_")[0])):
+        raise SettingsError(
+            f"tta_evaluate.mode=multi_scale does not fit model.arch={s.model.arch}, whose {why} needs one size: choose "
+            "another mode, or an architecture with adaptive pooling (resnet18, mobilenet_v2, ...)"
         )
 
 

@@ -86,6 +86,8 @@ class StageContext:
     """Survives a kill, and is gone once the stage is done."""
     journal: Journal
     folders: Mapping[str, Path]
+    timings: dict[str, float] = dataclasses.field(default_factory=dict)
+    """What the stage measured by the clock, by name: kept beside its folder, for the clock is no part of the result."""
 
     def input(self, name: str) -> Path:
         """The folder of an upstream stage, or one file of it. Raises UndeclaredReadError unless it is declared."""
@@ -205,7 +207,7 @@ def _run_in(
     record = record | {"digest": _folder_digest(out)}
     write_atomically(out / "stage.json", json.dumps(record, indent=1) + "\n")
     seconds = _seconds_spent(scratch)
-    _keep_timing(places.state, record["digest"], seconds)
+    _keep_timings(places.state, record["digest"], {"seconds": seconds, **context.timings})
     _publish(out, places.target)
     write_atomically(_receipt(places), json.dumps([identity, _folder_digest(places.target)]))
     shutil.rmtree(scratch)
@@ -366,11 +368,11 @@ def _seconds_spent(scratch: Path) -> float:
     return float(json.loads(file.read_text())) if file.exists() else 0.0
 
 
-def _keep_timing(state: Path, digest: str, seconds: float) -> None:
+def _keep_timings(state: Path, digest: str, timings: Mapping[str, float]) -> None:
     """Remember what a folder cost, beside it rather than in it: the clock is no part of the result."""
     folder = state / "timings"
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / f"{digest}.json", json.dumps({"seconds": round(seconds, 2)}))
+    write_atomically(folder / f"{digest}.json", json.dumps({name: round(value, 2) for name, value in timings.items()}))
 
 
 def _keep_traceback(stage: Stage) -> Path:

@@ -1,8 +1,9 @@
 """The first stage: settle the settings, so that what DVC hashes is what the stages read.
 
 Reads `conf/`. Writes `params.yaml` (the resolved settings), `overrides.json` (what an experiment changed against
-`conf/`) and `artifacts/config/`: fingerprints of the images, of the weights, and of each stage's code with all that it
-imports, so that whatever changes reruns what depends on it. Runs at every `dvc repro`, in a fraction of a second.
+`conf/`) and `artifacts/config/`: fingerprints of the images, of the weights, of what precomputed views depend on, and
+of each stage's code with all that it imports, so that whatever changes reruns what depends on it. Runs at every `dvc
+repro`, in a fraction of a second.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,7 @@ def write_fingerprints(settings: Settings, folder: Path) -> None:
     (folder / "code").mkdir(parents=True, exist_ok=True)
     write_json(folder / "data.json", data)
     write_json(folder / "weights.json", weights)
+    write_json(folder / "views.json", settings_of_views(settings))
     for name in STAGES:
         write_json(folder / "code" / f"{name}.json", code_fingerprint(f"stages.{name}", PROJECT))
 
@@ -146,6 +149,11 @@ def fingerprint_weights(arch: str, weights: str) -> dict[str, Any]:
     if weights in ("none", "imagenet"):
         return {"arch": arch, "weights": weights}
     return {"arch": arch, "weights": weights, "sha256": _digest(find_weights_file(arch, weights))}
+
+
+def settings_of_views(settings: Settings) -> dict[str, Any]:
+    """The settings that precomputed views depend on; none without views, so that augmentation then changes nothing."""
+    return flatten({"augment": asdict(settings.augment)}) if settings.precompute.views else {}
 
 
 def _keep_held(before: dict[str, Any], held: dict[str, Any]) -> dict[str, Any]:

@@ -1,66 +1,123 @@
 """Step 1: precompute activations.
 
-Reads the images of train and valid, and the pretrained weights. Writes the backbone (so that no later stage fetches
-weights again) and what it makes of each image: `activations-<split>.safetensors` with `activations`
-[N, num_features] and `targets` [N]. The head can then be trained in seconds, as long as its images do not change.
+Reads the images of train and valid, the pretrained weights, and, for `precompute.views`, the augmentation. Writes the
+backbone (so that no later stage fetches weights again) and what it makes of each image in
+`activations-<split>.safetensors`: `targets` [N] and `activations` [views, N, num_features], the plain images' first.
+The head can then be trained in seconds, as long as its images do not change.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pipeline.console import progress_bar
+from pipeline.console import Bar, progress_bar
+from pipeline.data.augment import Policy
 from pipeline.data.decode import Framing
-from pipeline.data.images import ImageBatches, open_images_of
-from pipeline.data.manifest import read_manifest
+from pipeline.data.images import open_images_of
+from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.device import choose_device, computing_in, to_device
+from pipeline.files import read_json
 from pipeline.learning.schedule import epoch_batches
 from pipeline.model.backbone import Backbone, check_image_size
+from pipeline.model.growing import GrowingTensor
 from pipeline.model.head import Card, save_card
 from pipeline.model.tensors import save_tensors
 from pipeline.model.weights import load_backbone
+from pipeline.settings import Augment
 from pipeline.stage import Metrics, Stage, StageContext, main
+
+SPLITS = ("train", "valid")  # test images are for tta_evaluate alone
 
 
 def run(context: StageContext) -> Metrics:
-    """Send every image through the frozen backbone once."""
+    """Send every image, and every view of it, through the frozen backbone once."""
     settings, manifest = context.settings, read_manifest(context.input("ingest"))
     image_size = settings.head_train.image_size or settings.data.image_size
-    model = settings.model
+    model, num_views = settings.model, {"train": 1 + settings.precompute.views, "valid": 1}
     check_image_size(model.arch, image_size)
+    framing = Framing(image_size, settings.data.fit, settings.data.background, settings.data.margin)
+    policy = _policy(context, framing) if settings.precompute.views else None
     backbone = load_backbone(model.arch, model.weights, seed=settings.seed, image_size=image_size)
     save_tensors(backbone.state_dict(), context.out / "backbone.safetensors")
     save_card(Card(model.arch, model.dropout, model.precision, image_size, manifest.classes), context.out)
 
-    framing = Framing(image_size, settings.data.fit, settings.data.background, settings.data.margin)
-    device = choose_device(context.runtime)
-    backbone.to(device)
-    metrics: Metrics = {"num_features": backbone.num_features, "images": {}}
-    for split in ("train", "valid"):  # test images are for tta_evaluate alone
-        images = open_images_of(manifest, manifest.of(split), framing, workers=context.runtime.workers)
-        order = epoch_batches(list(range(images.num_samples)), settings.data.micro_batch_size)
-        with progress_bar("precompute", len(order)) as bar, computing_in(model.precision, device):
-            parts = []
-            for part in _activations(backbone, images, order, device):
-                parts.append(part)
-                bar.advance(note=split)
-        tensors = {"activations": torch.cat(parts), "targets": images.targets}
-        save_tensors(tensors, context.out / f"activations-{split}.safetensors")
-        metrics["images"][split] = images.num_samples
+    backbone.to(choose_device(context.runtime)).eval()
+    counts = {split: len(manifest.of(split)) for split in SPLITS}
+    with progress_bar("precompute", sum(counts[s] * num_views[s] for s in SPLITS)) as bar:
+        files = [_activations(context, backbone, manifest, s, framing, policy, num_views[s], bar) for s in SPLITS]
+    for file in files:
+        file.rename(context.out / file.name)
     context.say(
-        f"{model.arch} ({model.weights}): {backbone.num_features} features for each of {metrics['images']} images"
+        f"{model.arch} ({model.weights}): {backbone.num_features} features for each of "
+        + " and ".join(f"{count} {split} images" for split, count in counts.items())
+        + (f", and for {settings.precompute.views} augmented views of each train image" if policy else "")
     )
-    return metrics
+    return {"num_features": backbone.num_features, "images": counts, "views": settings.precompute.views}
+
+
+def _policy(context: StageContext, framing: Framing) -> Policy:
+    """The augmentation, from a file that is empty without views: so its change does not rerun this stage then."""
+    flat: dict[str, Any] = read_json(context.input("config/views.json"))
+    if not flat:
+        views = context.settings.precompute.views
+        raise ValueError(
+            f"artifacts/config was made without views: start precompute.views={views} by `dvc exp run -S "
+            f"precompute.views={views}`, or set it in conf/ and `dvc repro`"
+        )
+    policy = Policy(Augment(**{key.removeprefix("augment."): value for key, value in flat.items()}), framing)
+    if not policy.steps:
+        raise ValueError(
+            f"precompute.views={context.settings.precompute.views} has no effect without augmentation: set it to 0, or "
+            "choose augment=side_on, top_down or symbols"
+        )
+    return policy
+
+
+def _activations(
+    context: StageContext,
+    backbone: Backbone,
+    manifest: Manifest,
+    split: str,
+    framing: Framing,
+    policy: Policy | None,
+    num_views: int,
+    bar: Bar,
+) -> Path:
+    """Write the activations of one split into the scratch folder, going on where a killed run was."""
+    samples, workers = manifest.of(split), context.runtime.workers
+    targets = torch.tensor([manifest.classes.index(s.label) for s in samples])
+    file = context.scratch / f"activations-{split}.safetensors"
+    shape = (num_views, len(samples), backbone.num_features)
+    order = epoch_batches(list(range(len(samples))), context.settings.data.micro_batch_size)
+    growing = GrowingTensor(
+        file, "activations", shape, before={"targets": targets}, keep_s=context.runtime.checkpoint_s
+    )
+    with growing as rows:
+        for view in range(num_views):
+            done = min(max(0, rows.num_batches - view * len(order)), len(order))
+            bar.advance(sum(map(len, order[:done])), note=split)
+            if done == len(order):
+                continue
+            seed = (context.settings.seed, "precompute")
+            images = open_images_of(
+                manifest, samples, framing, workers=workers, policy=policy if view else None, seed=seed
+            )
+            for features in _features(context, backbone, images.batches(order[done:], draw=view)):
+                rows.append(features)
+                bar.advance(len(features), note=f"{split}, view {view}" if view else split)
+    return file
 
 
 @torch.no_grad()
-def _activations(
-    backbone: Backbone, images: ImageBatches, order: list[list[int]], device: torch.device
-) -> Iterator[Tensor]:
-    backbone.eval()
-    for batch, _ in images.batches(order, draw=0):
-        yield backbone(to_device(batch, device)).cpu()
+def _features(context: StageContext, backbone: Backbone, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
+    device = choose_device(context.runtime)
+    for images, _ in batches:
+        with computing_in(context.settings.model.precision, device):
+            features: Tensor = backbone(to_device(images, device))
+        yield features
 
 
 STAGE = Stage(
@@ -68,6 +125,7 @@ STAGE = Stage(
     run=run,
     settings=(
         "seed",
+        "precompute",
         "data.image_size",
         "data.fit",
         "data.margin",
@@ -76,7 +134,7 @@ STAGE = Stage(
         "head_train.image_size",
         "model",
     ),
-    inputs=("ingest", "config/weights.json"),
+    inputs=("ingest", "config/weights.json", "config/views.json"),
 )
 
 if __name__ == "__main__":

@@ -2,19 +2,21 @@
 
 Reads the trained model, the policy, and the images of valid and test; for the report also what all steps made. Writes
 the scores (plain and TTA, per split), `predictions.csv`, the confusion matrix, calibration, the most confident
-mistakes, `report.html`, and `model/` with all that prediction needs. Decides nothing: choices were made on valid.
+mistakes, `report.html`, and `model/` with all that prediction needs. Decides, where `weights: chosen` says so, how much
+the plain image weighs, on valid; all other choices were made before.
 """
 
 from pipeline.console import progress_bar
 from pipeline.data.augment import read_policy
 from pipeline.data.decode import decode
-from pipeline.data.images import open_images_of
 from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.evaluation.metrics import confusion
-from pipeline.evaluation.prediction import save_model_folder
-from pipeline.evaluation.scores import confident_mistakes, score_split, write_predictions
-from pipeline.evaluation.tta import Viewed, predict_views
+from pipeline.evaluation.prediction import TtaCard, save_model_folder
+from pipeline.evaluation.scores import Predicted, confident_mistakes, score_split, targets_of, write_predictions
+from pipeline.evaluation.tta import Viewed, ViewedFile, choose_plain_weight, look
+from pipeline.evaluation.views import view_sizes
 from pipeline.learning.learners import trained_model
+from pipeline.model.backbone import check_image_size
 from pipeline.model.head import load_card
 from pipeline.report.contact_sheet import Caption, mistakes_sheet
 from pipeline.report.html import write_report
@@ -28,61 +30,82 @@ REPORTED = ("lr_find_head", "head_train", "head_train_augmented", "unfreeze", "l
 
 def run(context: StageContext) -> Metrics:
     """Predict, score, draw, and gather the model."""
-    settings, manifest = context.settings, read_manifest(context.input("ingest"))
-    trained = context.input("full_train")
-    card, policy_file = load_card(trained), context.input("augment_config") / "policy.yaml"
-    policy = read_policy(policy_file, image_size=card.image_size)
-    views = settings.tta_evaluate.views if policy.steps else 0
-    if views != settings.tta_evaluate.views:
-        context.say("no augmentation is set, so TTA has no views and equals plain")
-    learner = trained_model(trained, context.runtime, micro_batch_size=settings.data.micro_batch_size)
-    splits = [s for s in manifest.splits if s != "train"]
-    viewed: dict[str, Viewed] = {}
-    with progress_bar("tta_evaluate", len(splits) * (views + 1)) as bar:
-        for split in splits:
-            samples, workers = manifest.of(split), context.runtime.workers
-            plain = open_images_of(manifest, samples, policy.framing, workers=workers)
-            seed = (settings.seed, "tta", split)
-            augmented = open_images_of(manifest, samples, policy.framing, workers=workers, policy=policy, seed=seed)
-            viewed[split] = predict_views(learner, plain, augmented, views=views, bar=bar)
-    metrics: Metrics = {split: score_split(v) for split, v in viewed.items()}
-    shown = splits[-1]
-    _draw(context, manifest, viewed[shown], shown)
-    write_predictions(context.out / "predictions.csv", manifest.of(shown), manifest.classes, viewed[shown])
-    save_model_folder(context.out / "model", trained=trained, policy=policy_file)
+    seed, tta = context.settings.seed, context.settings.tta_evaluate
+    manifest, policy_file = read_manifest(context.input("ingest")), context.input("augment_config") / "policy.yaml"
+    viewed = _look(context, manifest)
+    targets = {split: targets_of(manifest, split) for split in viewed}
+    chosen = tta.weights == "chosen"
+    plain_weight = choose_plain_weight(viewed["valid"], targets["valid"]) if chosen else None
+    predicted = {s: Predicted(v.plain, v.combined(plain_weight), targets[s], v.num_views) for s, v in viewed.items()}
+
+    metrics: Metrics = {split: score_split(p, seed=seed) for split, p in predicted.items()}
+    if plain_weight is not None:
+        metrics["plain_weight"] = plain_weight
+    shown = list(predicted)[-1]
+    _draw(context, manifest, predicted[shown], shown)
+    write_predictions(context.out / "predictions.csv", manifest.of(shown), manifest.classes, predicted[shown])
+    tta_card = TtaCard(tta, seed, plain_weight)
+    save_model_folder(context.out / "model", trained=context.input("full_train"), policy=policy_file, tta_card=tta_card)
     folders = {name: context.input(name) for name in ("ingest", "augment_config", "full_train", *REPORTED)}
-    report = build_report(metrics=metrics, classes=manifest.classes, folders=folders, out=context.out)
+    report = build_report(
+        metrics=metrics, classes=manifest.classes, folders=folders, out=context.out, tta_card=tta_card
+    )
     write_report(context.out / "report.html", report=report)
-    for split, v in viewed.items():
-        _say(context, metrics[split], v, split, views)
+    for split in viewed:
+        _say(context, metrics[split], viewed[split], split)
     return metrics
 
 
-def _draw(context: StageContext, manifest: Manifest, viewed: Viewed, split: str) -> None:
+def _look(context: StageContext, manifest: Manifest) -> dict[str, Viewed]:
+    """Predict all views of valid and test."""
+    settings, trained = context.settings, context.input("full_train")
+    tta, card = settings.tta_evaluate, load_card(trained)
+    for size in view_sizes(tta, card.image_size):
+        check_image_size(card.arch, size, built_for=card.image_size)
+    policy = read_policy(context.input("augment_config") / "policy.yaml", image_size=card.image_size)
+    model = trained_model(trained, context.runtime, micro_batch_size=settings.data.micro_batch_size)
+    files = {
+        split: [ViewedFile(manifest.root / s.path, s.sha256) for s in manifest.of(split)]
+        for split in manifest.splits
+        if split != "train"
+    }
+    passes = 1 if tta.views == 0 else 2
+    with progress_bar(context.stage.name, passes * sum(map(len, files.values()))) as bar:
+        viewed = {
+            split: look(model, some, tta, policy, seed=settings.seed, workers=context.runtime.workers, bar=bar)
+            for split, some in files.items()
+        }
+    if not any(v.num_views.any() for v in viewed.values()):
+        context.say("no image has a view that shows more than the plain one, so TTA equals plain")
+    return viewed
+
+
+def _draw(context: StageContext, manifest: Manifest, predicted: Predicted, split: str) -> None:
     out, classes, samples = context.out, manifest.classes, manifest.of(split)
-    plot_confusion(
-        out / "confusion.png", confusion=confusion(viewed.tta, viewed.targets, len(classes)), classes=classes
-    )
-    right = viewed.tta.argmax(axis=1) == viewed.targets
-    plot_calibration(out / "calibration.png", confidence=viewed.tta.max(axis=1), correct=right)
-    worst = confident_mistakes(viewed, SHOWN_MISTAKES)
+    tta, targets = predicted.tta, predicted.targets
+    plot_confusion(out / "confusion.png", confusion=confusion(tta, targets, len(classes)), classes=classes)
+    plot_calibration(out / "calibration.png", confidence=tta.max(axis=1), correct=tta.argmax(axis=1) == targets)
+    worst = confident_mistakes(predicted, SHOWN_MISTAKES)
     background = context.settings.data.background
     mistakes_sheet(
         out / "mistakes.png",
         images=[decode(manifest.root / samples[i].path, background=background).image for i in worst],
         captions=[
-            Caption(samples[i].path, samples[i].label, classes[int(viewed.tta[i].argmax())], float(viewed.tta[i].max()))
+            Caption(samples[i].path, samples[i].label, classes[int(tta[i].argmax())], float(tta[i].max()))
             for i in worst
         ],
     )
 
 
-def _say(context: StageContext, scores: Metrics, viewed: Viewed, split: str, views: int) -> None:
-    plain, tta = scores["plain"], scores["tta"]
+def _say(context: StageContext, scores: Metrics, viewed: Viewed, split: str) -> None:
+    plain, tta, gain = scores["plain"], scores["tta"], scores["tta_gain"]["accuracy"]
+    plain_ms, views_ms = (1000 * s / scores["num_images"] for s in viewed.seconds)
+    context.timings.update({f"{split}/plain_ms_per_image": plain_ms, f"{split}/tta_ms_per_image": plain_ms + views_ms})
     context.say(
         f"{split}: accuracy {plain['accuracy']:.4f} plain, {tta['accuracy']:.4f} with TTA "
-        f"(95 % {tta['accuracy_low']:.3f} to {tta['accuracy_high']:.3f}; {views} views, "
-        f"{viewed.seconds[1] / max(viewed.seconds[0], 1e-9):.1f} times the time)"
+        f"(95 % {tta['accuracy_low']:.3f} to {tta['accuracy_high']:.3f}); gain {100 * gain['mean']:+.2f} points "
+        f"({100 * gain['low']:+.2f} to {100 * gain['high']:+.2f}, p = {scores['tta_gain_p_value']:.2g}); "
+        f"{scores['num_views']:.3g} views; {plain_ms:.3g} and {plain_ms + views_ms:.3g} ms an image"
     )
 
 

@@ -25,6 +25,7 @@ class Policy:
 
     def __init__(self, augment: Augment, framing: Framing) -> None:
         self.framing = framing
+        self.flip = augment.flip
         self._crops = augment.crop_min < 1
         self.base_px = math.ceil(framing.image_size / math.sqrt(augment.crop_min))
         """Short side at which an image is kept, so that the smallest crop still has `image_size` pixels."""
@@ -100,7 +101,6 @@ def write_policy(path: Path, augment: Augment, framing: Framing) -> None:
             "augment": asdict(augment),
             "train": Policy(augment, framing).describe(),
             "valid": [f"{framing.fit} to {framing.image_size} px"],
-            "tta": "the plain image and views drawn as for train",
         },
         sort_keys=False,
     )

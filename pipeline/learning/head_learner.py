@@ -28,12 +28,29 @@ class TensorBatches:
             yield self.inputs[index], self.targets[index]
 
 
+class ViewBatches:
+    """Activations [views, N, num_features] of the plain images (view 0) and of augmented views, and targets [N].
+
+    In epoch e, sample i shows view (i + e) modulo their number: epochs mix them, and each sample shows all in turn.
+    """
+
+    def __init__(self, activations: Tensor, targets: Tensor) -> None:
+        self.activations, self.targets = activations, targets
+        self.num_samples = len(targets)
+
+    def batches(self, order: Sequence[Sequence[int]], *, draw: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See BatchSource; `draw` is the epoch."""
+        for batch in order:
+            index = torch.tensor(batch)
+            yield self.activations[(index + draw) % len(self.activations), index], self.targets[index]
+
+
 def head_on_activations(precompute: Path, settings: Settings, runtime: Runtime) -> Learner:
     """A fresh head, to be trained on precomputed activations."""
     card = load_card(precompute)
     splits = {s: read_tensors(precompute / f"activations-{s}.safetensors") for s in ("train", "valid")}
-    train, valid = (TensorBatches(t["activations"], t["targets"]) for t in splits.values())
-    head = build_head(train.inputs, len(card.classes), dropout=card.dropout, seed=settings.seed)
+    plain, valid = (TensorBatches(t["activations"][0], t["targets"]) for t in splits.values())
+    head = build_head(plain.inputs, len(card.classes), dropout=card.dropout, seed=settings.seed)
     device = choose_device(runtime)
 
     def set_mode() -> None:
@@ -42,8 +59,8 @@ def head_on_activations(precompute: Path, settings: Settings, runtime: Runtime) 
     return Learner(
         model=head.to(device),
         groups=[head_group(head)],
-        train=train,
-        train_plain=train,
+        train=ViewBatches(splits["train"]["activations"], plain.targets),
+        train_plain=plain,
         valid=valid,
         set_mode=set_mode,
         device=device,

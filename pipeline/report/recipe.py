@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.evaluation.prediction import TtaCard
 from pipeline.files import read_json
 from pipeline.report.html import Picture, Report, Section, Table, Tile
 
 
 def build_report(
-    *, metrics: Mapping[str, Any], classes: tuple[str, ...], folders: Mapping[str, Path], out: Path
+    *, metrics: Mapping[str, Any], classes: tuple[str, ...], folders: Mapping[str, Path], out: Path, tta_card: TtaCard
 ) -> Report:
     """Gather what all stages made; `folders` are theirs, `out` is that of tta_evaluate."""
     split = "test" if "test" in metrics else "valid"
@@ -28,7 +29,8 @@ def build_report(
             *_data_sections(folders),
             *_head_sections(folders),
             *_full_sections(folders, verdict),
-            *_result_sections(metrics, out, split),
+            _tta_section(metrics, tta_card),
+            _result_section(out, split),
         ],
     )
 
@@ -37,11 +39,14 @@ def _tiles(scores: Mapping[str, Any], split: str) -> list[Tile]:
     def span(s: Mapping[str, Any]) -> str:
         return f"95 % interval {s['accuracy_low']:.1%} to {s['accuracy_high']:.1%}"
 
+    gain = scores["tta_gain"]["accuracy"]
     return [
         Tile(f"{split} accuracy, TTA", f"{scores['tta']['accuracy']:.2%}", span(scores["tta"])),
         Tile(f"{split} accuracy, plain", f"{scores['plain']['accuracy']:.2%}", span(scores["plain"])),
         Tile(
-            "gain by TTA", f"{100 * scores['tta_gain']:+.2f} pp", f"exact paired p = {scores['tta_gain_p_value']:.3g}"
+            "gain by TTA",
+            f"{_points(gain['mean'])} pp",
+            f"{_points(gain['low'])} to {_points(gain['high'])} pp, exact p = {scores['tta_gain_p_value']:.2g}",
         ),
         Tile("log loss, TTA", f"{scores['tta']['log_loss']:.4f}", f"plain {scores['plain']['log_loss']:.4f}"),
     ]
@@ -107,28 +112,55 @@ def _full_sections(folders: Mapping[str, Path], verdict: Mapping[str, Any]) -> l
     ]
 
 
-def _result_sections(metrics: Mapping[str, Any], out: Path, split: str) -> list[Section]:
-    rows = []
-    for name in [s for s in ("valid", "test") if s in metrics]:
-        for how in ("plain", "tta"):
-            scores = metrics[name][how]
-            columns = ("accuracy", "accuracy_low", "accuracy_high", "log_loss", "macro_f1", "calibration_error")
-            rows.append([name, how, *(float(scores[c]) for c in columns)])
+def _tta_section(metrics: Mapping[str, Any], tta_card: TtaCard) -> Section:
+    columns = ("accuracy", "accuracy_low", "accuracy_high", "log_loss", "macro_f1", "calibration_error")
+    splits = [s for s in ("valid", "test") if s in metrics]
+    rows = [[s, how, *(float(metrics[s][how][c]) for c in columns)] for s in splits for how in ("plain", "tta")]
     header = ["split", "mode", "accuracy", "low", "high", "log loss", "macro F1", "calibration error"]
+    return Section(
+        heading="Test-time augmentation and the scores",
+        step="TTA",
+        paragraphs=[
+            _tta_text(metrics, tta_card),
+            *(_gain_text(s, metrics[s]) for s in splits),
+            "Test images were seen once, here; every choice was made on validation images.",
+        ],
+        table=Table(header, rows),
+    )
+
+
+def _tta_text(metrics: Mapping[str, Any], tta_card: TtaCard) -> str:
+    num_views = metrics["valid"]["num_views"]
+    text = f"Mode {tta_card.tta.mode}: each image is looked at plain and from {num_views:.3g} other views"
+    if tta_card.plain_weight is None:
+        return f"{text}, all with the same weight."
+    return (
+        f"{text}; the plain one weighs {tta_card.plain_weight:.0%}, which gave the least log loss on valid (so that "
+        "valid's own TTA scores flatter)."
+    )
+
+
+def _gain_text(split: str, scores: Mapping[str, Any]) -> str:
+    accuracy, loss = scores["tta_gain"]["accuracy"], scores["tta_gain"]["log_loss"]
+    return (
+        f"On {split}, TTA gains {_points(accuracy['mean'])} points of accuracy (95 % interval "
+        f"{_points(accuracy['low'])} to {_points(accuracy['high'])}; McNemar's exact p = "
+        f"{scores['tta_gain_p_value']:.2g}) and moves the log loss by {-loss['mean']:+.4f} "
+        f"({-loss['high']:+.4f} to {-loss['low']:+.4f})."
+    )
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.2f}"
+
+
+def _result_section(out: Path, split: str) -> Section:
     pictures = [
         Picture(out / "confusion.png", f"Confusion matrix on {split}, TTA", "confusion matrix"),
         Picture(out / "calibration.png", "How sure, and how often right", "reliability diagram"),
         Picture(out / "mistakes.png", "The most confident mistakes", "misclassified images"),
     ]
-    return [
-        Section(
-            heading="Test-time augmentation and the scores",
-            step="TTA",
-            paragraphs=["Test images were seen once, here; every choice was made on validation images."],
-            table=Table(header, rows),
-            pictures=pictures,
-        )
-    ]
+    return Section(heading="What is right and what is not", pictures=pictures)
 
 
 def _lr_section(folder: Path, step: int, heading: str) -> Section:

@@ -63,7 +63,8 @@ def read_content(spec: RowSpec) -> Content:
         digest = json.loads((folder / "stage.json").read_bytes())["digest"]
         timing = spec.state_dir / "timings" / f"{digest}.json"
         if timing.exists():
-            content.add_point(f"{stage}/seconds", 0, json.loads(timing.read_bytes())["seconds"])
+            for name, value in json.loads(timing.read_bytes()).items():
+                content.add_point(f"{stage}/{name}", 0, value)
     return content
 
 

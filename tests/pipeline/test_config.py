@@ -18,6 +18,7 @@ def test_every_shipped_file_composes(compose_conf: Compose, file: Path) -> None:
     group = file.parent.name
     needed = ["data.root=photos"] if file.stem in ("folder", "csv") else []
     needed += ["data.margin=0.0"] if file.stem in ("side_on", "top_down") else []  # random crops leave no margin
+    needed += ["augment=side_on", "data.margin=0.0"] if file.stem == "flip" else []
     values = compose_conf(f"{group}={file.stem}", *needed)
     assert set(values) == {k for k in all_keys() if "." not in k}
 

@@ -49,6 +49,21 @@ def test_a_finished_stage_leaves_its_folder_and_no_scratch(
     assert not list((tmp_path / ".unfreeze" / "scratch").iterdir())
 
 
+def test_what_the_clock_said_is_kept_beside_the_folder_and_not_in_it(
+    tmp_path: Path, compose_conf: Compose, runtime: Runtime
+) -> None:
+    def measured(context: StageContext) -> Metrics:
+        context.timings["ms_per_image"] = 4.25
+        return {}
+
+    execute(stage(measured), compose_conf(), runtime, places(tmp_path))
+    digest = json.loads((tmp_path / "artifacts" / "ingest" / "stage.json").read_text())["digest"]
+    timings = json.loads((tmp_path / ".unfreeze" / "timings" / f"{digest}.json").read_text())
+    assert timings["ms_per_image"] == 4.25
+    assert timings.keys() == {"seconds", "ms_per_image"}
+    assert all("4.25" not in p.read_text() for p in (tmp_path / "artifacts" / "ingest").iterdir())
+
+
 def test_a_failing_stage_leaves_the_old_folder_alone(tmp_path: Path, compose_conf: Compose, runtime: Runtime) -> None:
     execute(stage(write_seed), compose_conf(), runtime, places(tmp_path))
 

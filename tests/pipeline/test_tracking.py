@@ -132,7 +132,7 @@ def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_row_of_cached_stages_is_complete(spec: RowSpec) -> None:
     (spec.state_dir / "timings").mkdir(parents=True)
-    (spec.state_dir / "timings" / "full_train.json").write_text('{"seconds": 12.5}')
+    (spec.state_dir / "timings" / "full_train.json").write_text('{"seconds": 12.5, "test/ms": 3}')
     run_id = publish_row(replace(spec, tags={"sweep": "2026-01"}, columns=["metrics.`tta_evaluate/test/accuracy`"]))
 
     (row,) = rows(spec)
@@ -142,6 +142,7 @@ def test_a_row_of_cached_stages_is_complete(spec: RowSpec) -> None:
     assert row.data.metrics["tta_evaluate/test/accuracy"] == 0.5
     assert row.data.metrics["lr_find_head/lr"] == 0.01
     assert row.data.metrics["full_train/seconds"] == 12.5
+    assert row.data.metrics["full_train/test/ms"] == 3
     assert row.data.tags["sweep"] == "2026-01"
     assert "**full_train**: the end of full_train" in row.data.tags["mlflow.note.content"]
     view = client(spec).get_experiment(row.info.experiment_id).tags["mlflow.sharedViewState.unfreeze"]

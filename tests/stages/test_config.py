@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.config import to_yaml
 from pipeline.settings import SettingsError, load_params, read_settings
-from stages.config import fingerprint_data, main, settle
+from stages.config import fingerprint_data, main, settings_of_views, settle
 from tests.conftest import PROJECT, Compose
 
 
@@ -120,6 +120,14 @@ def test_a_changed_photo_changes_the_fingerprint(
         assert before == fingerprint()
     (photos / "bars" / "01.png").write_bytes((photos / "bars" / "03.png").read_bytes())
     assert fingerprint() != before
+
+
+def test_augmentation_is_an_input_of_precompute_only_where_it_has_views(compose_conf: Compose) -> None:
+    def views(*overrides: str) -> dict[str, object]:
+        return settings_of_views(read_settings(compose_conf(*overrides), source="x"))
+
+    assert views() == views("augment.rotate_deg=30") == {}
+    assert views("precompute.views=2", "augment.rotate_deg=30")["augment.rotate_deg"] == 30
 
 
 def test_a_missing_folder_ends_with_status_1_and_one_line(checkout: Path, capfd: pytest.CaptureFixture[str]) -> None:

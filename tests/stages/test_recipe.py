@@ -64,7 +64,7 @@ def test_precomputed_activations_are_the_frozen_backbones_output(recipe: Run) ->
         images = open_images_of(manifest, manifest.of(split), FRAMING, workers=0)
         with torch.no_grad():
             alone = torch.cat([model.backbone(x) for x, _ in images.batches([[i] for i in range(6)], draw=0)])
-        torch.testing.assert_close(stored["activations"][:6], alone, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(stored["activations"][0, :6], alone, rtol=1e-4, atol=1e-5)
         assert torch.equal(stored["targets"], images.targets)
 
 
@@ -120,8 +120,38 @@ def test_the_model_folder_alone_predicts_the_same(recipe: Run, tmp_path: Path) -
     manifest = read_manifest(recipe.folder("ingest"))
     files = [manifest.root / s.path for s in manifest.of("test")]
     with (recipe.folder("tta_evaluate") / "predictions.csv").open() as file:
-        expected = [r["plain"] for r in csv.DictReader(file)]
-    assert [line.split("\t")[1] for line in describe(load_predictor(moved), files)] == expected
+        rows = list(csv.DictReader(file))
+    predictor = load_predictor(moved)
+    assert [line.split("\t")[1] for line in describe(predictor, files)] == [r["plain"] for r in rows]
+    with_tta = [[float(v) for k, v in r.items() if k.startswith("p(")] for r in rows]
+    np.testing.assert_allclose(predictor.predict(files, tta=True), with_tta, atol=1e-4)
+
+
+@pytest.mark.parametrize("overrides", [["tta_evaluate=multi_crop"], ["tta_evaluate=multi_scale"]])
+def test_other_modes_of_tta_evaluate_with_the_weight_chosen_on_valid(
+    overrides: list[str],
+    recipe: Run,
+    tmp_path: Path,
+    runtime: Runtime,
+    pictures: Path,
+    compose_conf: Compose,
+) -> None:
+    tiny = [x for x in TINY if not x.startswith("tta_evaluate")]
+    params = compose_conf(*tiny, f"data.root={pictures}", *overrides, "tta_evaluate.weights=chosen")
+    folders = {n.partition("/")[0]: recipe.folder(n.partition("/")[0]) for n in TTA_EVALUATE.inputs}
+    scores = execute(TTA_EVALUATE, params, runtime, Places(folders, tmp_path / "tta", tmp_path / ".unfreeze"))
+    plain, tta = scores["valid"]["plain"], scores["valid"]["tta"]
+    assert tta["log_loss"] <= plain["log_loss"]
+    gain = scores["valid"]["tta_gain"]["log_loss"]
+    assert gain["mean"] == pytest.approx(plain["log_loss"] - tta["log_loss"])
+    assert gain["low"] <= gain["mean"] <= gain["high"]
+    card = read_json(tmp_path / "tta" / "model" / "tta.json")
+    assert card["plain_weight"] == scores["plain_weight"]
+    with (tmp_path / "tta" / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    files = [read_manifest(recipe.folder("ingest")).root / r["path"] for r in rows]
+    again = load_predictor(tmp_path / "tta" / "model").predict(files, tta=True)
+    np.testing.assert_allclose(again, [[float(v) for k, v in r.items() if k.startswith("p(")] for r in rows], atol=1e-4)
 
 
 def test_running_again_gives_the_same_bytes(recipe: Run, tmp_path: Path, runtime: Runtime) -> None:

@@ -14,7 +14,8 @@ from pipeline.data.augment import Policy
 from pipeline.data.decode import Framing, decode, decode_framed, fit_image
 from pipeline.data.images import Images, normalise, open_images_of
 from pipeline.data.manifest import Manifest, Sample
-from pipeline.evaluation.prediction import Predictor
+from pipeline.evaluation.tta import ViewedFile, look_plain
+from pipeline.learning.loop import Computation
 from pipeline.settings import Augment
 from tests.pipeline.data.wide_gamut import wide_profile
 
@@ -78,8 +79,8 @@ def test_all_see_the_same_pixels(tmp_path: Path, wanted: dict[str, Any], framing
     [(trained, _)] = open_images_of(manifest, [sample], framing, workers=0, policy=policy).batches([[0]], draw=3)
     one_by_one = Images([sample], ("a",), tmp_path, framing)[0, 0][0][None]  # when memory does not hold them
     spy = Spy()
-    card: Any = type("Card", (), {"precision": "fp32"})
-    Predictor(spy, card, framing).predict([path])  # type: ignore[arg-type]
+    computation = Computation(spy, torch.device("cpu"), "fp32", 1)
+    look_plain(computation, [ViewedFile(path, "h")], policy)  # evaluation and prediction
     for seen in (plain, trained, normalise(one_by_one), spy.seen):
         assert torch.equal(seen, expected)
 

@@ -1,0 +1,64 @@
+"""How a fixed architecture takes images of other sizes, and what that does to its accuracy.
+
+`python -m benchmarks.image_sizes [--artifacts artifacts] [--sizes 16 24 32 ...]` prints, for a trained model and the
+validation images, the shape of the last feature map before adaptive pooling, the number of features after it, and the
+scores, when the images are framed for each size.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from pipeline.data.augment import read_policy
+from pipeline.data.manifest import read_manifest
+from pipeline.evaluation.metrics import accuracy, log_loss
+from pipeline.evaluation.scores import targets_of
+from pipeline.evaluation.tta import ViewedFile, look_plain
+from pipeline.learning.learners import trained_model
+from pipeline.model.backbone import Backbone
+from pipeline.model.classifier import Classifier
+from pipeline.model.head import load_card
+from pipeline.settings import read_settings, with_environment
+
+
+def main() -> None:
+    """Frame the same images for each size, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--artifacts", type=Path, default=Path("artifacts"))
+    parser.add_argument("--sizes", type=int, nargs="+", default=[16, 24, 32, 40, 48, 64, 96])
+    arguments = parser.parse_args()
+    runtime = with_environment(read_settings(yaml.safe_load(Path("params.yaml").read_text()), source="").runtime)
+    trained, manifest = arguments.artifacts / "full_train", read_manifest(arguments.artifacts / "ingest")
+    model, targets = trained_model(trained, runtime, micro_batch_size=64), targets_of(manifest, "valid")
+    files = [ViewedFile(manifest.root / s.path, s.sha256) for s in manifest.of("valid")]
+    assert isinstance(model.model, Classifier)
+    print(f"trained at {load_card(trained).image_size} pixels\n")
+    print("| image | feature map | after pooling | accuracy | log loss |\n|---|---|---|---|---|")
+    for size in arguments.sizes:
+        policy = read_policy(arguments.artifacts / "augment_config" / "policy.yaml", image_size=size)
+        probs = look_plain(model, files, policy)
+        before, after = pooled_shapes(model.model.backbone, size)
+        print(
+            f"| {size} x {size} | {' x '.join(map(str, before))} | {after} | {accuracy(probs, targets):.4f} "
+            f"| {log_loss(probs, targets):.4f} |",
+            flush=True,
+        )
+
+
+@torch.no_grad()
+def pooled_shapes(backbone: Backbone, size: int) -> tuple[tuple[int, ...], int]:
+    """The shape [channels, height, width] that adaptive pooling is given for one image, and the number of features."""
+    seen: list[tuple[int, ...]] = []
+    pooling = [m for m in backbone.modules() if isinstance(m, nn.AdaptiveAvgPool2d)][-1:]
+    hooks = [m.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[1:]))) for m in pooling]
+    features: Tensor = backbone.eval()(torch.zeros(1, 3, size, size))
+    for hook in hooks:
+        hook.remove()
+    return seen[-1] if seen else (), features.shape[1]
+
+
+if __name__ == "__main__":
+    main()

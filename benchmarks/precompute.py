@@ -1,0 +1,105 @@
+"""What precomputing activations changes: time per epoch, equality of features, and the head that comes out.
+
+`python -m benchmarks.precompute [--epochs 10] [--views 0 1 4 9] [--overrides ...]` runs the stages up to the finder,
+then trains the same fresh head for the same epochs on activations of the plain images (views 0), on those of stored
+views, and through the frozen backbone on images that are augmented anew in each epoch.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.bench import Bench
+from pipeline.config import compose
+from pipeline.data.augment import read_policy
+from pipeline.data.images import open_images_of
+from pipeline.data.manifest import read_manifest
+from pipeline.files import read_json
+from pipeline.journal import Journal
+from pipeline.learning.head_learner import head_on_activations
+from pipeline.learning.learners import assemble, head_on_backbone, open_images
+from pipeline.learning.loop import Learner, Plan, train
+from pipeline.model.tensors import read_tensors, save_tensors
+from pipeline.settings import Runtime, Settings, read_settings, with_environment
+from pipeline.stage import Places, execute
+from stages.config import write_fingerprints
+from stages.dag import load_stages
+
+UP_TO = ("ingest", "augment_config", "precompute", "lr_find_head")
+
+
+def main() -> None:
+    """Train a head in each way, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--views", type=int, nargs="+", default=[0, 1, 4, 9])
+    parser.add_argument("--overrides", nargs="*", default=[])
+    arguments = parser.parse_args()
+    os.environ["UNFREEZE_TRACKING"] = "false"
+    with tempfile.TemporaryDirectory() as folder:
+        for views in arguments.views:
+            params = compose([*arguments.overrides, f"precompute.views={views}"])
+            settings, root = read_settings(params, source="conf/"), Path(folder) / str(views)
+            runtime = with_environment(settings.runtime)
+            seconds = _run_up_to_the_finder(params, settings, runtime, root)
+            learner = head_on_activations(root / "precompute", settings, runtime)
+            print(_row(f"{views} views, precomputed in {seconds:.1f} s", learner, settings, root, arguments.epochs))
+        learner = _through_backbone(root, settings, runtime)
+        print(_row("through the backbone, augmented anew", learner, settings, root, arguments.epochs))
+        print(f"largest difference of a feature, precomputed and not: {_difference(root, settings):.2g}")
+
+
+def _run_up_to_the_finder(params: dict[str, Any], settings: Settings, runtime: Runtime, root: Path) -> float:
+    """Run the first stages; returns the seconds that precompute took."""
+    write_fingerprints(settings, root / "config")
+    took = {}
+    for stage in load_stages()[: len(UP_TO)]:
+        began = time.monotonic()
+        places = Places({n: root / n for n in ("config", *UP_TO)}, root / stage.name, root / ".unfreeze")
+        execute(stage, params, runtime, places)
+        took[stage.name] = time.monotonic() - began
+    return took["precompute"]
+
+
+def _row(name: str, learner: Learner, settings: Settings, root: Path, epochs: int) -> str:
+    """Train for `epochs` in one cycle; seconds are those of training and of validation after each epoch."""
+    lr, size = read_json(root / "lr_find_head" / "lr.json")["lr"], settings.data.batch_size
+    assert isinstance(size, int)
+    plan = Plan(1, epochs, 1, lr, size, 0.9, 0.0, False, "sgdr")
+    with tempfile.TemporaryDirectory() as scratch:
+        journal, began = Journal(Path(scratch) / "journal.jsonl"), time.monotonic()
+        trained = train(learner, plan, Bench("head_train", 0, Path(scratch), Path(scratch), journal, 1e9))
+        seconds = time.monotonic() - began
+        journal.close()
+    end = trained.best
+    scores = f"valid loss {end.valid_loss:.4f}, accuracy {end.valid_accuracy:.4f}"
+    return f"{name}: {seconds / epochs:.3f} s an epoch, {scores}"
+
+
+def _through_backbone(root: Path, settings: Settings, runtime: Runtime) -> Learner:
+    """The same fresh head, behind its frozen backbone."""
+    fresh = head_on_activations(root / "precompute", settings, runtime)
+    save_tensors(fresh.model.state_dict(), root / "head.safetensors")
+    sizes, seed = [settings.data.image_size], (0, "benchmark")
+    images = open_images(root / "ingest", root / "augment_config", runtime, image_sizes=sizes, seed=seed)
+    return head_on_backbone(root / "precompute", root, images, runtime, micro_batch_size=settings.data.micro_batch_size)
+
+
+@torch.no_grad()
+def _difference(root: Path, settings: Settings) -> float:
+    """Between stored activations of valid and what the backbone gives for each image alone."""
+    model, manifest = assemble(root / "precompute", root).eval(), read_manifest(root / "ingest")
+    policy = read_policy(root / "augment_config" / "policy.yaml", image_size=settings.data.image_size)
+    images = open_images_of(manifest, manifest.of("valid"), policy.framing, workers=0)
+    stored = read_tensors(root / "precompute" / "activations-valid.safetensors")["activations"][0]
+    alone = torch.cat([model.backbone(x) for x, _ in images.batches([[i] for i in range(len(stored))], draw=0)])
+    return (stored - alone).abs().max().item()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""The views of an image that test-time augmentation looks at beside the plain one: a function for each mode.
+
+Each depends on the file, the settings and the policy; `augment` draws from the seed that it is given, the others draw
+nothing. A view that would show just what the plain image shows is left out, so an image may have none.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+from PIL import Image, ImageColor, ImageOps
+
+from pipeline.data.augment import Policy
+from pipeline.data.decode import BICUBIC, Framing, decode, decode_framed, fit_image
+from pipeline.settings import TtaEvaluate
+
+Seed = tuple[int | str, ...]
+Views = list[Image.Image]
+
+MIRROR = Image.Transpose.FLIP_LEFT_RIGHT
+
+
+def views_of(file: Path, tta: TtaEvaluate, policy: Policy, *, seed: Seed) -> Views:
+    """The views of an image file, each of the size that the network is to see it at. Raises DecodeError."""
+    return _MODES[tta.mode](file, tta, policy, seed)
+
+
+def canvas(image: Image.Image, framing: Framing, zoom: float) -> Image.Image:
+    """The image framed `zoom` times larger than the network's view, and nothing of it cut off."""
+    larger = replace(framing, image_size=round(zoom * framing.image_size))
+    if framing.fit != "zoom":
+        return fit_image(image, larger)
+    scale = larger.inner_px / min(image.size)
+    width, height = (max(larger.inner_px, round(side * scale)) for side in image.size)
+    whole = image.resize((width, height), BICUBIC)
+    fill = ImageColor.getrgb(framing.background)
+    return ImageOps.expand(whole, larger.margin_px, fill) if larger.margin_px else whole
+
+
+def _decode_canvas(file: Path, framing: Framing, zoom: float) -> Image.Image:
+    inner_px = replace(framing, image_size=round(zoom * framing.image_size)).inner_px
+    return canvas(decode(file, background=framing.background, at_least_px=inner_px).image, framing, zoom)
+
+
+def window_starts(length: int, window: int, overlap: float) -> list[int]:
+    """Where evenly spaced windows begin that cover `length` pixels, neighbours sharing `overlap` at least."""
+    stride = max(1, math.floor(window * (1 - overlap)))
+    steps = math.ceil((length - window) / stride)
+    return [round(i * (length - window) / steps) for i in range(steps + 1)] if steps else [0]
+
+
+def _random(file: Path, tta: TtaEvaluate, policy: Policy, seed: Seed) -> Views:
+    """Views drawn as for training; none without augmentation."""
+    assert tta.views is not None
+    if not policy.steps:
+        return []
+    base = policy.decode_base(file)
+    return [policy.view(base, seed=(*seed, view)) for view in range(tta.views)]
+
+
+def _corners_and_centre(file: Path, tta: TtaEvaluate, policy: Policy, _: Seed) -> Views:
+    """Five crops, and their mirror images where training mirrors; at zoom 1 the centre is the plain image."""
+    assert tta.zoom is not None
+    whole, size = _decode_canvas(file, policy.framing, tta.zoom), policy.framing.image_size
+    right, bottom = whole.width - size, whole.height - size
+    centre = _crop(whole, right // 2, bottom // 2, size) if tta.zoom > 1 else decode_framed(file, policy.framing)
+    corners = sorted({(0, 0), (right, 0), (0, bottom), (right, bottom)}) if right or bottom else []
+    crops = [centre, *(_crop(whole, x, y, size) for x, y in corners)]
+    mirrored = [crop.transpose(MIRROR) for crop in crops] if policy.flip != "none" else []
+    return [*(crops if tta.zoom > 1 else crops[1:]), *mirrored]
+
+
+def _windows(file: Path, tta: TtaEvaluate, policy: Policy, _: Seed) -> Views:
+    """Windows over the whole image; none if the network's view holds it all."""
+    assert tta.zoom is not None
+    assert tta.overlap is not None
+    whole, size = _decode_canvas(file, policy.framing, tta.zoom), policy.framing.image_size
+    if whole.size == (size, size):
+        return []
+    down, across = (window_starts(length, size, tta.overlap) for length in (whole.height, whole.width))
+    return [_crop(whole, x, y, size) for y, x in product(down, across)]
+
+
+def _scaled(file: Path, tta: TtaEvaluate, policy: Policy, _: Seed) -> Views:
+    """The image framed for a smaller or larger view."""
+    assert tta.scales is not None
+    sizes = view_sizes(tta, policy.framing.image_size)
+    return [decode_framed(file, replace(policy.framing, image_size=size)) for size in sizes]
+
+
+def _mirrored(file: Path, tta: TtaEvaluate, policy: Policy, _: Seed) -> Views:
+    """The mirror image, or the seven other ways to lay a print on a table."""
+    del tta
+    plain = decode_framed(file, policy.framing)
+    ways = list(Image.Transpose) if policy.flip == "dihedral" else [MIRROR]
+    return [plain.transpose(way) for way in ways]
+
+
+def view_sizes(tta: TtaEvaluate, image_size: int) -> list[int]:
+    """The sizes, in pixels, of the views beside the plain image."""
+    return [round(scale * image_size) for scale in tta.scales] if tta.scales is not None else [image_size]
+
+
+def _crop(whole: Image.Image, x: int, y: int, size: int) -> Image.Image:
+    return whole.crop((x, y, x + size, y + size))
+
+
+_MODES: dict[str, Callable[[Path, TtaEvaluate, Policy, Seed], Views]] = {
+    "augment": _random,
+    "multi_crop": _corners_and_centre,
+    "sliding_window": _windows,
+    "multi_scale": _scaled,
+    "flip": _mirrored,
+}

@@ -1,0 +1,109 @@
+"""Test-time augmentation with a toy model, against a loop over images and views."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from torch import Tensor, nn
+
+from pipeline.data.augment import Policy
+from pipeline.data.decode import Framing, decode_framed
+from pipeline.data.images import normalise
+from pipeline.evaluation.metrics import log_loss
+from pipeline.evaluation.tta import PLAIN_WEIGHTS, Probs, Viewed, ViewedFile, choose_plain_weight, look, look_plain
+from pipeline.evaluation.views import views_of
+from pipeline.learning.loop import Computation
+from pipeline.settings import Augment, TtaEvaluate
+from pipeline.vision import v2
+from tests.conftest import PROJECT
+
+
+class Toy(nn.Module):
+    """Three classes by three statistics of the image, at any size."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.stack([images.mean((1, 2, 3)), images.amax((1, 2, 3)), images.std((1, 2, 3))], dim=1)
+
+
+COMPUTATION = Computation(Toy(), torch.device("cpu"), "fp32", 4)
+
+
+def policy(name: str) -> Policy:
+    values = yaml.safe_load((PROJECT / "conf" / "augment" / f"{name}.yaml").read_text())
+    return Policy(Augment(**values), Framing(32, "zoom", "white"))
+
+
+def tta(mode: str, **changes: object) -> TtaEvaluate:
+    values = yaml.safe_load((PROJECT / "conf" / "tta_evaluate" / f"{mode}.yaml").read_text())
+    return TtaEvaluate(**{**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[ViewedFile]:
+    """Seven noisy images of changing shape, two of them square."""
+    folder, generator = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    shapes = [(40, 40), (64, 40), (40, 90), (33, 50), (50, 50), (41, 40), (120, 40)]
+    found = []
+    for i, (width, height) in enumerate(shapes):
+        path = folder / f"{i}.png"
+        Image.fromarray(generator.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(path)
+        found.append(ViewedFile(path, f"hash{i}"))
+    return found
+
+
+def alone(views: Sequence[Image.Image]) -> Probs:
+    """Probabilities of each view, computed one by one."""
+    pixels = [normalise(v2.functional.pil_to_tensor(view)[None]) for view in views]
+    return np.stack([Toy()(p).double().softmax(1)[0].numpy() for p in pixels])
+
+
+@pytest.mark.parametrize("mode", ["augment", "multi_crop", "sliding_window", "multi_scale", "flip"])
+def test_every_mode_is_the_mean_over_the_plain_image_and_its_views(mode: str, files: list[ViewedFile]) -> None:
+    how, framed = tta(mode), policy("side_on")
+    viewed = look(COMPUTATION, files, how, framed, seed=3)
+    for i, file in enumerate(files):
+        views = views_of(file.path, how, framed, seed=(3, "tta", file.sha256))
+        each = alone([decode_framed(file.path, framed.framing), *views])
+        assert viewed.num_views[i] == len(views)
+        np.testing.assert_allclose(viewed.plain[i], each[0], rtol=1e-5)
+        np.testing.assert_allclose(viewed.combined(None)[i], each.mean(axis=0), rtol=1e-5)
+        if views:
+            want = 0.3 * each[0] + 0.7 * each[1:].mean(axis=0)
+            np.testing.assert_allclose(viewed.combined(0.3)[i], want, rtol=1e-5)
+
+
+def test_images_have_different_numbers_of_views_and_one_without_keeps_its_plain_prediction(
+    files: list[ViewedFile],
+) -> None:
+    viewed = look(COMPUTATION, files, tta("sliding_window"), policy("none"), seed=0)
+    assert list(viewed.num_views) == [0, 3, 4, 2, 0, 2, 5]  # e.g. 40 x 90: 72 pixels, 40 to go in steps of 16
+    for weight in (None, 0.0, 0.5):
+        np.testing.assert_array_equal(viewed.combined(weight)[[0, 4]], viewed.plain[[0, 4]])
+
+
+def test_without_any_view_tta_is_plain(files: list[ViewedFile]) -> None:
+    for how in (tta("augment", views=0), tta("augment", views=2)):
+        viewed = look(COMPUTATION, files, how, policy("none"), seed=0)
+        np.testing.assert_array_equal(viewed.combined(None), look_plain(COMPUTATION, files, policy("none")))
+
+
+def test_predictions_do_not_depend_on_the_other_images_or_on_workers(files: list[ViewedFile]) -> None:
+    how, framed = tta("augment"), policy("side_on")
+    together = look(COMPUTATION, files, how, framed, seed=1, workers=1).combined(None)
+    single = np.concatenate([look(COMPUTATION, [f], how, framed, seed=1).combined(None) for f in files])
+    np.testing.assert_allclose(together, single, rtol=1e-6)
+
+
+def test_the_weight_is_that_of_least_log_loss() -> None:
+    generator = np.random.default_rng(0)
+    targets = generator.integers(0, 4, 200)
+    plain, views = generator.dirichlet(np.ones(4), 200), generator.dirichlet(np.ones(4), 200)
+    views[np.arange(200), targets] += 0.4
+    views /= views.sum(axis=1, keepdims=True)
+    viewed = Viewed(plain, views, np.full(200, 3), (0.0, 0.0))
+    losses = {w: log_loss(w * plain + (1 - w) * views, targets) for w in PLAIN_WEIGHTS}
+    assert choose_plain_weight(viewed, targets) == min(losses, key=lambda w: losses[w])
+    assert choose_plain_weight(Viewed(plain, plain, np.full(200, 3), (0.0, 0.0)), targets) == 1.0

@@ -1,0 +1,48 @@
+"""Progress bars: one line each in a terminal, gone when done, and nothing at all elsewhere."""
+
+import io
+import re
+import sys
+
+import pytest
+from rich.console import Console
+
+import pipeline.console as console
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(monkeypatch: pytest.MonkeyPatch, *, is_terminal: bool, width: int = 80) -> str:
+    out = Terminal() if is_terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", out)
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Console(file=out, width=width, force_terminal=is_terminal, highlight=False, soft_wrap=True)
+    monkeypatch.setattr(console, "_console", terminal)
+    with console.progress_bar("head_train_augmented", 1000) as bar:
+        for i in range(50):
+            bar.advance(20, note=f"lr {10.0 ** (i - 40):.1e}  loss {i:.3f}")
+        bar.advance(0)
+    console.say("head_train_augmented", "done")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_a_bar_is_one_line_and_leaves_none_behind(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    text = shown(monkeypatch, is_terminal=True, width=width)
+    *frames, last = text.split("\x1b[2K")
+    lines = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\r", "", frame).strip("\n") for frame in frames]
+    assert any("1000/1000" in line and "left" in line for line in lines)
+    assert max(map(len, lines)) <= width
+    assert not any("\n" in line for line in lines)
+    assert last == "  head_train_augmented done\n"
+
+
+def test_elsewhere_nothing_but_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    assert shown(monkeypatch, is_terminal=False) == "  head_train_augmented done\n"
+    monkeypatch.setenv("CI", "true")
+    assert shown(monkeypatch, is_terminal=True) == "  head_train_augmented done\n"
