@@ -24,6 +24,7 @@ Pixels = Annotated[int, Field(ge=8, le=2048)]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=1e-10, le=1e4)]
 BatchSize = Count | Literal["full"]
+Schedule = Literal["sgdr", "constant", "step", "exponential", "one_cycle"]
 
 
 T = typing.TypeVar("T")
@@ -146,12 +147,28 @@ class Train(_Section):
     cycle_mult: Annotated[int, Field(ge=1, le=100)]
     lr: Rate | Literal["auto"]
     """Highest rate of the last layer group; `auto` takes the finder's."""
+    schedule: Schedule
+    """`sgdr` (cosine with restarts), `constant`, `step`, `exponential` (a tenth per cycle) or `one_cycle`."""
     momentum: Share
     weight_decay: Share
-    image_size: Pixels | None
-    """null takes `data.image_size`."""
     batch_size: BatchSize | None
     """null takes `data.batch_size`."""
+
+
+@dataclass(frozen=True)
+class HeadTrain(Train):
+    """Training the head on activations."""
+
+    image_size: Pixels | None
+    """null takes `data.image_size`."""
+
+
+@dataclass(frozen=True)
+class ImageTrain(Train):
+    """Training on images."""
+
+    image_size: Pixels | tuple[Pixels, ...] | None
+    """One size, or a size for each cycle (small first, to save time); null takes `data.image_size`."""
 
 
 @dataclass(frozen=True)
@@ -162,12 +179,14 @@ class Unfreeze(_Section):
     """Layer groups, the head included."""
     lr_ratio: Annotated[float, Field(ge=1, le=1000)]
     """Rate of each group over the rate of the group before it; the recipe says 3 to 10."""
+    schedule: Literal["all", "gradual"]
+    """`all` trains all groups from the first cycle on; `gradual` opens one more in each, from the head down."""
     batch_norm: Literal["frozen", "train"]
     """`frozen` keeps the pretrained statistics and affine weights; `train` adapts both."""
 
 
 @dataclass(frozen=True)
-class FullTrain(Train):
+class FullTrain(ImageTrain):
     """Training all layers."""
 
     until_overfit: bool
@@ -216,8 +235,8 @@ class Settings(_Section):
     model: Model
     augment: Augment
     lr_find_head: LrFind
-    head_train: Train
-    head_train_augmented: Train
+    head_train: HeadTrain
+    head_train_augmented: ImageTrain
     unfreeze: Unfreeze
     lr_find_full: LrFind
     full_train: FullTrain
@@ -329,6 +348,7 @@ def _check_together(s: Settings) -> None:
     for name, find in (("lr_find_head", s.lr_find_head), ("lr_find_full", s.lr_find_full)):
         if find.start_lr >= find.end_lr:
             raise SettingsError(f"{name}.start_lr={find.start_lr:g} must be below {name}.end_lr={find.end_lr:g}")
+    _check_schedules(s)
     batch = s.full_train.batch_size if s.full_train.batch_size is not None else s.data.batch_size
     if s.unfreeze.batch_norm == "train" and (batch == 1 or batch == "full"):
         raise SettingsError(
@@ -355,4 +375,35 @@ def _check_source(data: Data) -> None:
     if data.on_reject == "fail" and data.max_rejected:
         raise SettingsError(
             f"data.max_rejected={data.max_rejected:g} has no effect with data.on_reject=fail: set it to 0, or skip"
+        )
+
+
+def _check_schedules(s: Settings) -> None:
+    trainings: dict[str, Train] = {
+        "head_train": s.head_train,
+        "head_train_augmented": s.head_train_augmented,
+        "full_train": s.full_train,
+    }
+    for name, train in trainings.items():
+        if train.schedule != "sgdr" and train.cycle_mult != 1:
+            raise SettingsError(
+                f"{name}.cycle_mult={train.cycle_mult} has no effect with {name}.schedule={train.schedule}: only sgdr "
+                f"restarts in growing cycles; set {name}.cycle_mult=1"
+            )
+        if train.schedule == "one_cycle" and train.num_cycles != 1:
+            raise SettingsError(
+                f"{name}.num_cycles={train.num_cycles} contradicts {name}.schedule=one_cycle: set {name}.num_cycles=1 "
+                f"and the number of epochs in {name}.cycle_len"
+            )
+        sizes = train.image_size if isinstance(train, ImageTrain) else None
+        if isinstance(sizes, tuple) and len(sizes) != train.num_cycles:
+            raise SettingsError(
+                f"{name}.image_size={list(sizes)} has {len(sizes)} sizes for {name}.num_cycles={train.num_cycles} "
+                "cycles: give one for each"
+            )
+    needed = s.unfreeze.num_groups - 1
+    if s.unfreeze.schedule == "gradual" and s.full_train.num_cycles < needed:
+        raise SettingsError(
+            f"unfreeze.schedule=gradual opens {s.unfreeze.num_groups} groups within {needed} cycles, but "
+            f"full_train.num_cycles={s.full_train.num_cycles}: set it to {needed} or more, or unfreeze.schedule=all"
         )

@@ -21,6 +21,7 @@ from typing import Any, cast
 
 from filelock import FileLock, Timeout
 
+from pipeline.bench import Bench
 from pipeline.console import complain, say
 from pipeline.files import write_atomically
 from pipeline.imports import code_fingerprint
@@ -91,6 +92,13 @@ class StageContext:
         if name not in self.stage.inputs:
             raise UndeclaredReadError(f"stage {self.stage.name} reads {name}, but declares {self.stage.inputs}")
         return _input_path(name, self.folders)
+
+    @property
+    def bench(self) -> Bench:
+        """Where the library trains for this stage; the stage must declare `seed`."""
+        return Bench(
+            self.stage.name, self.settings.seed, self.out, self.scratch, self.journal, self.runtime.checkpoint_s
+        )
 
     def say(self, text: str) -> None:
         say(self.stage.name, text)

@@ -15,7 +15,8 @@ from stages.config import write_fingerprints
 
 HEADER = """\
 # Written by `python -m stages.dag > dvc.yaml` from what the stages declare; a test compares the two.
-# `artifacts/config/code/<stage>.json` holds the digest of every file that the stage's code is made of.
+# `artifacts/config/code/<stage>.json` holds the digest of every file that the stage's code is made of, and
+# `artifacts/<stage>/stage.json` that of every other file in the folder: DVC need not walk through it for each reader.
 """
 
 
@@ -43,10 +44,15 @@ def render() -> str:
 
 def _stage(stage: Stage) -> str:
     lines = [f"  {stage.name}:", f"    cmd: python -m {stage.module}", "    deps:"]
-    lines += [f"      - artifacts/{name}" for name in (f"config/code/{stage.name}.json", *stage.inputs)]
+    lines += [f"      - artifacts/{name}" for name in (f"config/code/{stage.name}.json", *map(_input, stage.inputs))]
     lines += ["    params:", *(f"      - {key}" for key in stage.settings)]
     lines += ["    outs:", f"      - artifacts/{stage.name}"]
     return "\n".join(lines) + "\n"
+
+
+def _input(name: str) -> str:
+    """What a reader of the stage's folder, or of a single file of one, depends on."""
+    return name if "/" in name else f"{name}/stage.json"
 
 
 def _config() -> str:
@@ -59,7 +65,7 @@ def _config() -> str:
 
 def _publish(stages: list[Stage]) -> str:
     lines = ["  publish:", "    cmd: python -m stages.publish", "    always_changed: true", "    deps:"]
-    lines += ["      - params.yaml", *(f"      - artifacts/{stage.name}" for stage in stages)]
+    lines += ["      - params.yaml", *(f"      - artifacts/{_input(stage.name)}" for stage in stages)]
     return "\n".join(lines) + "\n"
 
 

@@ -7,13 +7,11 @@ and says whether the data is like what the backbone was pretrained on.
 
 import dataclasses
 
-from pipeline.data.augment import read_policy
-from pipeline.data.manifest import read_manifest
 from pipeline.evaluation.similarity import compare_losses
-from pipeline.files import read_json, write_json
+from pipeline.files import write_json
 from pipeline.learning.learners import open_images, whole_model
 from pipeline.learning.loop import load_snapshot, sample_losses
-from pipeline.learning.training import make_plan, run_training
+from pipeline.learning.training import epoch_sizes, make_plan, run_training
 from pipeline.model.classifier import Classifier, save_classifier
 from pipeline.model.head import load_card
 from pipeline.model.tensors import save_tensors
@@ -23,11 +21,14 @@ from pipeline.stage import Metrics, Stage, StageContext, main
 def run(context: StageContext) -> Metrics:
     """Train, keep the best cycle, and give the verdict."""
     settings, train = context.settings, context.settings.full_train
-    policy = read_policy(
-        context.input("augment_config") / "policy.yaml", image_size=train.image_size or settings.data.image_size
+    image_sizes = epoch_sizes(train, settings.data.image_size)
+    images = open_images(
+        context.input("ingest"),
+        context.input("augment_config"),
+        context.runtime,
+        image_sizes=image_sizes,
+        seed=(settings.seed, "full_train"),
     )
-    manifest = read_manifest(context.input("ingest"))
-    images = open_images(manifest, policy, context.runtime, seed=(settings.seed, "full_train"))
     learner = whole_model(
         context.input("unfreeze"), images, context.runtime, micro_batch_size=settings.data.micro_batch_size
     )
@@ -39,23 +40,25 @@ def run(context: StageContext) -> Metrics:
         until_overfit=train.until_overfit,
     )
     before = sample_losses(learner, learner.valid)
-    trained, metrics = run_training(context, learner, plan)
+    outcome = run_training(learner, plan, context.bench)
 
     assert isinstance(learner.model, Classifier)
     card = load_card(context.input("unfreeze"))
-    save_classifier(learner.model, dataclasses.replace(card, image_size=policy.framing.image_size), context.out)
+    save_classifier(learner.model, dataclasses.replace(card, image_size=image_sizes[-1]), context.out)
     snapshots = context.out / "snapshots"
     snapshots.mkdir()
-    for end in trained.ends:
-        save_tensors(load_snapshot(context.scratch, end.cycle), snapshots / f"cycle-{end.cycle + 1}.safetensors")
+    for end in outcome.trained.ends:
+        save_tensors(load_snapshot(context.scratch, end.cycle), snapshots / f"cycle-{end.cycle}.safetensors")
 
-    learner.model.load_state_dict(load_snapshot(context.scratch, 0))
+    learner.model.load_state_dict(load_snapshot(context.scratch, 1))
     similarity = compare_losses(before, sample_losses(learner, learner.valid), seed=settings.seed)
-    overfitting = read_json(context.out / "cycles.json")["verdict"]
-    write_json(context.out / "verdict.json", {"overfitting": overfitting, "similarity": dataclasses.asdict(similarity)})
-    context.say(overfitting["sentence"])
+    write_json(
+        context.out / "verdict.json",
+        {"overfitting": dataclasses.asdict(outcome.verdict), "similarity": dataclasses.asdict(similarity)},
+    )
+    context.say(outcome.verdict.sentence)
     context.say(similarity.sentence)
-    return metrics | {"loss_change_in_first_cycle": similarity.change}
+    return outcome.metrics | {"loss_change_in_first_cycle": similarity.change}
 
 
 STAGE = Stage(

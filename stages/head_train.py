@@ -13,21 +13,16 @@ from pipeline.stage import Metrics, Stage, StageContext, main
 def run(context: StageContext) -> Metrics:
     """Train a fresh head."""
     settings = context.settings
-    learner = head_on_activations(
-        context.input("precompute"),
-        context.runtime,
-        seed=settings.seed,
-        micro_batch_size=settings.data.micro_batch_size,
-    )
+    learner = head_on_activations(context.input("precompute"), settings, context.runtime)
     plan = make_plan(
         settings.head_train,
         batch_size=settings.data.batch_size,
         num_samples=learner.train.num_samples,
         found=context.input("lr_find_head"),
     )
-    _, metrics = run_training(context, learner, plan)
+    outcome = run_training(learner, plan, context.bench)
     save_tensors(learner.model.state_dict(), context.out / "head.safetensors")
-    return metrics
+    return outcome.metrics
 
 
 STAGE = Stage(

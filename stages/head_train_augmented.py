@@ -4,10 +4,8 @@ Reads the head of step 3 and the policy. Writes `head.safetensors`, the learning
 stays in evaluation mode, so that it shows the head the same features as when activations were precomputed.
 """
 
-from pipeline.data.augment import read_policy
-from pipeline.data.manifest import read_manifest
 from pipeline.learning.learners import head_on_backbone, open_images
-from pipeline.learning.training import make_plan, run_training
+from pipeline.learning.training import epoch_sizes, make_plan, run_training
 from pipeline.model.classifier import Classifier
 from pipeline.model.tensors import save_tensors
 from pipeline.stage import Metrics, Stage, StageContext, main
@@ -16,14 +14,17 @@ from pipeline.stage import Metrics, Stage, StageContext, main
 def run(context: StageContext) -> Metrics:
     """Go on with the head on augmented images."""
     settings, train = context.settings, context.settings.head_train_augmented
-    policy = read_policy(
-        context.input("augment_config") / "policy.yaml", image_size=train.image_size or settings.data.image_size
+    images = open_images(
+        context.input("ingest"),
+        context.input("augment_config"),
+        context.runtime,
+        image_sizes=epoch_sizes(train, settings.data.image_size),
+        seed=(settings.seed, "head_train_augmented"),
     )
-    manifest = read_manifest(context.input("ingest"))
     learner = head_on_backbone(
         context.input("precompute"),
         context.input("head_train"),
-        open_images(manifest, policy, context.runtime, seed=(settings.seed, "head_train_augmented")),
+        images,
         context.runtime,
         micro_batch_size=settings.data.micro_batch_size,
     )
@@ -33,10 +34,10 @@ def run(context: StageContext) -> Metrics:
         num_samples=learner.train.num_samples,
         found=context.input("lr_find_head"),
     )
-    _, metrics = run_training(context, learner, plan)
+    outcome = run_training(learner, plan, context.bench)
     assert isinstance(learner.model, Classifier)
     save_tensors(learner.model.head.state_dict(), context.out / "head.safetensors")
-    return metrics
+    return outcome.metrics
 
 
 STAGE = Stage(

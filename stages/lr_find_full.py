@@ -4,29 +4,28 @@ Reads the unfrozen model and its plan: all layer groups move together, in their 
 and the picture. Decides the head's rate in `full_train`; the earlier groups' follow from the plan.
 """
 
-from pipeline.data.augment import read_policy
-from pipeline.data.manifest import read_manifest
 from pipeline.learning.learners import open_images, whole_model
 from pipeline.learning.lr_report import find_and_report
-from pipeline.learning.training import count_batch
+from pipeline.learning.training import count_batch, first_size
 from pipeline.stage import Metrics, Stage, StageContext, main
 
 
 def run(context: StageContext) -> Metrics:
     """Sweep the rate over augmented images."""
     settings = context.settings
-    policy = read_policy(
-        context.input("augment_config") / "policy.yaml",
-        image_size=settings.full_train.image_size or settings.data.image_size,
+    images = open_images(
+        context.input("ingest"),
+        context.input("augment_config"),
+        context.runtime,
+        image_sizes=[first_size(settings.full_train.image_size, settings.data.image_size)],
+        seed=(settings.seed, "lr_find_full"),
     )
-    manifest = read_manifest(context.input("ingest"))
-    images = open_images(manifest, policy, context.runtime, seed=(settings.seed, "lr_find_full"))
     learner = whole_model(
         context.input("unfreeze"), images, context.runtime, micro_batch_size=settings.data.micro_batch_size
     )
     batch_size = count_batch(settings.full_train.batch_size, settings.data.batch_size, learner.train.num_samples)
     return find_and_report(
-        context, learner, settings.lr_find_full, batch_size=batch_size, momentum=settings.full_train.momentum
+        learner, settings.lr_find_full, context.bench, batch_size=batch_size, momentum=settings.full_train.momentum
     )
 
 

@@ -13,15 +13,10 @@ from pipeline.stage import Metrics, Stage, StageContext, main
 def run(context: StageContext) -> Metrics:
     """Sweep the rate on activations: next to nothing, for the backbone does not run."""
     settings = context.settings
-    learner = head_on_activations(
-        context.input("precompute"),
-        context.runtime,
-        seed=settings.seed,
-        micro_batch_size=settings.data.micro_batch_size,
-    )
+    learner = head_on_activations(context.input("precompute"), settings, context.runtime)
     batch_size = count_batch(settings.head_train.batch_size, settings.data.batch_size, learner.train.num_samples)
     return find_and_report(
-        context, learner, settings.lr_find_head, batch_size=batch_size, momentum=settings.head_train.momentum
+        learner, settings.lr_find_head, context.bench, batch_size=batch_size, momentum=settings.head_train.momentum
     )
 
 

@@ -1,17 +1,23 @@
 """Steps 5 and 6: unfreeze, and give each earlier layer group a lower rate than the next.
 
 Reads the backbone and the head of step 4. Writes the whole model (`model.safetensors`, `model.json`) and `plan.json`:
-the layer groups, their sizes, their rates as multiples of the head's, and what batch norm does. Trains nothing.
+the layer groups, their sizes, their rates as multiples of the head's, the cycle from which each is trained, and what
+batch norm does. Trains nothing.
 """
 
 from pipeline.files import write_json
 from pipeline.learning.learners import assemble
 from pipeline.model.classifier import save_classifier
 from pipeline.model.head import load_card
-from pipeline.model.layer_groups import split_layer_groups
+from pipeline.model.layer_groups import batch_norms, split_layer_groups
 from pipeline.stage import Metrics, Stage, StageContext, main
 
 RECIPE_RATIO = (3.0, 10.0)
+BATCH_NORM_POLICIES = {
+    "frozen": "statistics and affine weights of all batch norms stay as pretrained",
+    "train": "batch norms of open groups use and update batch statistics and train their affine weights; those of "
+    "groups that are still frozen rest",
+}
 
 
 def run(context: StageContext) -> Metrics:
@@ -27,12 +33,16 @@ def run(context: StageContext) -> Metrics:
                 "name": group.name,
                 "modules": [name.removeprefix("backbone.network.") for name in group.modules],
                 "num_parameters": group.num_parameters,
+                "num_batch_norms": sum(len(batch_norms(m)) for m in group.modules.values()),
                 "lr_factor": factor,
+                "first_cycle": first_cycle(i, len(groups), settings.schedule),
             }
-            for group, factor in zip(groups, factors, strict=True)
+            for i, (group, factor) in enumerate(zip(groups, factors, strict=True))
         ],
         "lr_ratio": settings.lr_ratio,
+        "schedule": settings.schedule,
         "batch_norm": settings.batch_norm,
+        "batch_norm_policy": BATCH_NORM_POLICIES[settings.batch_norm],
     }
     write_json(context.out / "plan.json", plan)
     for group, factor in zip(groups, factors, strict=True):
@@ -41,6 +51,14 @@ def run(context: StageContext) -> Metrics:
         context.say(warning)
         context.journal.note(warning)
     return {"num_parameters": {g.name: g.num_parameters for g in groups}}
+
+
+def first_cycle(group: int, num_groups: int, schedule: str) -> int:
+    """The cycle (from 1) of `full_train` that opens a group; gradually, as in Howard & Ruder 2018, arXiv:1801.06146.
+
+    The head alone was trained before, so the first cycle opens the group below it too.
+    """
+    return max(1, num_groups - 1 - group) if schedule == "gradual" else 1
 
 
 def ratio_warning(ratio: float) -> str | None:

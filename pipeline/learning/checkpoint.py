@@ -15,8 +15,11 @@ class CycleEnd:
     """What was measured when a cycle ended."""
 
     cycle: int
+    """From 1; 0 is the state before the first step."""
     epoch: int
+    """Epochs done."""
     step: int
+    """Optimizer steps done."""
     train_loss: float
     """Mean loss of training images in evaluation mode, without augmentation."""
     valid_loss: float
@@ -29,6 +32,7 @@ class TrainState:
 
     step: int = 0
     cycle_ends: list[CycleEnd] = field(default_factory=list)
+    """The state before the first step, then one per finished cycle."""
     model: dict[str, Tensor] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
     scheduler: dict[str, Any] = field(default_factory=dict)

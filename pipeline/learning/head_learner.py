@@ -10,7 +10,7 @@ from pipeline.device import choose_device
 from pipeline.learning.loop import Learner, ParameterGroup
 from pipeline.model.head import Head, build_head, load_card
 from pipeline.model.tensors import read_tensors
-from pipeline.settings import Runtime
+from pipeline.settings import Runtime, Settings
 
 
 class TensorBatches:
@@ -28,12 +28,12 @@ class TensorBatches:
             yield self.inputs[index], self.targets[index]
 
 
-def head_on_activations(precompute: Path, runtime: Runtime, *, seed: int, micro_batch_size: int) -> Learner:
+def head_on_activations(precompute: Path, settings: Settings, runtime: Runtime) -> Learner:
     """A fresh head, to be trained on precomputed activations."""
     card = load_card(precompute)
     splits = {s: read_tensors(precompute / f"activations-{s}.safetensors") for s in ("train", "valid")}
     train, valid = (TensorBatches(t["activations"], t["targets"]) for t in splits.values())
-    head = build_head(train.inputs.shape[1], len(card.classes), dropout=card.dropout, seed=seed)
+    head = build_head(train.inputs, len(card.classes), dropout=card.dropout, seed=settings.seed)
     device = choose_device(runtime)
 
     def set_mode() -> None:
@@ -48,7 +48,7 @@ def head_on_activations(precompute: Path, runtime: Runtime, *, seed: int, micro_
         set_mode=set_mode,
         device=device,
         precision="fp32",
-        micro_batch_size=micro_batch_size,
+        micro_batch_size=settings.data.micro_batch_size,
     )
 
 

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import SGD
 
+from pipeline.bench import Bench
 from pipeline.console import progress_bar
 from pipeline.device import computing_in, to_device
-from pipeline.journal import Journal
 from pipeline.learning.checkpoint import CycleEnd, TrainState, load_checkpoint, save_checkpoint
 from pipeline.learning.overfitting import best_cycle, has_stopped_improving
-from pipeline.learning.schedule import Cycles, build_sgdr, epoch_batches, num_batches
+from pipeline.learning.schedule import Cycles, build_schedule, epoch_batches, num_batches
 from pipeline.seeds import permutation, seed_torch
+from pipeline.settings import Schedule
 
 Part = tuple[Tensor, Tensor]
 """Inputs [N, ...] and targets [N] that are computed at once: a batch, or a part of one."""
@@ -68,6 +69,8 @@ class Learner(Computation):
     valid: BatchSource
     set_mode: Callable[[], None]
     """Puts the trained parts into training mode and the frozen ones into evaluation mode."""
+    begin_cycle: Callable[[int], None] = lambda _: None
+    """Opens the layer groups that the cycle (from 1) trains; all are open before."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,11 @@ class Plan:
     momentum: float
     weight_decay: float
     until_overfit: bool
+    schedule: Schedule
+
+    def cycles(self, num_samples: int) -> Cycles:
+        """The cycles in steps."""
+        return Cycles(self.num_cycles, self.cycle_len, self.cycle_mult, num_batches(num_samples, self.batch_size))
 
 
 @dataclass(frozen=True)
@@ -90,50 +98,59 @@ class Trained:
 
     cycles: Cycles
     ends: list[CycleEnd]
+    """The state before the first step, then one per finished cycle."""
 
     @property
     def best(self) -> CycleEnd:
         return best_cycle(self.ends)
 
 
-def train(
-    learner: Learner,
-    plan: Plan,
-    *,
-    stage: str,
-    seed: int,
-    journal: Journal,
-    scratch: Path,
-    checkpoint_s: float,
-) -> Trained:
+def train(learner: Learner, plan: Plan, bench: Bench) -> Trained:
     """Train for the planned cycles, or until over-fitting, and load the best cycle's weights into the model.
 
-    Every `checkpoint_s` seconds and at every cycle end the state goes to `scratch`, from where a killed run goes on
-    and ends in the same bytes. Snapshots of the cycles are left there as `cycle-<k>.pt`. Raises ValueError where the
-    loss is no longer a number.
+    The state before the first step counts as cycle 0. Points are journalled at the number of the last step done, from
+    0; at -1 stands what was measured before the first.
+
+    Every `checkpoint_s` seconds and at every cycle end the state goes to the bench's scratch, from where a killed run
+    goes on and ends in the same bytes. Snapshots of the cycles are left there as `cycle-<k>.pt`. Raises ValueError
+    where the loss is no longer a number.
     """
-    cycles = Cycles(
-        plan.num_cycles, plan.cycle_len, plan.cycle_mult, num_batches(learner.train.num_samples, plan.batch_size)
-    )
+    stage, seed, journal, scratch = bench.name, bench.seed, bench.journal, bench.scratch
+    cycles = plan.cycles(learner.train.num_samples)
     optimizer = build_optimizer(learner.groups, plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay)
-    scheduler = build_sgdr(optimizer, cycles)
+    scheduler = build_schedule(plan.schedule, optimizer, cycles)
     state = load_checkpoint(scratch / "checkpoint.pt") or TrainState()
-    if state.step:
+    if state.cycle_ends:
         learner.model.load_state_dict(state.model)
         optimizer.load_state_dict(state.optimizer)
         scheduler.load_state_dict(state.scheduler)
     journal.rewind(state.journal_length)
 
-    def keep() -> None:
+    def keep() -> float:
         state.model, state.optimizer = learner.model.state_dict(), optimizer.state_dict()
         state.scheduler, state.journal_length = scheduler.state_dict(), journal.tell()
         save_checkpoint(state, scratch / "checkpoint.pt")
+        return time.monotonic()
+
+    def measure(epochs_done: int) -> None:
+        valid_loss, accuracy = evaluate(learner, learner.valid)
+        journal.points(state.step - 1, valid_loss=valid_loss, valid_accuracy=accuracy)
+        if epochs_done in (0, *cycles.ends):
+            train_loss, _ = evaluate(learner, learner.train_plain)
+            journal.points(state.step - 1, train_plain_loss=train_loss)
+            end = CycleEnd(len(state.cycle_ends), epochs_done, state.step, train_loss, valid_loss, accuracy)
+            state.cycle_ends.append(end)
+            torch.save(learner.model.state_dict(), scratch / f"cycle-{end.cycle}.pt")
 
     last_kept = time.monotonic()
+    if not state.cycle_ends:
+        measure(0)
+        last_kept = keep()
     with progress_bar(stage, cycles.num_steps, start=state.step) as bar:
         for epoch in range(state.step // cycles.steps_per_epoch, cycles.num_epochs):
             if epoch in cycles.ends and plan.until_overfit and has_stopped_improving(state.cycle_ends):
                 break
+            learner.begin_cycle(1 + sum(end <= epoch for end in cycles.ends))
             order = epoch_batches(permutation(learner.train.num_samples, seed, stage, epoch), plan.batch_size)
             done = state.step - epoch * cycles.steps_per_epoch
             for batch in train_batches(learner, order[done:], draw=epoch):
@@ -144,27 +161,18 @@ def train(
                 scheduler.step()
                 state.step += 1
                 bar.advance(note=f"loss {loss:.4f}")
-                if state.step % cycles.steps_per_epoch and time.monotonic() - last_kept > checkpoint_s:
-                    keep()
-                    last_kept = time.monotonic()
-            valid_loss, accuracy = evaluate(learner, learner.valid)
-            journal.points(state.step - 1, valid_loss=valid_loss, valid_accuracy=accuracy)
-            if epoch + 1 in cycles.ends:
-                train_loss, _ = evaluate(learner, learner.train_plain)
-                end = CycleEnd(len(state.cycle_ends), epoch + 1, state.step - 1, train_loss, valid_loss, accuracy)
-                journal.points(end.step, train_plain_loss=train_loss)
-                state.cycle_ends.append(end)
-                torch.save(learner.model.state_dict(), scratch / f"cycle-{end.cycle}.pt")
-            if epoch + 1 in cycles.ends or time.monotonic() - last_kept > checkpoint_s:
-                keep()
-                last_kept = time.monotonic()
+                if state.step % cycles.steps_per_epoch and time.monotonic() - last_kept > bench.checkpoint_s:
+                    last_kept = keep()
+            measure(epoch + 1)
+            if epoch + 1 in cycles.ends or time.monotonic() - last_kept > bench.checkpoint_s:
+                last_kept = keep()
     trained = Trained(cycles, state.cycle_ends)
     learner.model.load_state_dict(load_snapshot(scratch, trained.best.cycle))
     return trained
 
 
 def load_snapshot(scratch: Path, cycle: int) -> dict[str, Tensor]:
-    """The model's state when `cycle` (from 0) ended."""
+    """The model's state when `cycle` ended; 0 is before the first step."""
     state: dict[str, Tensor] = torch.load(scratch / f"cycle-{cycle}.pt", map_location="cpu", weights_only=True)
     return state
 

@@ -13,15 +13,15 @@ import math
 import statistics
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from pipeline.bench import Bench
 from pipeline.console import Bar, progress_bar
 from pipeline.files import write_atomically
 from pipeline.learning.loop import Learner, Part, batch_loss, build_optimizer, take_step, train_batches
-from pipeline.learning.lr_rules import RULES, Curve, UnusableCurveError, smooth
+from pipeline.learning.lr_rules import RULES, Curve, Floats, UnusableCurveError, moving_average, smooth
 from pipeline.learning.schedule import epoch_batches
 from pipeline.seeds import permutation
 from pipeline.settings import LrFind
@@ -41,9 +41,14 @@ class Sweep:
 
     def curve(self, smoothing: float) -> Curve:
         """The sweep without the luck of its batches."""
-        references = np.array(self.references)
-        losses = np.array(self.losses) - references + (references.mean() if len(references) else 0.0)
+        losses = self.corrected()
         return Curve(np.array(self.lrs), losses, smooth(losses, smoothing))
+
+    def corrected(self) -> Floats:
+        """The losses, less what the untouched model makes of each batch, plus its mean."""
+        references = np.array(self.references)
+        corrected: Floats = np.array(self.losses) - references
+        return corrected + (references.mean() if len(references) else 0.0)
 
 
 @dataclass(frozen=True)
@@ -63,23 +68,24 @@ class LrFound:
 
 
 def find_lr(
-    learner: Learner, settings: LrFind, *, batch_size: int, momentum: float, stage: str, seed: int, scratch: Path
+    learner: Learner, settings: LrFind, bench: Bench, *, batch_size: int, momentum: float
 ) -> tuple[LrFound, list[Curve]]:
     """Sweep the rate `settings.repeats` times and choose; the learner's model and torch's RNG are left as they were.
 
-    Rates are the head's; all layer groups move together in their ratios. Finished repeats are kept in `scratch`.
+    Rates are the head's; all layer groups move together in their ratios. Finished repeats stay in scratch.
     Raises UnusableCurveError where fewer than half of the repeats give an answer.
     """
     before = {n: t.detach().clone() for n, t in learner.model.state_dict().items()}
     sweeps = []
     devices = [learner.device] if learner.device.type == "cuda" else []
     total = settings.repeats * settings.num_steps
-    with torch.random.fork_rng(devices=devices), progress_bar(stage, total) as bar:
+    with torch.random.fork_rng(devices=devices), progress_bar(bench.name, total) as bar:
         for repeat in range(settings.repeats):
-            kept = scratch / f"sweep-{repeat}.json"
+            kept = bench.scratch / f"sweep-{repeat}.json"
             if not kept.exists():
-                batches = _endless_batches(learner, batch_size, seed=(seed, stage, repeat))
-                sweep = _sweep(learner, settings, batches, momentum=momentum, seed=(seed, stage, repeat), bar=bar)
+                seed = (bench.seed, bench.name, repeat)
+                batches = _endless_batches(learner, batch_size, seed=seed)
+                sweep = _sweep(learner, settings, batches, momentum=momentum, seed=seed, bar=bar)
                 learner.model.load_state_dict(before)
                 write_atomically(kept, json.dumps(asdict(sweep)))
             sweeps.append(Sweep(**json.loads(kept.read_text())))
@@ -136,8 +142,8 @@ def _has_diverged(sweep: Sweep, smoothing: float) -> bool:
     """Whether the loss is no number, or far above that of the untouched model on the same batches."""
     if not math.isfinite(sweep.losses[-1]):
         return True
-    curve = sweep.curve(smoothing)
-    return bool(curve.smoothed[-1] > DIVERGED * np.mean(sweep.references))
+    average = moving_average(sweep.corrected(), smoothing)[-1]
+    return bool(average > DIVERGED * np.mean(sweep.references))
 
 
 def _endless_batches(learner: Learner, batch_size: int, *, seed: tuple[int | str, ...]) -> Iterator[list[Part]]:

@@ -5,41 +5,37 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from pipeline.bench import Bench
+from pipeline.console import say
 from pipeline.files import write_json
 from pipeline.learning.loop import Learner
 from pipeline.learning.lr_find import find_lr
 from pipeline.learning.lr_rules import Curve
 from pipeline.report.plots import plot_lr_find
 from pipeline.settings import LrFind
-from pipeline.stage import StageContext
 
 
 def find_and_report(
-    context: StageContext, learner: Learner, settings: LrFind, *, batch_size: int, momentum: float
+    learner: Learner, settings: LrFind, bench: Bench, *, batch_size: int, momentum: float
 ) -> dict[str, Any]:
     """Find the rate; write `lr.json`, `curve.csv` and `lr_find.png`; return the metrics."""
-    found, curves = find_lr(
-        learner,
-        settings,
-        batch_size=batch_size,
-        momentum=momentum,
-        stage=context.stage.name,
-        seed=context.settings.seed,
-        scratch=context.scratch,
-    )
-    write_json(context.out / "lr.json", dataclasses.asdict(found))
-    _write_curves(context.out / "curve.csv", curves)
+    found, curves = find_lr(learner, settings, bench, batch_size=batch_size, momentum=momentum)
+    write_json(bench.out / "lr.json", dataclasses.asdict(found))
+    _write_curves(bench.out / "curve.csv", curves)
     for step, (lr, loss) in enumerate(zip(curves[0].lrs, curves[0].smoothed, strict=True)):
-        context.journal.points(step, swept_lr=float(lr), smoothed_loss=float(loss))
+        bench.journal.points(step, swept_lr=float(lr), smoothed_loss=float(loss))
     for reason in found.unusable:
-        context.journal.note(f"a repeat gave no rate: {reason}")
+        bench.journal.note(f"a repeat gave no rate: {reason}")
     plot_lr_find(
-        context.out / "lr_find.png",
+        bench.out / "lr_find.png",
         curves=[(c.lrs, c.losses, c.smoothed) for c in curves],
         chosen=found.lr,
         others={name: lr for name, lr in found.others.items() if name != found.rule},
     )
-    context.say(f"lr {found.lr:.3g} by rule {found.rule}, spread x{found.spread:.2f} over {len(found.repeats)} sweeps")
+    say(
+        bench.name,
+        f"lr {found.lr:.3g} by rule {found.rule}, spread x{found.spread:.2f} over {len(found.repeats)} sweeps",
+    )
     return {"lr": found.lr, "spread": found.spread, "rules": found.others}
 
 

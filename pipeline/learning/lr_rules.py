@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-CLEAR_SHARE = 0.4
+CLEAR_SHARE = 0.2
 """The loss still clearly improves while it falls, per decade of the rate, by this share of its whole fall."""
 
 MIN_POINTS = 10
@@ -34,6 +34,14 @@ class Curve:
 
 
 def smooth(losses: Iterable[float], beta: float) -> Floats:
+    """Average forward, then backward, so that the curve is not shifted: one pass alone lags by 1 / (1 - beta) steps.
+
+    At 15 steps a decade and beta = 0.9 that lag reads rates four times too high.
+    """
+    return moving_average(moving_average(losses, beta)[::-1], beta)[::-1]
+
+
+def moving_average(losses: Iterable[float], beta: float) -> Floats:
     """Exponential moving average, corrected for its start at zero (Kingma & Ba 2014, section 3)."""
     average, out = 0.0, []
     for i, loss in enumerate(losses):

@@ -1,24 +1,26 @@
 """When to stop: the recipe trains "until over-fitting".
 
-Over-fitting is when the validation loss at the end of a cycle is higher than before while the training loss, measured
-without augmentation, still falls: the model gets better at what it has seen only. (When both rise, the rate was too
-high, or the longer cycle has not settled: that is no over-fitting, but no reason to go on either.)
+Over-fitting is when the validation loss at the end of a cycle is higher than at the best state before while the
+training loss, measured without augmentation, is lower: the model gets better at what it has seen only. (When both rise,
+the rate was too high, or the longer cycle has not settled: that is no over-fitting, but no reason to go on either.)
+
+The state before the first step, "cycle 0", is a candidate to be kept like any cycle: no stage makes its model worse on
+validation images. It does not stop training, for the first restart at a high rate may cost what later cycles win back.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from pipeline.learning.checkpoint import CycleEnd
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Which cycle is kept, and whether and when over-fitting began."""
+    """Which cycle is kept, and whether and when over-fitting began. Cycles count from 1; 0 is before the first step."""
 
     kept_cycle: int
     overfitting_since_cycle: int | None
-    """The first cycle that ended worse on unseen images and better on seen ones."""
+    """The first cycle after the kept one that ended worse on unseen images and better on seen ones."""
     sentence: str
 
 
@@ -28,25 +30,24 @@ def best_cycle(ends: Sequence[CycleEnd]) -> CycleEnd:
 
 
 def has_stopped_improving(ends: Sequence[CycleEnd]) -> bool:
-    """Whether the last cycle ended with a higher validation loss than the best before it."""
-    return len(ends) > 1 and ends[-1].valid_loss > best_cycle(ends[:-1]).valid_loss
+    """Whether the last cycle ended with a higher validation loss than the best cycle before it."""
+    cycles = [e for e in ends if e.cycle > 0]
+    return len(cycles) > 1 and cycles[-1].valid_loss > best_cycle(cycles[:-1]).valid_loss
 
 
-def judge(ends: Sequence[CycleEnd], *, num_cycles: int) -> Verdict:
-    """Sum up a finished training stage that was allowed `num_cycles` cycles."""
-    kept = best_cycle(ends)
-    since = next((b.cycle for a, b in pairwise(ends) if _overfits(a, b)), None)
+def judge(ends: Sequence[CycleEnd], *, num_cycles: int, stage: str) -> Verdict:
+    """Sum up `stage`, which was allowed `num_cycles` cycles; `ends` begins with the state before the first step."""
+    kept, last = best_cycle(ends), ends[-1]
+    since = next((e.cycle for e in ends if e.cycle > kept.cycle and _overfits(kept, e)), None)
+    what = "the model as it was before this stage" if kept.cycle == 0 else f"cycle {kept.cycle}"
     if since is not None:
-        sentence = f"Over-fitting began in cycle {since + 1}; cycle {kept.cycle + 1} is kept."
-    elif kept is not ends[-1]:
-        sentence = (
-            f"Cycle {ends[-1].cycle + 1} ended worse on training and validation images alike: no over-fitting, but "
-            f"no gain; cycle {kept.cycle + 1} is kept."
-        )
+        sentence = f"Over-fitting began in cycle {since}; {what} is kept."
+    elif kept is not last:
+        sentence = f"Cycle {last.cycle} ended no better on validation images, without over-fitting; {what} is kept."
     else:
         sentence = (
-            f"No over-fitting after {len(ends)} of {num_cycles} cycles: the last one was the best; "
-            "full_train.num_cycles may be raised."
+            f"No over-fitting after {last.cycle} of {num_cycles} cycles: the last one was the best; "
+            f"{stage}.num_cycles may be raised."
         )
     return Verdict(kept.cycle, since, sentence)
 

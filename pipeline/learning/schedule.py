@@ -1,15 +1,37 @@
-"""Stochastic gradient descent with warm restarts: Loshchilov & Hutter 2016, arXiv:1608.03983.
+"""How the rate changes from step to step, by name; torch's own schedulers, stepped after every batch.
 
-Within a cycle the rate falls along half a cosine, batch by batch, and jumps back at the start of the next; cycle k
-lasts `cycle_len * cycle_mult**k` epochs. Lengths are whole numbers of steps, so that restarts fall exactly where
-epochs do.
+- `sgdr`: Loshchilov & Hutter 2016, arXiv:1608.03983. Within a cycle the rate falls along half a cosine and jumps back
+  at the start of the next; cycle k lasts `cycle_len * cycle_mult**k` epochs.
+- `constant`: no annealing.
+- `step`: a tenth from each cycle to the next.
+- `exponential`: the same tenth per cycle, in equal ratios from batch to batch.
+- `one_cycle`: Smith & Topin 2017, arXiv:1708.07120. Up along half a cosine from 1/25 of the rate during 30 % of the
+  training, then down to nothing; the whole training is that one cycle.
+
+Lengths are whole numbers of steps, so that restarts fall exactly where epochs do.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CosineAnnealingWarmRestarts,
+    ExponentialLR,
+    LRScheduler,
+    OneCycleLR,
+    StepLR,
+)
+
+from pipeline.settings import Schedule
+
+CYCLE_FACTOR = 0.1
+"""What `step` and `exponential` leave of the rate per cycle."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +62,33 @@ class Cycles:
         return list(accumulate(self.epochs))
 
 
-def build_sgdr(optimizer: Optimizer, cycles: Cycles) -> CosineAnnealingWarmRestarts:
-    """torch's scheduler for `cycles`, to be stepped after every batch."""
-    return CosineAnnealingWarmRestarts(
-        optimizer, T_0=cycles.cycle_len * cycles.steps_per_epoch, T_mult=cycles.cycle_mult
-    )
+def build_schedule(schedule: Schedule, optimizer: Optimizer, cycles: Cycles) -> LRScheduler:
+    """The named scheduler; each group's rate in `optimizer` is its highest."""
+    steps = cycles.cycle_len * cycles.steps_per_epoch
+    match schedule:
+        case "sgdr":
+            return CosineAnnealingWarmRestarts(optimizer, T_0=steps, T_mult=cycles.cycle_mult)
+        case "constant":
+            return ConstantLR(optimizer, factor=1.0)
+        case "step":
+            return StepLR(optimizer, step_size=steps, gamma=CYCLE_FACTOR)
+        case "exponential":
+            return ExponentialLR(optimizer, gamma=CYCLE_FACTOR ** (1 / steps))
+        case "one_cycle":
+            highest = [group["lr"] for group in optimizer.param_groups]
+            return OneCycleLR(optimizer, highest, total_steps=cycles.num_steps, cycle_momentum=False)
+
+
+def planned_rates(schedule: Schedule, cycles: Cycles, lrs: Sequence[float]) -> NDArray[np.float64]:
+    """The rate at each step of each group, [num_steps, num_groups], whose highest are `lrs`."""
+    optimizer = SGD([{"params": [torch.nn.Parameter(torch.zeros(()))], "lr": lr} for lr in lrs])
+    scheduler = build_schedule(schedule, optimizer, cycles)
+    rates = np.empty((cycles.num_steps, len(lrs)))
+    for row in rates:
+        row[:] = [group["lr"] for group in optimizer.param_groups]
+        optimizer.step()
+        scheduler.step()
+    return rates
 
 
 def epoch_batches(order: list[int], batch_size: int) -> list[list[int]]:

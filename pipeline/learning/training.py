@@ -1,24 +1,38 @@
 """What the three training stages share: from settings to a plan, from an outcome to files and figures."""
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from pipeline.bench import Bench
+from pipeline.console import say
 from pipeline.files import read_json, write_json
 from pipeline.journal import read_points
 from pipeline.learning.loop import Learner, Plan, Trained, train
-from pipeline.learning.overfitting import judge
+from pipeline.learning.overfitting import Verdict, judge
+from pipeline.learning.schedule import planned_rates
 from pipeline.report.plots import plot_learning_curves, plot_schedule
-from pipeline.settings import BatchSize, Train
-from pipeline.stage import StageContext
+from pipeline.settings import BatchSize, ImageTrain, Train
 
 
 def count_batch(wanted: BatchSize | None, default: BatchSize, num_samples: int) -> int:
     """Images per optimizer step; `full` is all of them."""
     chosen = default if wanted is None else wanted
     return num_samples if chosen == "full" else min(chosen, num_samples)
+
+
+def first_size(wanted: int | tuple[int, ...] | None, default: int) -> int:
+    """The size of the first cycle's images, in pixels."""
+    return wanted[0] if isinstance(wanted, tuple) else wanted or default
+
+
+def epoch_sizes(settings: ImageTrain, default: int) -> list[int]:
+    """The size of images in each epoch, in pixels; `default` where the stage sets none."""
+    wanted = settings.image_size or default
+    sizes = wanted if isinstance(wanted, tuple) else (wanted,) * settings.num_cycles
+    epochs = [settings.cycle_len * settings.cycle_mult**k for k in range(settings.num_cycles)]
+    return [size for size, count in zip(sizes, epochs, strict=True) for _ in range(count)]
 
 
 def make_plan(
@@ -35,71 +49,78 @@ def make_plan(
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
         until_overfit=until_overfit,
+        schedule=settings.schedule,
     )
 
 
-def run_training(context: StageContext, learner: Learner, plan: Plan) -> tuple[Trained, dict[str, Any]]:
-    """Train, draw the pictures, and return the outcome with its metrics."""
-    stage = context.stage.name
-    context.say(
-        f"{plan.num_cycles} cycles of {plan.cycle_len} x {plan.cycle_mult}^k epochs, batch {plan.batch_size}, "
-        f"lr {plan.lr:.3g}, {learner.train.num_samples} images"
+@dataclass(frozen=True)
+class Outcome:
+    """What a training stage has to tell."""
+
+    trained: Trained
+    verdict: Verdict
+    metrics: dict[str, Any]
+
+
+def run_training(learner: Learner, plan: Plan, bench: Bench) -> Outcome:
+    """Train, write `cycles.json`, and draw the pictures: the schedule before the first step, the curves at the end."""
+    say(
+        bench.name,
+        f"{plan.num_cycles} cycles of {plan.cycle_len} x {plan.cycle_mult}^k epochs, {plan.schedule}, "
+        f"batch {plan.batch_size}, lr {plan.lr:.3g}, {learner.train.num_samples} images",
     )
-    trained = train(
-        learner,
-        plan,
-        stage=stage,
-        seed=context.settings.seed,
-        journal=context.journal,
-        scratch=context.scratch,
-        checkpoint_s=context.runtime.checkpoint_s,
-    )
+    _draw_schedule(learner, plan, bench.out / "schedule.png")
+    trained = train(learner, plan, bench)
     best = trained.best
-    context.say(
+    say(
+        bench.name,
         f"valid loss {best.valid_loss:.4f}, accuracy {best.valid_accuracy:.4f} "
-        f"(cycle {best.cycle + 1} of {len(trained.ends)})"
+        f"(cycle {best.cycle} of {trained.ends[-1].cycle})",
     )
-    verdict = judge(trained.ends, num_cycles=plan.num_cycles)
+    verdict = judge(trained.ends, num_cycles=plan.num_cycles, stage=bench.name)
     write_json(
-        context.out / "cycles.json",
+        bench.out / "cycles.json",
         {"ends": [dataclasses.asdict(e) for e in trained.ends], "verdict": dataclasses.asdict(verdict)},
     )
-    _draw(context, learner, trained, verdict.overfitting_since_cycle)
-    return trained, {
+    _draw_curves(trained, verdict, bench)
+    metrics = {
         "lr": plan.lr,
         "batch_size": plan.batch_size,
-        "kept_cycle": best.cycle + 1,
+        "kept_cycle": best.cycle,
         "epochs": trained.ends[-1].epoch,
         "train_loss": best.train_loss,
         "valid_loss": best.valid_loss,
         "valid_accuracy": best.valid_accuracy,
     }
+    return Outcome(trained, verdict, metrics)
 
 
-def _draw(context: StageContext, learner: Learner, trained: Trained, since: int | None) -> None:
-    points = read_points(context.journal.path)
-    ends, per_epoch = trained.ends, trained.cycles.steps_per_epoch
+def _draw_schedule(learner: Learner, plan: Plan, path: Path) -> None:
+    cycles = plan.cycles(learner.train.num_samples)
+    plot_schedule(
+        path,
+        lrs=planned_rates(plan.schedule, cycles, [plan.lr * g.lr_factor for g in learner.groups]),
+        group_names=[g.name for g in learner.groups],
+        cycle_starts=[cycles.steps_per_epoch * epochs for epochs in (0, *cycles.ends[:-1])],
+        steps_per_epoch=cycles.steps_per_epoch,
+    )
 
-    def column(name: str) -> tuple[list[int], list[float]]:
-        found = {step: row[name] for step, row in points.items() if name in row}
+
+def _draw_curves(trained: Trained, verdict: Verdict, bench: Bench) -> None:
+    points, ends, since = read_points(bench.journal.path), trained.ends, verdict.overfitting_since_cycle
+
+    def column(name: str, *, after: int = 0) -> tuple[list[int], list[float]]:
+        found = {step + after: row[name] for step, row in points.items() if name in row}
         return list(found), list(found.values())
 
     plot_learning_curves(
-        context.out / "learning_curves.png",
-        train=column("train_loss"),
-        train_plain=column("train_plain_loss"),
-        valid=column("valid_loss"),
-        valid_accuracy=column("valid_accuracy"),
-        cycle_ends=[e.step for e in ends],
+        bench.out / "learning_curves.png",
+        train=column("train_loss"),  # of a batch before the step that it leads to; the others after it
+        train_plain=column("train_plain_loss", after=1),
+        valid=column("valid_loss", after=1),
+        valid_accuracy=column("valid_accuracy", after=1),
+        cycle_ends=[e.step for e in ends[1:]],
         kept_step=trained.best.step,
-        overfit_step=None if since is None else ends[since].step,
-        steps_per_epoch=per_epoch,
-    )
-    factors = np.array([g.lr_factor for g in learner.groups])
-    plot_schedule(
-        context.out / "schedule.png",
-        lrs=np.array(column("lr")[1])[:, None] * factors[None, :],
-        group_names=[g.name for g in learner.groups],
-        cycle_starts=[0, *(e.step + 1 for e in ends[:-1])],
-        steps_per_epoch=per_epoch,
+        overfit_step=None if since is None else ends[since - 1].step,
+        steps_per_epoch=trained.cycles.steps_per_epoch,
     )

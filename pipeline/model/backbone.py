@@ -1,11 +1,9 @@
 """Any torchvision classifier, seen as a backbone that turns images into one feature vector each."""
 
 import difflib
-import inspect
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from pipeline.vision import models
@@ -13,8 +11,6 @@ from pipeline.vision import models
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """Channel statistics of ImageNet: what torchvision's weights, and ours, were trained with."""
-
-_FIXED_SIZE = {"vit": "position embeddings", "maxvit": "window partitioning"}
 
 
 class Backbone(nn.Module):
@@ -63,12 +59,19 @@ def build_backbone(arch: str, *, image_size: int | None = None) -> Backbone:
     return Backbone(network, arch=arch, num_features=num_features)
 
 
-def check_image_size(arch: str, image_size: int) -> None:
-    """Raise ValueError where this architecture cannot take images of `image_size` pixels."""
-    family = arch.partition("_")[0]
+def check_image_size(arch: str, image_size: int, *, built_for: int | None = None) -> None:
+    """Raise ValueError where this architecture cannot take images of `image_size` pixels.
+
+    Transformers with position embeddings or fixed windows take only the size that they were `built_for`.
+    """
+    if arch.startswith(("vit", "maxvit")) and built_for not in (None, image_size):
+        raise ValueError(
+            f"image_size={image_size} does not fit {arch}, which was built for {built_for} and cannot change its size "
+            "later: use one size for all stages and cycles, or an architecture with adaptive pooling (resnet18, ...)"
+        )
     if arch.startswith("maxvit") and image_size % 224:
         raise ValueError(
-            f"image_size={image_size} does not fit {arch}: its {_FIXED_SIZE[family]} needs 224; take image_size=224 "
+            f"image_size={image_size} does not fit {arch}: its window partitioning needs 224; take image_size=224 "
             "or an architecture with adaptive pooling (resnet18, mobilenet_v2, ...)"
         )
     if arch.startswith("vit"):
@@ -77,15 +80,6 @@ def check_image_size(arch: str, image_size: int) -> None:
             raise ValueError(f"image_size={image_size} does not fit {arch}: it must be a multiple of {patch}")
     if arch == "inception_v3" and image_size < 75:
         raise ValueError(f"image_size={image_size} does not fit {arch}: its pooling needs 75 or more")
-
-
-@torch.no_grad()
-def extract(backbone: Backbone, images: Tensor) -> Tensor:
-    """Features of `images` in evaluation mode, leaving the mode as it was."""
-    was_training = backbone.training
-    features: Tensor = backbone.eval()(images)
-    backbone.train(was_training)
-    return features
 
 
 def _builder(arch: str) -> Callable[..., nn.Module]:
@@ -109,5 +103,5 @@ def _last_layer(network: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
     else:
         kinds = (nn.Linear,)
     name, layer = [(n, m) for n, m in network.named_modules() if isinstance(m, kinds)][-1]
-    assert isinstance(layer, nn.Linear | nn.Conv2d), inspect.getfile(type(network))
+    assert isinstance(layer, nn.Linear | nn.Conv2d), type(network)
     return name, layer

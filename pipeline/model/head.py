@@ -5,27 +5,56 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.files import read_json, write_json
 
 
-class Head(nn.Sequential):
-    """Features [N, num_features] to logits [N, num_classes]: normalise each sample's features, drop, one layer.
+class Standardise(nn.Module):
+    """Features [N, num_features] less their mean over the training images, over their spread there.
 
-    LayerNorm makes the rate that the finder chooses independent of the backbone's scale and, unlike batch norm,
-    behaves the same for a batch of one.
+    Fixed, unlike batch norm: the same for a batch of one, and the same in training as in evaluation. It makes the rate
+    that suits the head independent of the backbone's scale. A tenth of the mean spread is added to each, so that a
+    feature that hardly varies is not blown up.
     """
 
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(num_features))
+        self.register_buffer("scale", torch.ones(num_features))
+
+    def fit(self, activations: Tensor) -> None:
+        """Take mean and spread from `activations` [N, num_features]."""
+        spread = activations.std(dim=0, correction=0)
+        self.mean.copy_(activations.mean(dim=0))
+        self.scale.copy_((spread + 0.1 * spread.mean()).clamp_min(1e-6))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return (features - self.mean) / self.scale
+
+
+class Head(nn.Sequential):
+    """Features [N, num_features] to logits [N, num_classes]: standardise, drop, one layer."""
+
     def __init__(self, num_features: int, num_classes: int, *, dropout: float) -> None:
-        super().__init__(nn.LayerNorm(num_features), nn.Dropout(dropout), nn.Linear(num_features, num_classes))
+        super().__init__(Standardise(num_features), nn.Dropout(dropout), nn.Linear(num_features, num_classes))
 
 
-def build_head(num_features: int, num_classes: int, *, dropout: float, seed: int) -> Head:
-    """Build a freshly initialised head, the same for the same seed; the global RNG is left alone."""
+def build_head(activations: Tensor, num_classes: int, *, dropout: float, seed: int) -> Head:
+    """Build a fresh head for features like `activations` [N, num_features], the same for the same seed.
+
+    The global RNG is left alone.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Head(num_features, num_classes, dropout=dropout)
+        head = Head(activations.shape[1], num_classes, dropout=dropout)
+    for module in head.modules():
+        if isinstance(module, Standardise):
+            module.fit(activations)
+    return head
 
 
 @dataclass(frozen=True)

@@ -76,11 +76,19 @@ def backbone_blocks(backbone: Backbone) -> list[list[tuple[str, nn.Module]]]:
     return blocks
 
 
-def freeze_to(groups: list[LayerGroup], first_trained: int) -> None:
-    """Freeze the groups before `first_trained` (no gradients) and thaw the others."""
+def freeze_to(groups: list[LayerGroup], first_trained: int, *, batch_norm: bool) -> None:
+    """Freeze the groups before `first_trained` (no gradients) and thaw the others; their batch norms only if wanted."""
     for i, group in enumerate(groups):
         for parameter in group.parameters.values():
             parameter.requires_grad_(i >= first_trained)
+        for module in group.modules.values():
+            for norm in batch_norms(module):
+                norm.requires_grad_(batch_norm and i >= first_trained)
+
+
+def batch_norms(module: nn.Module) -> list[nn.Module]:
+    """All batch norms in `module`, itself included."""
+    return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 
 def _numbered(count: int) -> list[str]:

@@ -121,7 +121,7 @@ def plot_learning_curves(
     """Draw losses, and the accuracy (0..1) below them; x values are steps.
 
     `train` is the loss of each mini-batch, `train_plain` that of training images without augmentation. The
-    step kept is circled, and what follows `overfit_step` shaded.
+    step kept (0: before training) is circled, and what follows `overfit_step` shaded.
     """
     train_xy, valid_xy, acc_xy = (_in_epochs(c, steps_per_epoch) for c in (train, valid, valid_accuracy))
     smooth = _moving_average(train_xy[1])
@@ -312,12 +312,15 @@ def _loss_axis(ax: Axes, curves: Sequence[Array]) -> None:
 
 
 def _accuracy_ylim(percent: Array) -> tuple[float, float] | None:
-    """Fit y to all points but the first: that of an untrained head would flatten the rest."""
-    values = percent[1:] if len(percent) > 2 else percent
-    values = values[np.isfinite(values)]
+    """Fit y to all points, but for a first one far below them: an untrained head's would flatten the rest."""
+    values = percent[np.isfinite(percent)]
     if not len(values):
         return None
-    low, high = float(values.min()), float(values.max())
+    rest = values[1:] if len(values) > 2 else values
+    span = max(float(rest.max() - rest.min()), 1.0)
+    low, high = float(rest.min()), float(values.max())
+    if values[0] > low - 3 * span:
+        low = min(low, float(values[0]))
     span = max(high - low, 1.0)
     return low - 0.35 * span, high + 0.15 * span
 
@@ -350,6 +353,8 @@ def _curves_title(
     scores += [f"accuracy {acc:.1%}"] if acc is not None else []
     if kept_step is not None and kept_step in cycle_ends:
         title = f"Cycle {list(cycle_ends).index(kept_step) + 1} of {len(cycle_ends)} is kept"
+    elif kept_step == 0:
+        title = f"No cycle of {len(cycle_ends)} was better: the state before training is kept"
     else:
         title = _count(len(cycle_ends), "cycle") + " of training"
     title += f": {', '.join(scores)}" if scores else ""

@@ -145,9 +145,10 @@ def _lr_section(folder: Path, step: int, heading: str) -> Section:
 
 def _training_section(folder: Path, step: int, heading: str, sentences: list[str] | None = None) -> Section:
     metrics = read_json(folder / "metrics.json")
+    kept = f"Cycle {metrics['kept_cycle']}" if metrics["kept_cycle"] else "The state before training"
     text = (
         f"{metrics['epochs']} epochs at a rate of up to {metrics['lr']:.3g}, batches of {metrics['batch_size']}. "
-        f"Cycle {metrics['kept_cycle']} is kept: validation loss {metrics['valid_loss']:.4f}, accuracy "
+        f"{kept} is kept: validation loss {metrics['valid_loss']:.4f}, accuracy "
         f"{metrics['valid_accuracy']:.2%}."
     )
     pictures = [

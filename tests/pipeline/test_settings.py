@@ -60,6 +60,34 @@ def test_batch_norm_cannot_train_on_single_images(compose_conf: Compose) -> None
         read_settings(change(values, "unfreeze.batch_norm", "train"), source="x")
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"full_train.schedule": "constant"},
+            "full_train.cycle_mult=2 has no effect with full_train.schedule=constant",
+        ),
+        ({"head_train.schedule": "one_cycle"}, "head_train.num_cycles=2 contradicts head_train.schedule=one_cycle"),
+        ({"full_train.image_size": [32, 64]}, "has 2 sizes for full_train.num_cycles=3 cycles"),
+        ({"full_train.image_size": [32, 64, 4]}, "full_train.image_size"),
+        ({"head_train.image_size": [32, 64]}, "head_train.image_size"),
+        ({"unfreeze.schedule": "gradual", "unfreeze.num_groups": 5}, "set it to 4 or more, or unfreeze.schedule=all"),
+    ],
+)
+def test_schedules_that_contradict_are_refused(compose_conf: Compose, changes: dict[str, object], said: str) -> None:
+    values = compose_conf()
+    for key, value in changes.items():
+        values = change(values, key, value)
+    with pytest.raises(SettingsError) as error:
+        read_settings(values, source="x")
+    assert said in str(error.value)
+
+
+def test_a_size_for_each_cycle_is_read(compose_conf: Compose) -> None:
+    settings = read_settings(change(compose_conf(), "full_train.image_size", [32, 48, 64]), source="x")
+    assert settings.full_train.image_size == (32, 48, 64)
+
+
 def test_environment_lies_over_runtime_and_typos_are_refused(
     compose_conf: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:

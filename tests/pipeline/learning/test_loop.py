@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.bench import Bench
 from pipeline.journal import Journal, read_points
 from pipeline.learning.head_learner import TensorBatches
-from pipeline.learning.loop import Learner, ParameterGroup, Plan, Trained, evaluate, train
+from pipeline.learning.loop import Learner, ParameterGroup, Plan, Trained, evaluate, load_snapshot, train
 from pipeline.learning.schedule import epoch_batches
 from pipeline.seeds import permutation, seed_torch
 
@@ -23,6 +24,7 @@ PLAN = Plan(
     momentum=0.9,
     weight_decay=1e-4,
     until_overfit=False,
+    schedule="sgdr",
 )
 
 
@@ -62,9 +64,7 @@ def run(made: Learner, plan: Plan, scratch: Path, *, checkpoint_s: float = 1e9) 
     scratch.mkdir(parents=True, exist_ok=True)
     journal = Journal(scratch / "journal.jsonl")
     try:
-        return train(
-            made, plan, stage="full_train", seed=5, journal=journal, scratch=scratch, checkpoint_s=checkpoint_s
-        )
+        return train(made, plan, Bench("full_train", 5, scratch, scratch, journal, checkpoint_s))
     finally:
         journal.close()
 
@@ -127,10 +127,15 @@ class KilledError(Exception):
     """Stands for the end of the process."""
 
 
-@pytest.mark.parametrize("kill_at", [1, 4, 5, 7, 9, 14])
-def test_a_killed_run_ends_in_the_same_bytes(tmp_path: Path, kill_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+ONE_CYCLE = replace(PLAN, num_cycles=1, cycle_len=3, cycle_mult=1, schedule="one_cycle")
+
+
+@pytest.mark.parametrize(("kill_at", "plan"), [*((k, PLAN) for k in (1, 4, 5, 7, 9, 14)), (7, ONE_CYCLE)])
+def test_a_killed_run_ends_in_the_same_bytes(
+    tmp_path: Path, kill_at: int, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = learner(build_model())
-    run(whole, PLAN, tmp_path / "whole", checkpoint_s=0)
+    run(whole, plan, tmp_path / "whole", checkpoint_s=0)
 
     steps = 0
     points = Journal.points
@@ -144,10 +149,10 @@ def test_a_killed_run_ends_in_the_same_bytes(tmp_path: Path, kill_at: int, monke
 
     monkeypatch.setattr(Journal, "points", points_until_killed)
     with pytest.raises(KilledError):
-        run(learner(build_model()), PLAN, tmp_path / "killed", checkpoint_s=0)
+        run(learner(build_model()), plan, tmp_path / "killed", checkpoint_s=0)
     monkeypatch.undo()
     resumed = learner(build_model())
-    run(resumed, PLAN, tmp_path / "killed", checkpoint_s=0)
+    run(resumed, plan, tmp_path / "killed", checkpoint_s=0)
     assert equal(whole.model, resumed.model)
     assert (tmp_path / "whole/journal.jsonl").read_bytes() == (tmp_path / "killed/journal.jsonl").read_bytes()
 
@@ -182,7 +187,7 @@ def test_the_best_cycle_is_kept_and_training_stops_after_a_worse_one(
     import pipeline.learning.loop as loop
 
     made = learner(build_model())
-    valid_losses = iter([0.5, 0.4, 0.45, 0.6, 0.1, 0.1, 0.1])
+    valid_losses = iter([0.45, 0.5, 0.4, 0.45, 0.6, 0.1, 0.1, 0.1])
     seen: list[dict[str, Tensor]] = []
 
     def fake(of: Learner, source: TensorBatches) -> tuple[float, float]:
@@ -193,9 +198,35 @@ def test_the_best_cycle_is_kept_and_training_stops_after_a_worse_one(
 
     monkeypatch.setattr(loop, "evaluate", fake)
     trained = run(made, replace(PLAN, num_cycles=4, cycle_mult=1, until_overfit=True), tmp_path)
-    assert [e.valid_loss for e in trained.ends] == [0.5, 0.4, 0.45]
-    assert trained.best.cycle == 1
-    assert all(torch.equal(made.model.state_dict()[n], t) for n, t in seen[1].items())
+    assert [e.valid_loss for e in trained.ends] == [0.45, 0.5, 0.4, 0.45]
+    assert trained.best.cycle == 2
+    assert all(torch.equal(made.model.state_dict()[n], t) for n, t in seen[2].items())
+
+
+def test_where_no_cycle_is_better_the_model_stays_as_it_was(tmp_path: Path) -> None:
+    made = learner(build_model())
+    assert isinstance(made.train, TensorBatches)
+    made.train.targets[:] = 2  # what is learned here is wrong on valid
+    before = {n: t.clone() for n, t in made.model.state_dict().items()}
+    trained = run(made, replace(PLAN, lr=1.0), tmp_path)
+    assert [e.cycle for e in trained.ends] == [0, 1, 2]
+    assert trained.best.cycle == 0
+    assert all(torch.equal(made.model.state_dict()[n], t) for n, t in before.items())
+
+
+def test_groups_open_from_cycle_to_cycle(tmp_path: Path) -> None:
+    model = build_model()
+    early = [p for layer in list(model.children())[:2] for p in layer.parameters()]
+
+    def begin_cycle(cycle: int) -> None:
+        for parameter in early:
+            parameter.requires_grad_(cycle >= 2)
+
+    run(replace(learner(model), begin_cycle=begin_cycle), PLAN, tmp_path)
+    start, first, second = (load_snapshot(tmp_path, cycle) for cycle in (0, 1, 2))
+    assert torch.equal(start["0.weight"], first["0.weight"])
+    assert not torch.equal(start["4.weight"], first["4.weight"])
+    assert not torch.equal(first["0.weight"], second["0.weight"])
 
 
 def test_a_loss_that_is_no_number_stops_with_advice(tmp_path: Path) -> None:
@@ -219,6 +250,6 @@ def test_evaluation_is_the_mean_over_samples_whatever_the_parts() -> None:
 def test_the_journal_holds_every_step_and_epoch(tmp_path: Path) -> None:
     run(learner(build_model()), PLAN, tmp_path)
     points = read_points(tmp_path / "journal.jsonl")
-    assert list(points) == list(range(15))
-    assert [s for s, v in points.items() if "valid_loss" in v] == [4, 9, 14]
-    assert [s for s, v in points.items() if "train_plain_loss" in v] == [4, 14]
+    assert list(points) == list(range(-1, 15))
+    assert [s for s, v in points.items() if "valid_loss" in v] == [-1, 4, 9, 14]
+    assert [s for s, v in points.items() if "train_plain_loss" in v] == [-1, 4, 14]

@@ -7,12 +7,22 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.learning.lr_find import choose, find_lr
-from pipeline.learning.lr_rules import RULES, Curve, UnusableCurveError, recipe, smooth
+from pipeline.bench import Bench
+from pipeline.journal import Journal
+from pipeline.learning.loop import Learner
+from pipeline.learning.lr_find import LrFound, choose, find_lr
+from pipeline.learning.lr_rules import RULES, Curve, UnusableCurveError, moving_average, recipe, smooth
 from pipeline.settings import LrFind
 from tests.pipeline.learning.test_loop import build_model, learner
 
 SETTINGS = LrFind(start_lr=1e-4, end_lr=10.0, num_steps=60, repeats=3, smoothing=0.8, rule="recipe")
+
+
+def find(made: Learner, scratch: Path) -> tuple[LrFound, list[Curve]]:
+    bench = Bench("lr_find_full", 0, scratch, scratch, Journal(scratch / "journal.jsonl"), 1e9)
+    found = find_lr(made, SETTINGS, bench, batch_size=8, momentum=0.9)
+    bench.journal.close()
+    return found
 
 
 def curve(losses: np.ndarray, low: float = -5, high: float = 1) -> Curve:
@@ -26,11 +36,20 @@ def s_curve(middle: float, width: float = 0.4) -> Curve:
     return curve(2 - 1 / (1 + np.exp(-(x - middle) / width)) + np.exp(6 * (x - middle - 1.8)))
 
 
-def test_smoothing_is_the_bias_corrected_average() -> None:
+def test_the_moving_average_is_corrected_for_its_start() -> None:
     losses = [3.0, 1.0, 2.0]
     weights = [[1.0], [0.9, 1.0], [0.81, 0.9, 1.0]]
     expected = [np.average(losses[: i + 1], weights=w) for i, w in enumerate(weights)]
-    assert smooth(losses, 0.9) == pytest.approx(expected)
+    assert moving_average(losses, 0.9) == pytest.approx(expected)
+
+
+def test_smoothing_does_not_shift_the_curve() -> None:
+    steps = np.arange(101)
+    dip = 1 - np.exp(-(((steps - 50) / 8) ** 2))
+    assert np.argmin(smooth(dip, 0.8)) == 50
+    assert np.argmin(moving_average(dip, 0.8)) >= 53  # one pass alone does
+    assert smooth(dip, 0.8).min() > dip.min()
+    assert smooth(np.ones(5), 0.8) == pytest.approx(np.ones(5))
 
 
 @pytest.mark.parametrize("middle", [-3.0, -2.0, -1.0])
@@ -83,7 +102,7 @@ def test_the_median_of_the_usable_repeats_is_chosen() -> None:
 def test_finding_leaves_model_and_rng_as_they_were(tmp_path: Path) -> None:
     made = learner(build_model())
     before, rng = copy.deepcopy(made.model.state_dict()), torch.get_rng_state()
-    found, curves = find_lr(made, SETTINGS, batch_size=8, momentum=0.9, stage="lr_find_full", seed=0, scratch=tmp_path)
+    found, curves = find(made, tmp_path)
     assert all(torch.equal(before[n], t) for n, t in made.model.state_dict().items())
     assert torch.equal(rng, torch.get_rng_state())
     assert 1e-4 < found.lr < 10
@@ -92,10 +111,9 @@ def test_finding_leaves_model_and_rng_as_they_were(tmp_path: Path) -> None:
 
 
 def test_finished_repeats_survive_a_kill(tmp_path: Path) -> None:
-    arguments = {"batch_size": 8, "momentum": 0.9, "stage": "lr_find_full", "seed": 0}
-    whole, _ = find_lr(learner(build_model()), SETTINGS, scratch=tmp_path, **arguments)  # type: ignore[arg-type]
+    whole, _ = find(learner(build_model()), tmp_path)
     (tmp_path / "sweep-2.json").unlink()
     stamp = (tmp_path / "sweep-0.json").stat().st_mtime_ns
-    again, _ = find_lr(learner(build_model()), SETTINGS, scratch=tmp_path, **arguments)  # type: ignore[arg-type]
+    again, _ = find(learner(build_model()), tmp_path)
     assert again == whole
     assert (tmp_path / "sweep-0.json").stat().st_mtime_ns == stamp

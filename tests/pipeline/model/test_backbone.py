@@ -9,7 +9,7 @@ from torch import nn
 from pipeline.model.backbone import architectures, build_backbone, check_architecture, check_image_size
 from pipeline.model.classifier import Classifier
 from pipeline.model.head import Head
-from pipeline.model.layer_groups import freeze_to, split_layer_groups
+from pipeline.model.layer_groups import batch_norms, freeze_to, split_layer_groups
 from pipeline.vision import models
 
 SMALL = ("resnet18", "mobilenet_v2", "mobilenet_v3_small", "squeezenet1_1", "shufflenet_v2_x0_5", "mnasnet0_5")
@@ -69,8 +69,13 @@ def test_freezing_stops_gradients_below() -> None:
     backbone = build_backbone("shufflenet_v2_x0_5")
     model = Classifier(backbone, Head(backbone.num_features, 2, dropout=0.0))
     groups = split_layer_groups(model, 3)
-    freeze_to(groups, 1)
+    freeze_to(groups, 1, batch_norm=True)
     assert [{p.requires_grad for p in g.parameters.values()} for g in groups] == [{False}, {True}, {True}]
+    freeze_to(groups, 1, batch_norm=False)
+    norms = {id(p) for m in batch_norms(model) for p in m.parameters()}
+    assert norms
+    for i, group in enumerate(groups):
+        assert all(p.requires_grad == (i >= 1 and id(p) not in norms) for p in group.parameters.values())
 
 
 def test_too_many_groups_are_refused() -> None:
@@ -86,4 +91,6 @@ def test_unknown_architectures_and_sizes_are_refused_with_a_fix() -> None:
         check_image_size("vit_b_16", 100)
     with pytest.raises(ValueError, match="75 or more"):
         check_image_size("inception_v3", 64)
-    check_image_size("resnet18", 17)
+    with pytest.raises(ValueError, match="was built for 224 and cannot change its size"):
+        check_image_size("maxvit_t", 448, built_for=224)
+    check_image_size("resnet18", 17, built_for=224)

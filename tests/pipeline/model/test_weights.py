@@ -80,7 +80,7 @@ def test_random_weights_follow_from_the_seed_and_leave_the_rng_alone() -> None:
 
 def test_a_saved_classifier_comes_back_whole(tmp_path: Path) -> None:
     backbone = load_backbone(ARCH, "none", seed=0)
-    model = Classifier(backbone, build_head(backbone.num_features, 3, dropout=0.2, seed=0))
+    model = Classifier(backbone, build_head(torch.randn(5, backbone.num_features), 3, dropout=0.2, seed=0))
     card = Card(ARCH, 0.2, "fp32", 32, ("a", "b", "<c>"))
     save_classifier(model, card, tmp_path)
     loaded, read = load_classifier(tmp_path)
