@@ -31,6 +31,7 @@ def run(context: StageContext) -> Metrics:
     settings, manifest = context.settings, read_manifest(context.input("ingest"))
     trained = context.input("full_train")
     card, policy_file = load_card(trained), context.input("augment_config") / "policy.yaml"
+    manifest.require_classes(card.classes)
     policy = read_policy(policy_file, image_size=card.image_size)
     views = settings.tta_evaluate.views if policy.steps else 0
     if views != settings.tta_evaluate.views:

@@ -29,12 +29,13 @@ class FactsCache:
 
     def __init__(self, file: Path, *, background: str) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(file, timeout=60)
         code = json.dumps([background, code_fingerprint("pipeline.data.facts", _PROJECT)], sort_keys=True)
         self._made_by = hashlib.sha256(code.encode()).digest()
-        self._db.execute(
-            "CREATE TABLE IF NOT EXISTS facts (path BLOB PRIMARY KEY, state TEXT, made_by BLOB, facts TEXT)"
-        )
+        try:
+            self._db = _open_table(file)
+        except sqlite3.DatabaseError:  # damaged: nothing in it cannot be found again
+            file.unlink()
+            self._db = _open_table(file)
 
     def close(self) -> None:
         self._db.close()
@@ -80,6 +81,12 @@ def read_facts(
                 )
             fresh = iter(found)
             yield from (facts if facts is not None else next(fresh) for facts in known)
+
+
+def _open_table(file: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(file, timeout=60)
+    db.execute("CREATE TABLE IF NOT EXISTS facts (path BLOB PRIMARY KEY, state TEXT, made_by BLOB, facts TEXT)")
+    return db
 
 
 def _pool(count: int, workers: int) -> Executor:
