@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -60,7 +61,7 @@ def read_facts(
 
     Raises OSError where a worker was killed.
     """
-    look = partial(look_at, background=background)
+    look, began, read = partial(look_at, background=background), time.monotonic(), 0
     with _pool(len(paths), workers) as pool:
         for start in range(0, len(paths), _BLOCK):
             block = [(path, _state(path)) for path in paths[start : start + _BLOCK]]
@@ -71,7 +72,8 @@ def read_facts(
             try:
                 for facts in pool.map(look, [path for path, _ in new], chunksize=32):
                     found.append(facts)
-                    bar.advance()
+                    read += 1
+                    bar.advance(note=f"{read / (time.monotonic() - began):.0f} per second")
             except BrokenProcessPool:
                 raise OSError("a process that reads images was killed, most likely for want of memory: set "
                               "UNFREEZE_WORKERS to a smaller number, and run again") from None  # fmt: skip
