@@ -80,6 +80,9 @@ class Data(_Section):
     duplicates: Literal["keep", "drop", "fail"]
     """Copies of an image, and near copies across splits: `keep` says so, `drop` leaves them out, `fail` stops. Those
     that stay are never divided between splits."""
+    balance: Literal["none", "weights", "sampler"]
+    """Classes of unequal size in training: left so, weighted in the loss by inverse frequency, or drawn equally often
+    by repeating images of the smaller ones."""
     image_size: Pixels
     """Height and width that the network sees, in pixels."""
     fit: Literal["zoom", "pad", "squish"]

@@ -9,6 +9,7 @@ import dataclasses
 
 from pipeline.evaluation.similarity import compare_losses
 from pipeline.files import write_json
+from pipeline.learning.balance import balance_classes
 from pipeline.learning.learners import open_images, whole_model
 from pipeline.learning.loop import load_snapshot, sample_losses
 from pipeline.learning.training import epoch_sizes, make_plan, run_training
@@ -32,6 +33,7 @@ def run(context: StageContext) -> Metrics:
     learner = whole_model(
         context.input("unfreeze"), images, context.runtime, micro_batch_size=settings.data.micro_batch_size
     )
+    learner = balance_classes(learner, settings.data.balance)
     plan = make_plan(
         train,
         batch_size=settings.data.batch_size,
@@ -64,7 +66,7 @@ def run(context: StageContext) -> Metrics:
 STAGE = Stage(
     name="full_train",
     run=run,
-    settings=("seed", "full_train", "data.image_size", "data.batch_size", "data.micro_batch_size"),
+    settings=("seed", "full_train", "data.image_size", "data.balance", "data.batch_size", "data.micro_batch_size"),
     inputs=("ingest", "augment_config", "unfreeze", "lr_find_full"),
     objective="valid_loss",
 )

@@ -4,6 +4,7 @@ Reads the activations and the finder's rate. Writes `head.safetensors`, the lear
 costs a fraction of a second, because the backbone does not run; augmentation has no effect here.
 """
 
+from pipeline.learning.balance import balance_classes
 from pipeline.learning.head_learner import head_on_activations
 from pipeline.learning.training import make_plan, run_training
 from pipeline.model.tensors import save_tensors
@@ -14,6 +15,7 @@ def run(context: StageContext) -> Metrics:
     """Train a fresh head."""
     settings = context.settings
     learner = head_on_activations(context.input("precompute"), settings, context.runtime)
+    learner = balance_classes(learner, settings.data.balance)
     plan = make_plan(
         settings.head_train,
         batch_size=settings.data.batch_size,
@@ -28,7 +30,7 @@ def run(context: StageContext) -> Metrics:
 STAGE = Stage(
     name="head_train",
     run=run,
-    settings=("seed", "head_train", "data.batch_size", "data.micro_batch_size"),
+    settings=("seed", "head_train", "data.balance", "data.batch_size", "data.micro_batch_size"),
     inputs=("precompute", "lr_find_head"),
     objective="valid_loss",
 )

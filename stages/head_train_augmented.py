@@ -4,6 +4,7 @@ Reads the head of step 3 and the policy. Writes `head.safetensors`, the learning
 stays in evaluation mode, so that it shows the head the same features as when activations were precomputed.
 """
 
+from pipeline.learning.balance import balance_classes
 from pipeline.learning.learners import head_on_backbone, open_images
 from pipeline.learning.training import epoch_sizes, make_plan, run_training
 from pipeline.model.classifier import Classifier
@@ -28,6 +29,7 @@ def run(context: StageContext) -> Metrics:
         context.runtime,
         micro_batch_size=settings.data.micro_batch_size,
     )
+    learner = balance_classes(learner, settings.data.balance)
     plan = make_plan(
         train,
         batch_size=settings.data.batch_size,
@@ -43,7 +45,14 @@ def run(context: StageContext) -> Metrics:
 STAGE = Stage(
     name="head_train_augmented",
     run=run,
-    settings=("seed", "head_train_augmented", "data.image_size", "data.batch_size", "data.micro_batch_size"),
+    settings=(
+        "seed",
+        "head_train_augmented",
+        "data.image_size",
+        "data.balance",
+        "data.batch_size",
+        "data.micro_batch_size",
+    ),
     inputs=("ingest", "augment_config", "precompute", "lr_find_head", "head_train"),
     objective="valid_loss",
 )

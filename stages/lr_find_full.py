@@ -4,6 +4,7 @@ Reads the unfrozen model and its plan: all layer groups move together, in their 
 and the picture. Decides the head's rate in `full_train`; the earlier groups' follow from the plan.
 """
 
+from pipeline.learning.balance import balance_classes
 from pipeline.learning.learners import open_images, whole_model
 from pipeline.learning.lr_report import find_and_report
 from pipeline.learning.training import count_batch, first_size
@@ -23,6 +24,7 @@ def run(context: StageContext) -> Metrics:
     learner = whole_model(
         context.input("unfreeze"), images, context.runtime, micro_batch_size=settings.data.micro_batch_size
     )
+    learner = balance_classes(learner, settings.data.balance)
     batch_size = count_batch(settings.full_train.batch_size, settings.data.batch_size, learner.train.num_samples)
     return find_and_report(
         learner, settings.lr_find_full, context.bench, batch_size=batch_size, momentum=settings.full_train.momentum
@@ -36,6 +38,7 @@ STAGE = Stage(
         "seed",
         "lr_find_full",
         "data.image_size",
+        "data.balance",
         "data.batch_size",
         "data.micro_batch_size",
         "full_train.image_size",

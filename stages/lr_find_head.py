@@ -4,6 +4,7 @@ Reads the precomputed activations. Writes `lr.json` (the rate, the rule, its spr
 would say), `curve.csv` and the picture. Decides the rate of both head stages, unless they set their own.
 """
 
+from pipeline.learning.balance import balance_classes
 from pipeline.learning.head_learner import head_on_activations
 from pipeline.learning.lr_report import find_and_report
 from pipeline.learning.training import count_batch
@@ -14,6 +15,7 @@ def run(context: StageContext) -> Metrics:
     """Sweep the rate on activations: next to nothing, for the backbone does not run."""
     settings = context.settings
     learner = head_on_activations(context.input("precompute"), settings, context.runtime)
+    learner = balance_classes(learner, settings.data.balance)
     batch_size = count_batch(settings.head_train.batch_size, settings.data.batch_size, learner.train.num_samples)
     return find_and_report(
         learner, settings.lr_find_head, context.bench, batch_size=batch_size, momentum=settings.head_train.momentum
@@ -26,6 +28,7 @@ STAGE = Stage(
     settings=(
         "seed",
         "lr_find_head",
+        "data.balance",
         "data.batch_size",
         "data.micro_batch_size",
         "head_train.batch_size",

@@ -32,6 +32,7 @@ def run(context: StageContext) -> Metrics:
     """Predict, score, draw, and gather the model."""
     seed, tta = context.settings.seed, context.settings.tta_evaluate
     manifest, policy_file = read_manifest(context.input("ingest")), context.input("augment_config") / "policy.yaml"
+    manifest.require_classes(load_card(context.input("full_train")).classes)
     viewed = _look(context, manifest)
     targets = {split: targets_of(manifest, split) for split in viewed}
     chosen = tta.weights == "chosen"

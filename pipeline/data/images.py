@@ -41,14 +41,12 @@ class Images(Dataset[tuple[Tensor, int]]):
         policy: Policy | None = None,
         seed: tuple[int | str, ...] = (),
     ) -> None:
-        _check_labels(samples, classes)
         self._samples = samples
         self._root = root
         self._framing = framing
         self._policy = policy
         self._seed = seed
-        index = {name: i for i, name in enumerate(classes)}
-        self.targets = torch.tensor([index[s.label] if s.label else UNKNOWN for s in samples], dtype=torch.long)
+        self.targets = targets_of(samples, classes)
         self._kept: dict[int, Image.Image] = {}
 
     def __len__(self) -> int:
@@ -112,14 +110,19 @@ def open_images_of(
     return ImageBatches(images, workers=workers)
 
 
-def _check_labels(samples: Sequence[Sample], classes: Sequence[str]) -> None:
-    """Raises ValueError, by name, where a model knows other classes than the images have."""
+def targets_of(samples: Sequence[Sample], classes: Sequence[str]) -> Tensor:
+    """The place of each sample's label in the list of classes, [N]; UNKNOWN where it has none.
+
+    Raises ValueError, by name, where the list lacks a label.
+    """
     unknown = sorted({s.label for s in samples if s.label} - set(classes))
     if unknown:
         raise ValueError(
             f"images of class {', '.join(unknown[:5])} and a model of {', '.join(classes[:5])}...: it was trained with "
             "another list of classes; train it again on these images"
         )
+    index = {name: i for i, name in enumerate(classes)}
+    return torch.tensor([index[s.label] if s.label else UNKNOWN for s in samples], dtype=torch.long)
 
 
 def normalise(pixels: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +46,17 @@ class Manifest:
 
     def of(self, split: str) -> list[Sample]:
         return [s for s in self.samples if s.split == split]
+
+    def require_classes(self, trained: Sequence[str]) -> None:
+        """Raise ValueError, by name, where a model was trained with another list of classes, or in another order."""
+        if tuple(trained) == self.classes:
+            return
+        differing = sorted(set(trained) ^ set(self.classes))
+        what = f"differ in {', '.join(differing[:5])}" if differing else "have another order"
+        raise ValueError(
+            f"the images have {len(self.classes)} classes and the model {len(trained)}, which {what}: train it again "
+            "on these images"
+        )
 
     @property
     def splits(self) -> list[str]:

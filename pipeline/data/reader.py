@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -29,12 +30,13 @@ class FactsCache:
 
     def __init__(self, file: Path, *, background: str) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(file, timeout=60)
         code = json.dumps([background, code_fingerprint("pipeline.data.facts", _PROJECT)], sort_keys=True)
         self._made_by = hashlib.sha256(code.encode()).digest()
-        self._db.execute(
-            "CREATE TABLE IF NOT EXISTS facts (path BLOB PRIMARY KEY, state TEXT, made_by BLOB, facts TEXT)"
-        )
+        try:
+            self._db = _open_table(file)
+        except sqlite3.DatabaseError:  # damaged: nothing in it cannot be found again
+            file.unlink()
+            self._db = _open_table(file)
 
     def close(self) -> None:
         self._db.close()
@@ -59,7 +61,7 @@ def read_facts(
 
     Raises OSError where a worker was killed.
     """
-    look = partial(look_at, background=background)
+    look, began, read = partial(look_at, background=background), time.monotonic(), 0
     with _pool(len(paths), workers) as pool:
         for start in range(0, len(paths), _BLOCK):
             block = [(path, _state(path)) for path in paths[start : start + _BLOCK]]
@@ -70,7 +72,8 @@ def read_facts(
             try:
                 for facts in pool.map(look, [path for path, _ in new], chunksize=32):
                     found.append(facts)
-                    bar.advance()
+                    read += 1
+                    bar.advance(note=f"{read / (time.monotonic() - began):.0f} per second")
             except BrokenProcessPool:
                 raise OSError("a process that reads images was killed, most likely for want of memory: set "
                               "UNFREEZE_WORKERS to a smaller number, and run again") from None  # fmt: skip
@@ -80,6 +83,12 @@ def read_facts(
                 )
             fresh = iter(found)
             yield from (facts if facts is not None else next(fresh) for facts in known)
+
+
+def _open_table(file: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(file, timeout=60)
+    db.execute("CREATE TABLE IF NOT EXISTS facts (path BLOB PRIMARY KEY, state TEXT, made_by BLOB, facts TEXT)")
+    return db
 
 
 def _pool(count: int, workers: int) -> Executor:

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from pipeline.data.augment import Policy, read_policy
-from pipeline.data.images import ImageBatches, open_images_of
+from pipeline.data.images import ImageBatches, open_images_of, targets_of
 from pipeline.data.manifest import Sample, read_manifest
 from pipeline.device import choose_device, place
 from pipeline.files import read_json
@@ -26,8 +26,8 @@ from pipeline.settings import Runtime
 class GrowingImages:
     """Augmented training images whose size, in pixels, depends on the epoch; see `BatchSource`."""
 
-    def __init__(self, num_samples: int, sizes: Sequence[int], open_at: Callable[[int], BatchSource]) -> None:
-        self.num_samples = num_samples
+    def __init__(self, targets: Tensor, sizes: Sequence[int], open_at: Callable[[int], BatchSource]) -> None:
+        self.targets, self.num_samples = targets, len(targets)
         self._sizes = sizes
         self._open_at = lru_cache(maxsize=1)(open_at)  # images of one size at a time are held in memory
 
@@ -72,7 +72,7 @@ def open_images(
         return open_images_of(manifest, samples, policy_at(final).framing, workers=runtime.workers)
 
     return ImageSources(
-        train=GrowingImages(len(train), image_sizes, augmented),
+        train=GrowingImages(targets_of(train, manifest.classes), image_sizes, augmented),
         train_plain=plain(some),
         valid=plain(valid),
         sizes=tuple(dict.fromkeys(image_sizes)),

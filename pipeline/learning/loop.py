@@ -31,6 +31,8 @@ class BatchSource(Protocol):
     """Samples that can be drawn in any order: images, or activations."""
 
     num_samples: int
+    targets: Tensor
+    """[num_samples], by sample index."""
 
     def batches(self, order: Sequence[Sequence[int]], *, draw: int) -> Iterator[Part]:
         """Yield (inputs [N, ...], targets [N]) per list of sample indices; `draw` numbers random views."""
@@ -71,6 +73,8 @@ class Learner(Computation):
     """Puts the trained parts into training mode and the frozen ones into evaluation mode."""
     begin_cycle: Callable[[int], None] = lambda _: None
     """Opens the layer groups that the cycle (from 1) trains; all are open before."""
+    class_weights: Tensor | None = None
+    """[num_classes], of the training loss; None is 1 for all."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +200,7 @@ def take_step(learner: Learner, optimizer: SGD, batch: Sequence[Part], *, seed: 
 
 
 def batch_loss(
-    learner: Computation,
+    learner: Learner,
     model: nn.Module,
     batch: Sequence[Part],
     *,
@@ -210,7 +214,8 @@ def batch_loss(
         for i, (inputs, targets) in enumerate(batch):
             seed_torch(*seed, i)
             logits = _logits(learner, model, inputs)
-            loss = F.cross_entropy(logits, targets.to(learner.device), reduction="sum") / size
+            weight = learner.class_weights
+            loss = F.cross_entropy(logits, targets.to(learner.device), weight=weight, reduction="sum") / size
             if backward:
                 loss.backward()  # type: ignore[no-untyped-call]
             total += loss.item()

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipeline.data.augment import Policy, read_policy, write_policy
 from pipeline.data.decode import Framing, decode, decode_framed, fit_image
-from pipeline.data.images import ImageBatches, normalise, open_images_of
+from pipeline.data.images import ImageBatches, Images, normalise, open_images_of
 from pipeline.data.manifest import Manifest
 from pipeline.settings import Augment, read_settings
 from tests.conftest import Compose, draw_picture, ingest_folder
@@ -75,6 +75,16 @@ def test_batches_are_the_decoders_pixels(manifest: Manifest) -> None:
         fitted = np.asarray(fit_image(decoded, FRAMING))
         expected = normalise(torch.from_numpy(fitted.copy()).permute(2, 0, 1)[None])
         assert torch.equal(images[i : i + 1], expected)
+
+
+def test_a_model_of_other_classes_is_refused_by_name(manifest: Manifest) -> None:
+    manifest.require_classes(manifest.classes)
+    with pytest.raises(ValueError, match="3 classes and the model 3, which differ in plain, stripes"):
+        manifest.require_classes(("bars", "dots", "stripes"))
+    with pytest.raises(ValueError, match="have another order"):
+        manifest.require_classes(manifest.classes[::-1])
+    with pytest.raises(ValueError, match="images of class plain"):
+        Images(manifest.samples, manifest.classes[:2], manifest.root, FRAMING)
 
 
 def test_normalising_matches_the_formula() -> None:

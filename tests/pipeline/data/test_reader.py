@@ -74,6 +74,14 @@ def test_another_background_or_decoder_reads_all_again(
     assert len(looked) == 72
 
 
+def test_a_damaged_cache_is_begun_anew(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "facts.sqlite"
+    file.write_bytes(b"no database" * 100)
+    cache = FactsCache(file, background="white")
+    assert read(folder, cache=cache) == read(folder, cache=cache)
+    cache.close()
+
+
 def test_what_may_heal_is_asked_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = FactsCache(tmp_path / "facts.sqlite", background="white")
     monkeypatch.setattr(reader, "look_at", lambda *_, **__: Facts(problem="no permission to read it"))
