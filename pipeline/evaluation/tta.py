@@ -127,7 +127,8 @@ def look_plain(
 
 def choose_plain_weight(viewed: Viewed, targets: NDArray[np.int64]) -> float:
     """The share of the plain image with the least log loss, to be chosen on valid."""
-    return min(PLAIN_WEIGHTS, key=lambda weight: log_loss(viewed.combined(weight), targets))
+    losses = {weight: round(log_loss(viewed.combined(weight), targets), 9) for weight in PLAIN_WEIGHTS}  # ties are ties
+    return min(losses, key=lambda weight: losses[weight])
 
 
 def _mean_probs(computation: Computation, images: _ViewsOfFiles, workers: int, bar: Bar) -> list[tuple[Probs, int]]:
