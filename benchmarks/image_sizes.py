@@ -1,7 +1,7 @@
 """How a fixed architecture takes images of other sizes, and what that does to its accuracy.
 
 `python -m benchmarks.image_sizes [--artifacts artifacts] [--sizes 16 24 32 ...]` prints, for a trained model and the
-validation images, the shape of the last feature map before adaptive pooling, the number of features after it, and the
+validation images, the shape of the last feature map, the number of features that adaptive pooling makes of it, and the
 scores, when the images are framed for each size.
 """
 
@@ -50,14 +50,13 @@ def main() -> None:
 
 @torch.no_grad()
 def pooled_shapes(backbone: Backbone, size: int) -> tuple[tuple[int, ...], int]:
-    """The shape [channels, height, width] that adaptive pooling is given for one image, and the number of features."""
+    """What the last convolution gives for one image, [channels, height, width], and the number of features after it."""
     seen: list[tuple[int, ...]] = []
-    pooling = [m for m in backbone.modules() if isinstance(m, nn.AdaptiveAvgPool2d)][-1:]
-    hooks = [m.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[1:]))) for m in pooling]
+    last = [m for m in backbone.modules() if isinstance(m, nn.Conv2d)][-1]
+    hook = last.register_forward_hook(lambda *given: seen.append(tuple(given[2].shape[1:])))
     features: Tensor = backbone.eval()(torch.zeros(1, 3, size, size))
-    for hook in hooks:
-        hook.remove()
-    return seen[-1] if seen else (), features.shape[1]
+    hook.remove()
+    return seen[0], features.shape[1]
 
 
 if __name__ == "__main__":

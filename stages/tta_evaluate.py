@@ -13,7 +13,7 @@ from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.evaluation.metrics import confusion
 from pipeline.evaluation.prediction import TtaCard, save_model_folder
 from pipeline.evaluation.scores import Predicted, confident_mistakes, score_split, targets_of, write_predictions
-from pipeline.evaluation.tta import Viewed, ViewedFile, choose_plain_weight, look
+from pipeline.evaluation.tta import Viewed, ViewedFile, choose_plain_weight, look_in_parts
 from pipeline.evaluation.views import view_sizes
 from pipeline.learning.learners import trained_model
 from pipeline.model.backbone import check_image_size
@@ -73,7 +73,16 @@ def _look(context: StageContext, manifest: Manifest) -> dict[str, Viewed]:
     passes = 1 if tta.views == 0 else 2
     with progress_bar(context.stage.name, passes * sum(map(len, files.values()))) as bar:
         viewed = {
-            split: look(model, some, tta, policy, seed=settings.seed, workers=context.runtime.workers, bar=bar)
+            split: look_in_parts(
+                model,
+                some,
+                tta,
+                policy,
+                seed=settings.seed,
+                workers=context.runtime.workers,
+                bar=bar,
+                kept=context.scratch / split,
+            )
             for split, some in files.items()
         }
     if not any(v.num_views.any() for v in viewed.values()):

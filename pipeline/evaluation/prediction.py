@@ -6,12 +6,14 @@
 
 import argparse
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
+from pipeline.console import complain
 from pipeline.data.augment import Policy, read_policy
 from pipeline.data.decode import decode, hash_pixels
 from pipeline.device import place
@@ -81,11 +83,21 @@ def describe(predictor: Predictor, files: Sequence[Path], *, tta: bool = False) 
         yield f"{file}\t{predictor.card.classes[best]}\t{probs[best]:.4f}"
 
 
-if __name__ == "__main__":
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print a line per image; 1 where one, or the model, cannot be read."""
     parser = argparse.ArgumentParser(description="Classify images with a trained model.")
     parser.add_argument("model", type=Path, help="the folder artifacts/tta_evaluate/model")
     parser.add_argument("images", type=Path, nargs="+")
     parser.add_argument("--tta", action="store_true", help="test-time augmentation, as in the evaluation")
-    arguments = parser.parse_args()
-    for line in describe(load_predictor(arguments.model), arguments.images, tta=arguments.tta):
-        print(line)
+    arguments = parser.parse_args(argv)
+    try:
+        for line in describe(load_predictor(arguments.model), arguments.images, tta=arguments.tta):
+            print(line)
+    except (ValueError, OSError) as error:
+        complain("prediction", str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

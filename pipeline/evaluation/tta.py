@@ -4,9 +4,10 @@ Probabilities are averaged, not their logarithms. By default each view weighs as
 does with its passes); or the plain image gets the share that gives valid's least log loss (in fastai 2 it is 1/4).
 """
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,9 @@ from pipeline.settings import TtaEvaluate
 from pipeline.vision import v2
 
 Probs = NDArray[np.float64]
+
+PART = 512
+"""Files that are looked at between two saves: a kill costs no more than that."""
 
 PLAIN_WEIGHTS = tuple(i / 10 for i in range(10, -1, -1))
 """The shares of the plain image that `weights: chosen` tries; of equally good ones the first is taken."""
@@ -117,6 +121,36 @@ def look(
     return Viewed(plain, views, num_views, (times[1] - times[0], times[2] - times[1]))
 
 
+def look_in_parts(
+    computation: Computation,
+    files: Sequence[ViewedFile],
+    tta: TtaEvaluate,
+    policy: Policy,
+    *,
+    seed: int,
+    workers: int,
+    bar: Bar,
+    kept: Path,
+) -> Viewed:
+    """Look at `PART` files at a time; what is done stands in the folder `kept`, for a killed run to go on from."""
+    kept.mkdir(exist_ok=True)
+    parts: list[Viewed] = []
+    for start in range(0, len(files), PART):
+        some, file = files[start : start + PART], kept / f"{start}.npz"
+        if file.exists():
+            parts.append(_read_viewed(file))
+            bar.advance((1 if tta.views == 0 else 2) * len(some))
+        else:
+            parts.append(look(computation, some, tta, policy, seed=seed, workers=workers, bar=bar))
+            _write_viewed(file, parts[-1])
+    return Viewed(
+        plain=np.concatenate([p.plain for p in parts]),
+        views=np.concatenate([p.views for p in parts]),
+        num_views=np.concatenate([p.num_views for p in parts]),
+        seconds=(sum(p.seconds[0] for p in parts), sum(p.seconds[1] for p in parts)),
+    )
+
+
 def look_plain(
     computation: Computation, files: Sequence[ViewedFile], policy: Policy, *, workers: int = 0, bar: Bar | None = None
 ) -> Probs:
@@ -127,7 +161,23 @@ def look_plain(
 
 def choose_plain_weight(viewed: Viewed, targets: NDArray[np.int64]) -> float:
     """The share of the plain image with the least log loss, to be chosen on valid."""
-    return min(PLAIN_WEIGHTS, key=lambda weight: log_loss(viewed.combined(weight), targets))
+    losses = {weight: round(log_loss(viewed.combined(weight), targets), 9) for weight in PLAIN_WEIGHTS}  # ties are ties
+    return min(losses, key=lambda weight: losses[weight])
+
+
+def _write_viewed(path: Path, viewed: Viewed) -> None:
+    draft = path.with_suffix(".draft")
+    with draft.open("wb") as file:
+        np.savez(file, **{f.name: getattr(viewed, f.name) for f in fields(viewed)})
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def _read_viewed(path: Path) -> Viewed:
+    with np.load(path) as stored:
+        plain_s, views_s = stored["seconds"].tolist()
+        return Viewed(stored["plain"], stored["views"], stored["num_views"], (plain_s, views_s))
 
 
 def _mean_probs(computation: Computation, images: _ViewsOfFiles, workers: int, bar: Bar) -> list[tuple[Probs, int]]:

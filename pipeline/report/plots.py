@@ -121,7 +121,7 @@ def plot_learning_curves(
     """Draw losses, and the accuracy (0..1) below them; x values are steps.
 
     `train` is the loss of each mini-batch, `train_plain` that of training images without augmentation. The
-    step kept (0: before training) is circled, and what follows `overfit_step` shaded.
+    step kept (0: before training) is circled; the cycle that ends at `overfit_step` and what follows is shaded.
     """
     train_xy, valid_xy, acc_xy = (_in_epochs(c, steps_per_epoch) for c in (train, valid, valid_accuracy))
     smooth = _moving_average(train_xy[1])
@@ -142,7 +142,7 @@ def plot_learning_curves(
         below.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 5, 10]))
         for ax, curve, scale in ((top, valid, 1.0), (below, valid_accuracy, 100.0)):
             _mark_kept(ax, curve, kept_step, steps_per_epoch, scale)
-            _mark_overfitting(ax, overfit_step, steps_per_epoch)
+            _mark_overfitting(ax, overfit_step, cycle_ends, steps_per_epoch)
         ends = [s / steps_per_epoch for s in cycle_ends]
         end = max([*ends, *train_xy[0]], default=0.0)  # a cycle may be under way
         starts = [0.0, *(e for e in ends if e < end)]
@@ -339,10 +339,12 @@ def _mark_kept(ax: Axes, curve: Curve, step: int | None, steps_per_epoch: float,
     ax.plot(x, y, ls="", marker="o", ms=13, mfc="none", mec=INK, mew=2, zorder=4, label="kept")
 
 
-def _mark_overfitting(ax: Axes, step: int | None, steps_per_epoch: float) -> None:
+def _mark_overfitting(ax: Axes, step: int | None, cycle_ends: Sequence[int], steps_per_epoch: float) -> None:
+    """Shade the cycle that ended at `step` with a higher loss, and all after it."""
     if step is None:
         return
-    ax.axvspan(step / steps_per_epoch, 1e9, color=RED, alpha=0.10, lw=0, zorder=0.5)
+    start = max((end for end in cycle_ends if end < step), default=0)
+    ax.axvspan(start / steps_per_epoch, 1e9, color=RED, alpha=0.10, lw=0, zorder=0.5)
 
 
 def _curves_title(

@@ -95,10 +95,7 @@ def _head_sections(folders: Mapping[str, Path]) -> list[Section]:
 
 def _full_sections(folders: Mapping[str, Path], verdict: Mapping[str, Any]) -> list[Section]:
     plan = read_json(folders["unfreeze"] / "plan.json")
-    rows = [
-        [g["name"], f"{g['modules'][0]} to {g['modules'][-1]}", g["num_parameters"], f"{g['lr_factor']:.3g}"]
-        for g in plan["groups"]
-    ]
+    rows = [[g["name"], _span(g["modules"]), g["num_parameters"], f"{g['lr_factor']:.3g}"] for g in plan["groups"]]
     sentences = [verdict["overfitting"]["sentence"], verdict["similarity"]["sentence"]]
     return [
         Section(
@@ -112,10 +109,18 @@ def _full_sections(folders: Mapping[str, Path], verdict: Mapping[str, Any]) -> l
     ]
 
 
+def _span(modules: list[str]) -> str:
+    return modules[0] if len(modules) == 1 else f"{modules[0]} to {modules[-1]}"
+
+
 def _tta_section(metrics: Mapping[str, Any], tta_card: TtaCard) -> Section:
     columns = ("accuracy", "accuracy_low", "accuracy_high", "log_loss", "macro_f1", "calibration_error")
     splits = [s for s in ("valid", "test") if s in metrics]
-    rows = [[s, how, *(float(metrics[s][how][c]) for c in columns)] for s in splits for how in ("plain", "tta")]
+    rows = [
+        [split, name, *(f"{metrics[split][how][c]:.4f}" for c in columns)]
+        for split in splits
+        for how, name in (("plain", "plain"), ("tta", "TTA"))
+    ]
     header = ["split", "mode", "accuracy", "low", "high", "log loss", "macro F1", "calibration error"]
     return Section(
         heading="Test-time augmentation and the scores",
@@ -143,9 +148,9 @@ def _tta_text(metrics: Mapping[str, Any], tta_card: TtaCard) -> str:
 def _gain_text(split: str, scores: Mapping[str, Any]) -> str:
     accuracy, loss = scores["tta_gain"]["accuracy"], scores["tta_gain"]["log_loss"]
     return (
-        f"On {split}, TTA gains {_points(accuracy['mean'])} points of accuracy (95 % interval "
+        f"On {split}, TTA moves the accuracy by {_points(accuracy['mean'])} points (95 % interval "
         f"{_points(accuracy['low'])} to {_points(accuracy['high'])}; McNemar's exact p = "
-        f"{scores['tta_gain_p_value']:.2g}) and moves the log loss by {-loss['mean']:+.4f} "
+        f"{scores['tta_gain_p_value']:.2g}) and the log loss by {-loss['mean']:+.4f} "
         f"({-loss['high']:+.4f} to {-loss['low']:+.4f})."
     )
 

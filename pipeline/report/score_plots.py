@@ -92,7 +92,7 @@ def _label_classes(ax: Axes, labels: Sequence[str]) -> None:
 def _confusion_title(counts: Array, labels: Sequence[str]) -> str:
     title = f"{np.trace(counts):,} of {counts.sum():,} right"
     mistakes = counts * (1 - np.eye(len(counts), dtype=counts.dtype))
-    if not mistakes.any():
+    if mistakes.max(initial=0) < 2:  # single mistakes have no pattern
         return title
     row, col = np.unravel_index(int(mistakes.argmax()), mistakes.shape)
     return f"{title}; most often mistaken: {labels[int(row)]} for {labels[int(col)]} ({mistakes[row, col]:,})"

@@ -14,6 +14,7 @@ from pipeline.data.decode import Framing
 from pipeline.data.images import open_images_of
 from pipeline.data.manifest import read_manifest
 from pipeline.evaluation.prediction import describe, load_predictor
+from pipeline.evaluation.prediction import main as predict_main
 from pipeline.files import read_json
 from pipeline.learning.checkpoint import CycleEnd
 from pipeline.learning.learners import assemble
@@ -125,6 +126,21 @@ def test_the_model_folder_alone_predicts_the_same(recipe: Run, tmp_path: Path) -
     assert [line.split("\t")[1] for line in describe(predictor, files)] == [r["plain"] for r in rows]
     with_tta = [[float(v) for k, v in r.items() if k.startswith("p(")] for r in rows]
     np.testing.assert_allclose(predictor.predict(files, tta=True), with_tta, atol=1e-4)
+
+
+def test_prediction_names_what_it_cannot_read(
+    recipe: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str], pictures: Path
+) -> None:
+    model, picture = str(recipe.folder("tta_evaluate") / "model"), str(pictures / "bars" / "00.jpg")
+    assert predict_main([model, picture, "--tta"]) == 0
+    assert capfd.readouterr().out.startswith(f"{picture}\tbars\t")
+    (tmp_path / "x.jpg").write_text("no image")
+    for arguments, named in (
+        ([model, str(tmp_path / "x.jpg")], "not an image"),
+        ([str(tmp_path), picture], "model.json"),
+    ):
+        assert predict_main(arguments) == 1
+        assert named in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("overrides", [["tta_evaluate=multi_crop"], ["tta_evaluate=multi_scale"]])

@@ -1,6 +1,8 @@
 """Test-time augmentation with a toy model, against a loop over images and views."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,11 +11,22 @@ import yaml
 from PIL import Image
 from torch import Tensor, nn
 
+import pipeline.evaluation.tta as tta_module
+from pipeline.console import Bar
 from pipeline.data.augment import Policy
 from pipeline.data.decode import Framing, decode_framed
 from pipeline.data.images import normalise
 from pipeline.evaluation.metrics import log_loss
-from pipeline.evaluation.tta import PLAIN_WEIGHTS, Probs, Viewed, ViewedFile, choose_plain_weight, look, look_plain
+from pipeline.evaluation.tta import (
+    PLAIN_WEIGHTS,
+    Probs,
+    Viewed,
+    ViewedFile,
+    choose_plain_weight,
+    look,
+    look_in_parts,
+    look_plain,
+)
 from pipeline.evaluation.views import views_of
 from pipeline.learning.loop import Computation
 from pipeline.settings import Augment, TtaEvaluate
@@ -107,3 +120,33 @@ def test_the_weight_is_that_of_least_log_loss() -> None:
     losses = {w: log_loss(w * plain + (1 - w) * views, targets) for w in PLAIN_WEIGHTS}
     assert choose_plain_weight(viewed, targets) == min(losses, key=lambda w: losses[w])
     assert choose_plain_weight(Viewed(plain, plain, np.full(200, 3), (0.0, 0.0)), targets) == 1.0
+
+
+def test_a_killed_look_goes_on_from_the_parts_that_are_done(
+    files: list[ViewedFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tta_module, "PART", 2)
+    how, framed, original = tta("augment"), policy("side_on"), tta_module.look
+    looked: list[int] = []
+
+    def interrupted(computation: Computation, some: Sequence[ViewedFile], *rest: Any, **options: Any) -> Viewed:
+        if len(looked) == 2:
+            looked.append(0)
+            raise KeyboardInterrupt
+        looked.append(len(some))
+        return original(computation, some, *rest, **options)
+
+    def whole(folder: str) -> Viewed:
+        return look_in_parts(COMPUTATION, files, how, framed, seed=1, workers=0, bar=Bar(), kept=tmp_path / folder)
+
+    monkeypatch.setattr(tta_module, "look", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        whole("a")
+    resumed = whole("a")
+    assert looked == [2, 2, 0, 2, 1]  # two parts before the kill, the other two after it
+    monkeypatch.setattr(tta_module, "look", original)
+    undisturbed = whole("b")
+    for name in ("plain", "views", "num_views"):
+        np.testing.assert_array_equal(getattr(resumed, name), getattr(undisturbed, name))
+    together = look(COMPUTATION, files, how, framed, seed=1)
+    np.testing.assert_allclose(resumed.views, together.views, rtol=1e-6)
