@@ -6,6 +6,7 @@ Two measures, on a few training images in evaluation mode:
 - the leading eigenvalue of the loss's Hessian, by power iteration with exact products (Pearlmutter 1994).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,12 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.learning.loop import Computation, Part
+from pipeline.bench import Bench
+from pipeline.learning.loop import Computation, Learner, Part, Trained, first_images, load_snapshot
+from pipeline.report.plots import plot_sharpness
 from pipeline.seeds import seed_of
 
 RADIUS = 0.05
 """Length of a perturbation, as a share of the tensor's."""
 NUM_DIRECTIONS = 4
+NUM_IMAGES = 32
 NUM_ITERATIONS = 8
 """Of the power iteration: the order of magnitude is wanted, at a cost of seconds."""
 
@@ -31,6 +35,41 @@ class Sharpness:
     """Mean increase of the loss under random perturbations of RADIUS."""
     hessian_top: float
     """Eigenvalue of the Hessian that is largest in absolute value."""
+
+
+@dataclass(frozen=True)
+class CycleSharpness:
+    """What is put side by side for each cycle; cycle 0 is before the first step."""
+
+    cycle: int
+    generalisation_gap: float
+    """Loss on valid less that on training images without augmentation."""
+    rise: float
+    hessian_top: float
+
+
+def trace_sharpness(learner: Learner, trained: Trained, bench: Bench) -> list[CycleSharpness]:
+    """Measure the state at each cycle's end, journal it and draw `sharpness.png`. The model ends in the last state."""
+    images, rows = first_images(learner.train_plain, NUM_IMAGES), []
+    for end in trained.ends:
+        learner.model.load_state_dict(load_snapshot(bench.scratch, end.cycle))
+        found = measure_sharpness(learner, images, seed=bench.seed)
+        row = CycleSharpness(end.cycle, end.valid_loss - end.train_loss, found.rise, found.hessian_top)
+        bench.journal.points(
+            end.step - 1,
+            generalisation_gap=row.generalisation_gap,
+            perturbed_rise=row.rise,
+            hessian_top=row.hessian_top,
+        )
+        rows.append(row)
+    plot_sharpness(
+        bench.out / "sharpness.png",
+        cycles=[r.cycle for r in rows],
+        gap=[r.generalisation_gap for r in rows],
+        rise=[r.rise for r in rows],
+        hessian_top=[r.hessian_top for r in rows],
+    )
+    return rows
 
 
 def measure_sharpness(computation: Computation, images: Part, *, seed: int) -> Sharpness:
@@ -59,7 +98,7 @@ def leading_eigenvalue(
     for _ in range(iterations):
         slope = torch.stack([(g * v).sum() for g, v in zip(gradients, vector, strict=True)]).sum()
         product = torch.autograd.grad(slope, parameters, retain_graph=True, materialize_grads=True)
-        quotient = sum((p * v).sum().item() for p, v in zip(product, vector, strict=True))
+        quotient = math.fsum((p * v).sum().item() for p, v in zip(product, vector, strict=True))
         if not any(p.any() for p in product):
             return 0.0
         vector = _normalised(product)
@@ -72,7 +111,7 @@ def _perturbed_loss(
 ) -> float:
     kept = [p.clone() for p in parameters]
     for parameter, noise in zip(parameters, _noise(parameters, generator), strict=True):
-        parameter += noise * (RADIUS * parameter.norm() / noise.norm())
+        parameter.add_(noise * (RADIUS * parameter.norm() / noise.norm()))
     loss = F.cross_entropy(model(inputs), targets).item()
     for parameter, before in zip(parameters, kept, strict=True):
         parameter.copy_(before)
