@@ -22,8 +22,8 @@ from pipeline.seeds import seed_of
 RADIUS = 0.05
 """Length of a perturbation, as a share of the tensor's."""
 NUM_DIRECTIONS = 4
-NUM_IMAGES = 32
-NUM_ITERATIONS = 8
+NUM_IMAGES = 16
+NUM_ITERATIONS = 5
 """Of the power iteration: the order of magnitude is wanted, at a cost of seconds."""
 
 
