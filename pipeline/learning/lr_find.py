@@ -5,7 +5,7 @@ curve readable where batches are small and the loss is low already:
 - From each batch's loss that of the untouched model on the same batch is subtracted, and the mean of the latter added
   (a control variate): what is left is what the steps did, without the luck of the batch.
 - The sweep is repeated over several batch orders; the rule reads the mean of the curves. What it would read off each
-  alone is reported as the spread. (The median of the answers had twice the spread: `benchmarks/lr_regret.py`.)
+  alone is reported as the spread.
 """
 
 import copy
