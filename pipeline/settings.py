@@ -151,11 +151,11 @@ class LrFind(_Section):
     start_lr: Rate
     end_lr: Rate
     num_steps: Annotated[int, Field(ge=20, le=10_000)]
-    """Optimizer steps from `start_lr` to `end_lr`."""
+    """Optimizer steps from `start_lr` to `end_lr`, at most; two epochs' where epochs are short."""
     repeats: Annotated[int, Field(ge=1, le=100)]
-    """Sweeps over different batch orders; the median of their answers is chosen."""
-    smoothing: Share
-    """Weight of the past in the moving average of the loss (bias-corrected)."""
+    """Sweeps over different batch orders; the rule reads the mean of their curves."""
+    smoothing: Annotated[float, Field(ge=0.05, le=2)]
+    """Width of the Gaussian that smooths the loss over the rate, in decades."""
     rule: Literal["recipe", "valley", "steep", "minimum", "slide"]
     """`recipe`: the highest rate at which the loss still clearly improves."""
 

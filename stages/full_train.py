@@ -1,22 +1,27 @@
 """Step 8: train everything, in cycles that grow, until over-fitting.
 
 Reads the unfrozen model, its plan and the finder's rate. Writes `model.safetensors` and `model.json` (the best cycle),
-`snapshots/cycle-<k>.safetensors`, `verdict.json`, the learning curves and the schedule. Decides which cycle is kept,
-and says whether the data is like what the backbone was pretrained on.
+`snapshots/cycle-<k>.safetensors`, `verdict.json`, the learning curves, the schedule and the sharpness. Decides
+which cycle is kept, and says whether the data is like what the backbone was pretrained on, layer group by layer group.
 """
 
 import dataclasses
 
-from pipeline.evaluation.similarity import compare_losses
+from pipeline.device import to_device
+from pipeline.evaluation.similarity import compare_groups, compare_losses, record_groups
 from pipeline.files import write_json
 from pipeline.learning.balance import balance_classes
 from pipeline.learning.learners import open_images, whole_model
-from pipeline.learning.loop import load_snapshot, sample_losses
+from pipeline.learning.loop import first_images, load_snapshot, sample_losses
+from pipeline.learning.sharpness import trace_sharpness
 from pipeline.learning.training import epoch_sizes, make_plan, run_training
 from pipeline.model.classifier import Classifier, save_classifier
 from pipeline.model.head import load_card
+from pipeline.model.layer_groups import split_layer_groups
 from pipeline.model.tensors import save_tensors
 from pipeline.stage import Metrics, Stage, StageContext, main
+
+CKA_IMAGES = 64
 
 
 def run(context: StageContext) -> Metrics:
@@ -49,17 +54,32 @@ def run(context: StageContext) -> Metrics:
     save_classifier(learner.model, dataclasses.replace(card, image_size=image_sizes[-1]), context.out)
     snapshots = context.out / "snapshots"
     snapshots.mkdir()
-    for end in outcome.trained.ends:
+    for end in outcome.trained.ends[1:]:
         save_tensors(load_snapshot(context.scratch, end.cycle), snapshots / f"cycle-{end.cycle}.safetensors")
 
+    groups = split_layer_groups(learner.model, len(learner.groups))
+    shown = to_device(first_images(learner.valid, CKA_IMAGES)[0], learner.device)
+    sharpness = trace_sharpness(learner, outcome.trained, context.bench)
+    learner.model.load_state_dict(load_snapshot(context.scratch, 0))
+    at_start = record_groups(learner.model, groups, shown)
     learner.model.load_state_dict(load_snapshot(context.scratch, 1))
+    after_first = record_groups(learner.model, groups, shown)
     similarity = compare_losses(before, sample_losses(learner, learner.valid), seed=settings.seed)
+    movements = compare_groups(groups, at_start, after_first)
     write_json(
         context.out / "verdict.json",
-        {"overfitting": dataclasses.asdict(outcome.verdict), "similarity": dataclasses.asdict(similarity)},
+        {
+            "overfitting": dataclasses.asdict(outcome.verdict),
+            "similarity": dataclasses.asdict(similarity) | {"groups": [dataclasses.asdict(m) for m in movements]},
+            "sharpness": [dataclasses.asdict(s) for s in sharpness],
+        },
     )
     context.say(outcome.verdict.sentence)
     context.say(similarity.sentence)
+    context.say(
+        "in the first cycle moved "
+        + ", ".join(f"{m.name} {m.weights:.2%} (features alike: {m.features_cka:.3f})" for m in movements)
+    )
     return outcome.metrics | {"loss_change_in_first_cycle": similarity.change}
 
 

@@ -3,12 +3,20 @@
 If training the unfrozen layers for an epoch or two changes the loss on unseen images by no more than its noise, the
 pretrained features fitted already: the data is very similar. The noise is that of the sample of images, by the
 bootstrap over the paired per-image losses (Efron & Tibshirani 1993, chapter 13).
+
+Where the change happened is told per layer group: how far its weights moved, and how alike its features stayed (linear
+CKA: Kornblith et al. 2019, arXiv:1905.00414, equation 3).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline.model.layer_groups import LayerGroup
 
 NUM_RESAMPLES = 2000
 LEVEL = 0.95
@@ -43,3 +51,65 @@ def compare_losses(before: NDArray[np.float64], after: NDArray[np.float64], *, s
     else:
         sentence = f"The first unfrozen cycle made the loss worse, by {span}: a lower full_train.lr may do better."
     return Similarity(float(before.mean()), float(after.mean()), change, (float(low), float(high)), similar, sentence)
+
+
+@dataclass(frozen=True)
+class Movement:
+    """How far one layer group moved."""
+
+    name: str
+    weights: float
+    """Length of the change of all its weights, as a share of their length."""
+    features_cka: float
+    """Linear CKA of its output before and after: 1 is the same up to rotation and scale."""
+
+
+@dataclass(frozen=True)
+class GroupState:
+    """One layer group at one moment."""
+
+    weights: Tensor
+    """All its weights [num_parameters]."""
+    features: Tensor
+    """Its output for some images [N, num_features]."""
+
+
+@torch.no_grad()
+def record_groups(model: nn.Module, groups: Sequence[LayerGroup], images: Tensor) -> list[GroupState]:
+    """The weights of each group, and its output for `images` [N, 3, H, W], in evaluation mode."""
+    outputs: dict[int, Tensor] = {}
+    handles = []
+    for i, group in enumerate(groups):
+        last = list(group.modules.values())[-1]
+
+        def keep(_: nn.Module, __: object, output: Tensor, i: int = i) -> None:
+            outputs[i] = output.flatten(1).float().cpu()
+
+        handles.append(last.register_forward_hook(keep))
+    model.eval()(images)
+    for handle in handles:
+        handle.remove()
+    weights = [torch.cat([p.detach().flatten().cpu() for p in g.parameters.values()]) for g in groups]
+    return [GroupState(w, outputs[i]) for i, w in enumerate(weights)]
+
+
+def compare_groups(
+    groups: Sequence[LayerGroup], before: Sequence[GroupState], after: Sequence[GroupState]
+) -> list[Movement]:
+    """How far each group moved between two records of it."""
+    return [
+        Movement(
+            group.name,
+            ((b.weights - a.weights).norm() / a.weights.norm()).item(),
+            linear_cka(a.features, b.features),
+        )
+        for group, a, b in zip(groups, before, after, strict=True)
+    ]
+
+
+def linear_cka(x: Tensor, y: Tensor) -> float:
+    """Linear CKA of two sets of features [N, p] and [N, q] of the same N images, by their Gram matrices."""
+    x, y = (t.double() - t.double().mean(0) for t in (x, y))
+    k, m = x @ x.T, y @ y.T
+    scale = k.norm() * m.norm()
+    return ((k * m).sum() / scale).item() if scale else 1.0

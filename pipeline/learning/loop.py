@@ -245,6 +245,11 @@ def predict(learner: Computation, source: BatchSource, *, draw: int = 0) -> tupl
     return torch.cat([logits for logits, _ in outputs]), torch.cat([y for _, y in outputs])
 
 
+def first_images(source: BatchSource, count: int) -> Part:
+    """The first `count` samples of `source`, or all that it has."""
+    return next(iter(source.batches([list(range(min(count, source.num_samples)))], draw=0)))
+
+
 def train_batches(learner: Learner, order: list[list[int]], *, draw: int) -> Iterator[list[Part]]:
     """The training batches of `order`, each in equal parts of `micro_batch_size` at most."""
     cut = [epoch_batches(batch, learner.micro_batch_size) for batch in order]

@@ -4,13 +4,13 @@ Source: L. N. Smith 2015, arXiv:1506.01186, section 3.3; with exponential growth
 curve readable where batches are small and the loss is low already:
 - From each batch's loss that of the untouched model on the same batch is subtracted, and the mean of the latter added
   (a control variate): what is left is what the steps did, without the luck of the batch.
-- The sweep is repeated over several batch orders, and the median of the answers is chosen.
+- The sweep is repeated over several batch orders; the rule reads the mean of the curves. What it would read off each
+  alone is reported as the spread.
 """
 
 import copy
 import json
 import math
-import statistics
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
@@ -21,13 +21,19 @@ from pipeline.bench import Bench
 from pipeline.console import Bar, progress_bar
 from pipeline.files import write_atomically
 from pipeline.learning.loop import Learner, Part, batch_loss, build_optimizer, take_step, train_batches
-from pipeline.learning.lr_rules import RULES, Curve, Floats, UnusableCurveError, moving_average, smooth
-from pipeline.learning.schedule import epoch_batches
+from pipeline.learning.lr_rules import RULES, Curve, UnusableCurveError, check_length, falls, mean_curve, smooth
+from pipeline.learning.schedule import epoch_batches, num_batches
 from pipeline.seeds import permutation
 from pipeline.settings import LrFind
 
 DIVERGED = 4.0
-"""A smoothed loss above this multiple of the untouched model's ends the sweep."""
+"""A running mean of the loss above this multiple of the untouched model's ends the sweep."""
+
+RUNNING = 0.9
+"""Weight of the past in that running mean."""
+
+SHORT_SWEEP = 30
+"""A sweep need not last longer than two epochs, but so many steps at least."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +45,11 @@ class Sweep:
     references: list[float]
     """Loss of the untouched model on the same batches."""
 
-    def curve(self, smoothing: float) -> Curve:
-        """The sweep without the luck of its batches."""
-        losses = self.corrected()
-        return Curve(np.array(self.lrs), losses, smooth(losses, smoothing))
-
-    def corrected(self) -> Floats:
-        """The losses, less what the untouched model makes of each batch, plus its mean."""
-        references = np.array(self.references)
-        corrected: Floats = np.array(self.losses) - references
-        return corrected + (references.mean() if len(references) else 0.0)
+    def curve(self, width: float) -> Curve:
+        """The sweep without the luck of its batches; smoothed over `width` decades, without its outliers."""
+        lrs, mean = np.array(self.lrs), float(np.mean(self.references)) if self.references else 0.0
+        losses = np.array(self.losses) - np.array(self.references) + mean
+        return Curve(lrs, losses, smooth(np.minimum(losses, DIVERGED * mean), lrs, width))
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,14 @@ class LrFound:
 
     lr: float
     rule: str
+    improved: bool
+    """Whether the loss fell clearly at any rate; else `recipe` is the highest rate that did no harm."""
     repeats: list[float]
     """The rule's answer for each usable repeat."""
     spread: float
     """Largest over smallest of `repeats`."""
     others: dict[str, float]
-    """Each rule's answer: the median over the usable repeats."""
+    """Each rule's answer on the same curve."""
     unusable: list[str]
     """Why the other repeats gave no answer."""
 
@@ -78,14 +81,16 @@ def find_lr(
     before = {n: t.detach().clone() for n, t in learner.model.state_dict().items()}
     sweeps = []
     devices = [learner.device] if learner.device.type == "cuda" else []
-    total = settings.repeats * settings.num_steps
+    num_steps = sweep_steps(settings.num_steps, num_batches(learner.train.num_samples, batch_size))
+    total = settings.repeats * num_steps
     with torch.random.fork_rng(devices=devices), progress_bar(bench.name, total) as bar:
         for repeat in range(settings.repeats):
             kept = bench.scratch / f"sweep-{repeat}.json"
             if not kept.exists():
                 seed = (bench.seed, bench.name, repeat)
                 batches = _endless_batches(learner, batch_size, seed=seed)
-                sweep = _sweep(learner, settings, batches, momentum=momentum, seed=seed, bar=bar)
+                rates = np.geomspace(settings.start_lr, settings.end_lr, num_steps).tolist()
+                sweep = _sweep(learner, rates, batches, momentum=momentum, seed=seed, bar=bar)
                 learner.model.load_state_dict(before)
                 write_atomically(kept, json.dumps(asdict(sweep)))
             sweeps.append(Sweep(**json.loads(kept.read_text())))
@@ -93,24 +98,31 @@ def find_lr(
     return choose(curves, settings.rule), curves
 
 
+def sweep_steps(wanted: int, steps_per_epoch: int) -> int:
+    """Steps of a sweep: at most two epochs' where epochs are short, so that finding costs less than training."""
+    return min(wanted, max(SHORT_SWEEP, 2 * steps_per_epoch))
+
+
 def choose(curves: list[Curve], rule: str) -> LrFound:
-    """Apply every rule to every curve; the median of `rule`'s answers is chosen. Raises UnusableCurveError."""
-    usable, unusable = [], []
+    """Apply every rule to the mean of the usable curves; `rule`'s answer is chosen. Raises UnusableCurveError."""
+    usable, repeats, unusable = [], [], []
     for curve in curves:
         try:
-            usable.append((curve, RULES["recipe"](curve)))
+            check_length(curve)
+            usable.append(curve)
+            repeats.append(RULES[rule](curve))
         except UnusableCurveError as error:
             unusable.append(str(error))
-    if len(usable) * 2 < len(curves) or not usable:
+    if len(usable) * 2 < len(curves) or not repeats:
         raise UnusableCurveError(f"{len(unusable)} of {len(curves)} sweeps give no rate: {unusable[0]}")
-    others = {name: statistics.median(answer(c) for c, _ in usable) for name, answer in RULES.items()}
-    repeats = [RULES[rule](c) for c, _ in usable]
-    return LrFound(others[rule], rule, repeats, max(repeats) / min(repeats), others, unusable)
+    mean = mean_curve(usable)
+    others = {name: answer(mean) for name, answer in RULES.items()}
+    return LrFound(others[rule], rule, falls(mean), repeats, max(repeats) / min(repeats), others, unusable)
 
 
 def _sweep(
     learner: Learner,
-    settings: LrFind,
+    rates: list[float],
     batches: Iterator[list[Part]],
     *,
     momentum: float,
@@ -121,29 +133,28 @@ def _sweep(
     untouched = copy.deepcopy(learner.model)
     optimizer = build_optimizer(learner.groups, 1.0, momentum=momentum, weight_decay=0.0)
     factors = [g["lr"] for g in optimizer.param_groups]
-    growth = (settings.end_lr / settings.start_lr) ** (1 / (settings.num_steps - 1))
     sweep = Sweep([], [], [])
-    for step in range(settings.num_steps):
-        lr = settings.start_lr * growth**step
+    for step, lr in enumerate(rates):
         for group, factor in zip(optimizer.param_groups, factors, strict=True):
             group["lr"] = lr * factor
         batch = next(batches)
         sweep.lrs.append(lr)
         sweep.references.append(batch_loss(learner, untouched, batch, seed=(*seed, step)))
         sweep.losses.append(take_step(learner, optimizer, batch, seed=(*seed, step)))
-        if _has_diverged(sweep, settings.smoothing):
-            bar.advance(settings.num_steps - step)
+        if _has_diverged(sweep):
+            bar.advance(len(rates) - step)
             return Sweep(sweep.lrs[:-1], sweep.losses[:-1], sweep.references[:-1])
         bar.advance(note=f"lr {lr:.1e}  loss {sweep.losses[-1]:.3f}")
     return sweep
 
 
-def _has_diverged(sweep: Sweep, smoothing: float) -> bool:
-    """Whether the loss is no number, or far above that of the untouched model on the same batches."""
+def _has_diverged(sweep: Sweep) -> bool:
+    """Whether the loss is no number, or its running mean far above that of the untouched model on the same batches."""
     if not math.isfinite(sweep.losses[-1]):
         return True
-    average = moving_average(sweep.corrected(), smoothing)[-1]
-    return bool(average > DIVERGED * np.mean(sweep.references))
+    weights = RUNNING ** np.arange(len(sweep.losses))[::-1]
+    excess = np.average(np.array(sweep.losses) - np.array(sweep.references), weights=weights)
+    return bool(excess > (DIVERGED - 1) * np.mean(sweep.references))
 
 
 def _endless_batches(learner: Learner, batch_size: int, *, seed: tuple[int | str, ...]) -> Iterator[list[Part]]:

@@ -40,12 +40,18 @@ def make_plan(
 ) -> Plan:
     """Plan a training stage; `lr: auto` takes the rate from the `lr.json` in the folder `found`."""
     lr = read_json(found / "lr.json")["lr"] if settings.lr == "auto" else settings.lr
+    batch = count_batch(settings.batch_size, batch_size, num_samples)
+    return plan_at(lr, settings, batch_size=batch, until_overfit=until_overfit)
+
+
+def plan_at(lr: float, settings: Train, *, batch_size: int, until_overfit: bool = False) -> Plan:
+    """Plan a training stage at a given rate."""
     return Plan(
         num_cycles=settings.num_cycles,
         cycle_len=settings.cycle_len,
         cycle_mult=settings.cycle_mult,
         lr=lr,
-        batch_size=count_batch(settings.batch_size, batch_size, num_samples),
+        batch_size=batch_size,
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
         until_overfit=until_overfit,

@@ -151,6 +151,27 @@ def plot_learning_curves(
         legend_above(top)
 
 
+def plot_sharpness(
+    path: Path, *, cycles: Sequence[int], gap: Sequence[float], rise: Sequence[float], hessian_top: Sequence[float]
+) -> None:
+    """Draw, per cycle (0: before training), how much better seen images are known than unseen, and how sharp it is."""
+    wider = "widened" if gap[-1] > gap[0] else "narrowed"
+    sharper = "sharper" if hessian_top[-1] > hessian_top[0] else "flatter"
+    title = f"Training {wider} the generalisation gap to {gap[-1]:.3g}, where the loss is {sharper} than at first"
+    with figure(path, title=title, height_in=6.0) as fig:
+        panels = fig.subplots(3, 1, sharex=True)
+        rows = (
+            (gap, RED, "valid - train loss"),
+            (rise, ORANGE, "rise of the loss\nunder perturbation"),
+            (hessian_top, BLUE, "leading eigenvalue\nof the Hessian"),
+        )
+        for ax, (values, color, label) in zip(panels, rows, strict=True):
+            draw_line(ax, np.asarray(cycles), np.asarray(values), color=color, marker="o")
+            ax.set_ylabel(label, fontsize=9)
+        panels[-1].set_xlabel("cycle (0: before training)")
+        panels[-1].xaxis.set_major_locator(MaxNLocator(10, integer=True))
+
+
 def plot_class_counts(path: Path, *, counts: Mapping[str, Mapping[str, int]]) -> None:
     """Draw the number of images of each class, one panel per split, classes in order of first mention."""
     classes = list(dict.fromkeys(c for split in counts.values() for c in split))

@@ -82,7 +82,7 @@ def test_the_head_of_step_4_starts_from_step_3_and_leaves_the_backbone_alone(rec
 
 def test_frozen_batch_norm_is_not_touched_and_every_other_layer_is(recipe: Run) -> None:
     before = read_tensors(recipe.folder("unfreeze") / "model.safetensors")
-    after = read_tensors(recipe.folder("full_train") / "model.safetensors")
+    after = read_tensors(recipe.folder("full_train") / "snapshots" / "cycle-1.safetensors")
     statistics = [n for n in before if n.endswith(("running_mean", "running_var"))]
     assert statistics
     assert all(torch.equal(before[n], after[n]) for n in statistics)
@@ -103,8 +103,21 @@ def test_the_kept_model_is_the_best_cycles_snapshot(recipe: Run) -> None:
     best = best_cycle([CycleEnd(**e) for e in cycles["ends"]]).cycle
     assert cycles["verdict"]["kept_cycle"] == best
     kept = read_tensors(recipe.folder("full_train") / "model.safetensors")
-    snapshot = read_tensors(recipe.folder("full_train") / "snapshots" / f"cycle-{best}.safetensors")
+    folder = recipe.folder("full_train") / "snapshots" / f"cycle-{best}.safetensors"
+    snapshot = read_tensors(folder if best else recipe.folder("unfreeze") / "model.safetensors")
     assert all(torch.equal(kept[n], snapshot[n]) for n in kept)
+
+
+def test_the_verdict_tells_each_groups_movement_and_each_cycles_sharpness(recipe: Run) -> None:
+    verdict = read_json(recipe.folder("full_train") / "verdict.json")
+    groups = verdict["similarity"]["groups"]
+    assert [g["name"] for g in groups] == ["early", "middle", "head"]
+    assert all(g["weights"] > 0 and 0 < g["features_cka"] <= 1 + 1e-9 for g in groups)
+    ends = read_json(recipe.folder("full_train") / "cycles.json")["ends"]
+    assert [s["cycle"] for s in verdict["sharpness"]] == [e["cycle"] for e in ends]
+    gaps = [e["valid_loss"] - e["train_loss"] for e in ends]
+    assert [s["generalisation_gap"] for s in verdict["sharpness"]] == pytest.approx(gaps)
+    assert (recipe.folder("full_train") / "sharpness.png").exists()
 
 
 def test_scores_agree_with_the_predictions_file(recipe: Run) -> None:

@@ -1,6 +1,7 @@
 """The finder: its rules on curves with known answers, and that it leaves no trace."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,20 +10,22 @@ import torch
 
 from pipeline.bench import Bench
 from pipeline.journal import Journal
+from pipeline.learning.head_learner import TensorBatches
 from pipeline.learning.loop import Learner
-from pipeline.learning.lr_find import LrFound, choose, find_lr
-from pipeline.learning.lr_rules import RULES, Curve, UnusableCurveError, moving_average, recipe, smooth
+from pipeline.learning.lr_find import LrFound, choose, find_lr, sweep_steps
+from pipeline.learning.lr_rules import RULES, Curve, UnusableCurveError, recipe, smooth
 from pipeline.settings import LrFind
 from tests.pipeline.learning.test_loop import build_model, learner
 
-SETTINGS = LrFind(start_lr=1e-4, end_lr=10.0, num_steps=60, repeats=3, smoothing=0.8, rule="recipe")
+SETTINGS = LrFind(start_lr=1e-4, end_lr=10.0, num_steps=60, repeats=3, smoothing=0.35, rule="recipe")
 
 
-def find(made: Learner, scratch: Path) -> tuple[LrFound, list[Curve]]:
+def find(made: Learner, scratch: Path, settings: LrFind = SETTINGS) -> tuple[LrFound, list[Curve]]:
     bench = Bench("lr_find_full", 0, scratch, scratch, Journal(scratch / "journal.jsonl"), 1e9)
-    found = find_lr(made, SETTINGS, bench, batch_size=8, momentum=0.9)
-    bench.journal.close()
-    return found
+    try:
+        return find_lr(made, settings, bench, batch_size=8, momentum=0.9)
+    finally:
+        bench.journal.close()
 
 
 def curve(losses: np.ndarray, low: float = -5, high: float = 1) -> Curve:
@@ -36,20 +39,20 @@ def s_curve(middle: float, width: float = 0.4) -> Curve:
     return curve(2 - 1 / (1 + np.exp(-(x - middle) / width)) + np.exp(6 * (x - middle - 1.8)))
 
 
-def test_the_moving_average_is_corrected_for_its_start() -> None:
-    losses = [3.0, 1.0, 2.0]
-    weights = [[1.0], [0.9, 1.0], [0.81, 0.9, 1.0]]
-    expected = [np.average(losses[: i + 1], weights=w) for i, w in enumerate(weights)]
-    assert moving_average(losses, 0.9) == pytest.approx(expected)
+def test_smoothing_is_a_gaussian_in_decades() -> None:
+    lrs = np.logspace(-4, 0, 81)
+    losses = np.random.default_rng(0).normal(size=81)
+    distance = np.log10(lrs)[:, None] - np.log10(lrs)[None, :]
+    weights = np.exp(-((distance / 0.25) ** 2) / 2)
+    expected = weights @ losses / weights.sum(axis=1)
+    inner = slice(21, 60)  # away from the ends, where the last value is continued
+    assert smooth(losses, lrs, 0.25)[inner] == pytest.approx(expected[inner], abs=1e-3)
 
 
-def test_smoothing_does_not_shift_the_curve() -> None:
-    steps = np.arange(101)
-    dip = 1 - np.exp(-(((steps - 50) / 8) ** 2))
-    assert np.argmin(smooth(dip, 0.8)) == 50
-    assert np.argmin(moving_average(dip, 0.8)) >= 53  # one pass alone does
-    assert smooth(dip, 0.8).min() > dip.min()
-    assert smooth(np.ones(5), 0.8) == pytest.approx(np.ones(5))
+def test_smoothing_does_not_move_a_curve() -> None:
+    lrs = np.logspace(-4, 0, 81)
+    valley = (np.log10(lrs) + 2) ** 2
+    assert lrs[np.argmin(smooth(valley, lrs, 0.35))] == pytest.approx(1e-2)
 
 
 @pytest.mark.parametrize("middle", [-3.0, -2.0, -1.0])
@@ -87,16 +90,52 @@ def test_every_rule_answers_within_the_sweep() -> None:
 )
 def test_an_unusable_curve_is_refused_with_advice(losses: np.ndarray, said: str) -> None:
     with pytest.raises(UnusableCurveError, match=said):
-        recipe(curve(losses))
+        choose([curve(losses)], "recipe")
 
 
-def test_the_median_of_the_usable_repeats_is_chosen() -> None:
-    flat = curve(np.full(60, 1.0))
-    found = choose([s_curve(-3.0), s_curve(-2.0), s_curve(-1.0), flat], "recipe")
-    assert found.lr == recipe(s_curve(-2.0))
+def test_the_mean_of_the_usable_curves_decides() -> None:
+    flat = curve(np.full(121, 1.0))
+    found = choose([s_curve(-2.1), s_curve(-2.0), s_curve(-1.9), flat], "recipe")
+    assert np.log10(found.lr) == pytest.approx(np.log10(recipe(s_curve(-2.0))), abs=0.11)
+    assert found.repeats == [recipe(s_curve(m)) for m in (-2.1, -2.0, -1.9)]
+    assert found.spread == pytest.approx(max(found.repeats) / min(found.repeats))
     assert len(found.unusable) == 1
+    assert found.improved
+    with pytest.raises(UnusableCurveError, match="2 of 2 sweeps"):
+        choose([flat, flat], "recipe")
+    short = curve(np.array([2.0, 9.0]))
     with pytest.raises(UnusableCurveError, match="2 of 3 sweeps"):
-        choose([s_curve(-2.0), flat, flat], "recipe")
+        choose([s_curve(-2.0), short, short], "recipe")
+
+
+def test_where_nothing_is_left_to_learn_the_highest_harmless_rate_is_taken() -> None:
+    x = np.linspace(-4, 0, 81)
+    found = choose([curve(0.06 + 0.06 * np.maximum(0, x + 2), -4, 0)], "recipe")
+    assert np.log10(found.lr) == pytest.approx(-1.9, abs=0.06)  # a tenth of 0.06 is reached a tenth past -2
+    assert not found.improved
+
+
+def test_short_epochs_are_swept_for_two() -> None:
+    assert [sweep_steps(100, n) for n in (1, 15, 20, 50, 1000)] == [30, 30, 40, 100, 100]
+    assert sweep_steps(20, 3) == 20
+
+
+def test_a_sweep_stops_where_it_diverges(tmp_path: Path) -> None:
+    _, curves = find(learner(build_model()), tmp_path, replace(SETTINGS, end_lr=1e4, repeats=1))
+    assert curves[0].lrs[-1] < 1e3
+    assert len(curves[0].lrs) < 60
+    assert np.isfinite(curves[0].losses).all()
+
+
+def test_a_loss_that_is_no_number_at_once_is_refused_and_leaves_no_trace(tmp_path: Path) -> None:
+    made = learner(build_model())
+    assert isinstance(made.train, TensorBatches)
+    made.train.inputs[:] = float("nan")
+    before, rng = copy.deepcopy(made.model.state_dict()), torch.get_rng_state()
+    with pytest.raises(UnusableCurveError, match="diverged within 1 steps"):
+        find(made, tmp_path)
+    assert all(torch.equal(before[n], t) for n, t in made.model.state_dict().items())
+    assert torch.equal(rng, torch.get_rng_state())
 
 
 def test_finding_leaves_model_and_rng_as_they_were(tmp_path: Path) -> None:

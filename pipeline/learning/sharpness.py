@@ -1,0 +1,127 @@
+"""Why does a net over-fit? How sharp the minimum is that a cycle ended in, to be seen beside the generalisation gap.
+
+Two measures, on a few training images in evaluation mode:
+- how much the loss rises when each weight tensor is moved in a random direction by a share of its own length (relative,
+  so that scaling a layer changes nothing: Li et al. 2018, arXiv:1712.09913, section 4);
+- the leading eigenvalue of the loss's Hessian, by power iteration with exact products (Pearlmutter 1994).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.bench import Bench
+from pipeline.learning.loop import Computation, Learner, Part, Trained, first_images, load_snapshot
+from pipeline.report.plots import plot_sharpness
+from pipeline.seeds import seed_of
+
+RADIUS = 0.05
+"""Length of a perturbation, as a share of the tensor's."""
+NUM_DIRECTIONS = 4
+NUM_IMAGES = 16
+NUM_ITERATIONS = 5
+"""Of the power iteration: the order of magnitude is wanted, at a cost of seconds."""
+
+
+@dataclass(frozen=True)
+class Sharpness:
+    """Both measures of one state of the model."""
+
+    rise: float
+    """Mean increase of the loss under random perturbations of RADIUS."""
+    hessian_top: float
+    """Eigenvalue of the Hessian that is largest in absolute value."""
+
+
+@dataclass(frozen=True)
+class CycleSharpness:
+    """What is put side by side for each cycle; cycle 0 is before the first step."""
+
+    cycle: int
+    generalisation_gap: float
+    """Loss on valid less that on training images without augmentation."""
+    rise: float
+    hessian_top: float
+
+
+def trace_sharpness(learner: Learner, trained: Trained, bench: Bench) -> list[CycleSharpness]:
+    """Measure the state at each cycle's end, journal it and draw `sharpness.png`. The model ends in the last state."""
+    images, rows = first_images(learner.train_plain, NUM_IMAGES), []
+    for end in trained.ends:
+        learner.model.load_state_dict(load_snapshot(bench.scratch, end.cycle))
+        found = measure_sharpness(learner, images, seed=bench.seed)
+        row = CycleSharpness(end.cycle, end.valid_loss - end.train_loss, found.rise, found.hessian_top)
+        bench.journal.points(
+            end.step - 1,
+            generalisation_gap=row.generalisation_gap,
+            perturbed_rise=row.rise,
+            hessian_top=row.hessian_top,
+        )
+        rows.append(row)
+    plot_sharpness(
+        bench.out / "sharpness.png",
+        cycles=[r.cycle for r in rows],
+        gap=[r.generalisation_gap for r in rows],
+        rise=[r.rise for r in rows],
+        hessian_top=[r.hessian_top for r in rows],
+    )
+    return rows
+
+
+def measure_sharpness(computation: Computation, images: Part, *, seed: int) -> Sharpness:
+    """Measure the model as it is, in single precision; its weights and mode are left as they were."""
+    model = computation.model
+    inputs, targets = (t.to(computation.device) for t in images)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    was_training = [m.training for m in model.modules()]
+    model.eval()
+    generator = torch.Generator().manual_seed(seed_of(seed, "sharpness"))
+    loss = F.cross_entropy(model(inputs), targets)
+    top = leading_eigenvalue(loss, parameters, generator)
+    rises = [_perturbed_loss(model, inputs, targets, parameters, generator) for _ in range(NUM_DIRECTIONS)]
+    for module, mode in zip(model.modules(), was_training, strict=True):
+        module.training = mode
+    return Sharpness(sum(rises) / len(rises) - loss.item(), top)
+
+
+def leading_eigenvalue(
+    loss: Tensor, parameters: Sequence[nn.Parameter], generator: torch.Generator, *, iterations: int = NUM_ITERATIONS
+) -> float:
+    """The eigenvalue of largest absolute value of the Hessian of `loss`, as a Rayleigh quotient."""
+    gradients = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
+    vector = _normalised(_noise(parameters, generator))
+    quotient = 0.0
+    for _ in range(iterations):
+        slope = torch.stack([(g * v).sum() for g, v in zip(gradients, vector, strict=True)]).sum()
+        product = torch.autograd.grad(slope, parameters, retain_graph=True, materialize_grads=True)
+        quotient = math.fsum((p * v).sum().item() for p, v in zip(product, vector, strict=True))
+        if not any(p.any() for p in product):
+            return 0.0
+        vector = _normalised(product)
+    return quotient
+
+
+@torch.no_grad()
+def _perturbed_loss(
+    model: nn.Module, inputs: Tensor, targets: Tensor, parameters: Sequence[nn.Parameter], generator: torch.Generator
+) -> float:
+    kept = [p.clone() for p in parameters]
+    for parameter, noise in zip(parameters, _noise(parameters, generator), strict=True):
+        parameter.add_(noise * (RADIUS * parameter.norm() / noise.norm()))
+    loss = F.cross_entropy(model(inputs), targets).item()
+    for parameter, before in zip(parameters, kept, strict=True):
+        parameter.copy_(before)
+    return loss
+
+
+def _noise(parameters: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
+    return [torch.randn(p.shape, generator=generator).to(p.device) for p in parameters]
+
+
+def _normalised(vector: Sequence[Tensor]) -> list[Tensor]:
+    length = torch.stack([v.norm() for v in vector]).norm()
+    return [v / length for v in vector]

@@ -1,0 +1,58 @@
+"""Training until over-fitting, on data where it must happen and on data where it must not."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pipeline.bench import Bench
+from pipeline.journal import Journal
+from pipeline.learning.head_learner import TensorBatches
+from pipeline.learning.loop import Learner, ParameterGroup, Plan, Trained, train
+from pipeline.learning.overfitting import judge
+
+PLAN = Plan(8, 5, 1, 0.1, 16, 0.9, 0.0, until_overfit=True, schedule="sgdr")
+
+
+def data(count: int, seed: int, *, wrong: float) -> TensorBatches:
+    """Two classes that a line divides; a share `wrong` of the labels is drawn at random."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(count, 20, generator=generator)
+    targets = (inputs[:, 0] > 0).long()
+    lost = torch.rand(count, generator=generator) < wrong
+    return TensorBatches(inputs, torch.where(lost, torch.randint(2, (count,), generator=generator), targets))
+
+
+def run(folder: Path, model: nn.Sequential, *, images: int, wrong: float) -> Trained:
+    sources = data(images, 1, wrong=wrong), data(400, 2, wrong=wrong)
+
+    def set_mode() -> None:
+        model.train()
+
+    group = ParameterGroup("head", list(model.parameters()), 1.0)
+    cpu = torch.device("cpu")
+    made = Learner(model, cpu, "fp32", 64, [group], sources[0], sources[0], sources[1], set_mode)
+    bench = Bench("full_train", 0, folder, folder, Journal(folder / "journal.jsonl"), 1e9)
+    trained = train(made, PLAN, bench)
+    bench.journal.close()
+    return trained
+
+
+def test_few_images_with_labels_partly_at_random_are_over_fitted(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    able_to_memorise = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 2))
+    trained = run(tmp_path, able_to_memorise, images=60, wrong=0.4)
+    verdict = judge(trained.ends, num_cycles=8, stage="full_train")
+    assert verdict.overfitting_since_cycle is not None
+    assert verdict.kept_cycle < verdict.overfitting_since_cycle
+    assert len(trained.ends) - 1 < 8  # it stopped by itself
+    assert "Over-fitting began" in verdict.sentence
+
+
+def test_many_images_with_right_labels_are_not(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    trained = run(tmp_path, nn.Sequential(nn.Linear(20, 2)), images=1000, wrong=0.0)
+    verdict = judge(trained.ends, num_cycles=8, stage="full_train")
+    assert verdict.overfitting_since_cycle is None
+    assert len(trained.ends) - 1 == 8
+    assert verdict.kept_cycle == 8
