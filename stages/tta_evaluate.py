@@ -1,19 +1,20 @@
 """The last step: test-time augmentation, and the only look at the test images.
 
-Reads the trained model, the policy, and the images of valid and test; for the report also what all steps made. Writes
-the scores (plain and TTA, per split), `predictions.csv`, the confusion matrix, calibration, the most confident
-mistakes, `report.html`, and `model/` with all that prediction needs. Decides, where `weights: chosen` says so, how much
-the plain image weighs, on valid; all other choices were made before.
+Reads the trained model, the policy, and the images of valid, test and those without a label; for the report also what
+all steps made. Writes the scores (plain and TTA, per split), `predictions.csv` (and `predictions-unlabelled.csv`), the
+confusion matrix, calibration, the most confident mistakes, `report.html`, and `model/` with all that prediction needs.
+Decides, where `weights: chosen` says so, how much the plain image weighs, on valid; all else was chosen before.
 """
 
 from pipeline.console import progress_bar
 from pipeline.data.augment import read_policy
 from pipeline.data.decode import decode
+from pipeline.data.found import UNLABELLED
 from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.evaluation.metrics import confusion
 from pipeline.evaluation.prediction import TtaCard, save_model_folder
 from pipeline.evaluation.scores import Predicted, confident_mistakes, score_split, targets_of, write_predictions
-from pipeline.evaluation.tta import Viewed, ViewedFile, choose_plain_weight, look_in_parts
+from pipeline.evaluation.tta import Probs, Viewed, ViewedFile, choose_plain_weight, look_in_parts
 from pipeline.evaluation.views import view_sizes
 from pipeline.learning.learners import trained_model
 from pipeline.model.backbone import check_image_size
@@ -34,6 +35,7 @@ def run(context: StageContext) -> Metrics:
     manifest, policy_file = read_manifest(context.input("ingest")), context.input("augment_config") / "policy.yaml"
     manifest.require_classes(load_card(context.input("full_train")).classes)
     viewed = _look(context, manifest)
+    unlabelled = viewed.pop(UNLABELLED, None)
     targets = {split: targets_of(manifest, split) for split in viewed}
     chosen = tta.weights == "chosen"
     plain_weight = choose_plain_weight(viewed["valid"], targets["valid"]) if chosen else None
@@ -44,7 +46,9 @@ def run(context: StageContext) -> Metrics:
         metrics["plain_weight"] = plain_weight
     shown = list(predicted)[-1]
     _draw(context, manifest, predicted[shown], shown)
-    write_predictions(context.out / "predictions.csv", manifest.of(shown), manifest.classes, predicted[shown])
+    _write(context, manifest, shown, predicted[shown].plain, predicted[shown].tta)
+    if unlabelled is not None:
+        _write(context, manifest, UNLABELLED, unlabelled.plain, unlabelled.combined(plain_weight))
     tta_card = TtaCard(tta, seed, plain_weight)
     save_model_folder(context.out / "model", trained=context.input("full_train"), policy=policy_file, tta_card=tta_card)
     folders = {name: context.input(name) for name in ("ingest", "augment_config", "full_train", *REPORTED)}
@@ -58,7 +62,7 @@ def run(context: StageContext) -> Metrics:
 
 
 def _look(context: StageContext, manifest: Manifest) -> dict[str, Viewed]:
-    """Predict all views of valid and test."""
+    """Predict all views of all images but those of train."""
     settings, trained = context.settings, context.input("full_train")
     tta, card = settings.tta_evaluate, load_card(trained)
     for size in view_sizes(tta, card.image_size):
@@ -67,8 +71,8 @@ def _look(context: StageContext, manifest: Manifest) -> dict[str, Viewed]:
     model = trained_model(trained, context.runtime, micro_batch_size=settings.data.micro_batch_size)
     files = {
         split: [ViewedFile(manifest.root / s.path, s.sha256) for s in manifest.of(split)]
-        for split in manifest.splits
-        if split != "train"
+        for split in (*manifest.splits, UNLABELLED)
+        if split != "train" and manifest.of(split)
     }
     passes = 1 if tta.views == 0 else 2
     with progress_bar(context.stage.name, passes * sum(map(len, files.values()))) as bar:
@@ -88,6 +92,11 @@ def _look(context: StageContext, manifest: Manifest) -> dict[str, Viewed]:
     if not any(v.num_views.any() for v in viewed.values()):
         context.say("no image has a view that shows more than the plain one, so TTA equals plain")
     return viewed
+
+
+def _write(context: StageContext, manifest: Manifest, split: str, plain: Probs, tta: Probs) -> None:
+    file = context.out / ("predictions-unlabelled.csv" if split == UNLABELLED else "predictions.csv")
+    write_predictions(file, manifest.of(split), manifest.classes, plain=plain, tta=tta)
 
 
 def _draw(context: StageContext, manifest: Manifest, predicted: Predicted, split: str) -> None:

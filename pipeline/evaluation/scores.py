@@ -66,15 +66,21 @@ def score_split(predicted: Predicted, *, seed: int) -> dict[str, Any]:
     }
 
 
-def write_predictions(path: Path, samples: Sequence[Sample], classes: Sequence[str], predicted: Predicted) -> None:
-    """Write a row per image: file, true class, predicted class plain and with TTA, and TTA's probabilities."""
+def write_predictions(
+    path: Path, samples: Sequence[Sample], classes: Sequence[str], *, plain: Probs, tta: Probs
+) -> None:
+    """Write a row per image: file, true class, predicted class plain and with TTA, and TTA's probabilities.
+
+    `label` and `correct` are empty for an image without a label.
+    """
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["path", "label", "plain", "tta", "correct", *(f"p({name})" for name in classes)])
-        for sample, plain, tta in zip(samples, predicted.plain, predicted.tta, strict=True):
-            guess = classes[int(tta.argmax())]
-            row = [sample.path, sample.label, classes[int(plain.argmax())], guess, int(guess == sample.label)]
-            table.writerow([*row, *(f"{p:.6f}" for p in tta)])
+        for sample, alone, viewed in zip(samples, plain, tta, strict=True):
+            guess = classes[int(viewed.argmax())]
+            correct = int(guess == sample.label) if sample.label else ""
+            row = [sample.path, sample.label, classes[int(alone.argmax())], guess, correct]
+            table.writerow([*row, *(f"{p:.6f}" for p in viewed)])
 
 
 def confident_mistakes(predicted: Predicted, count: int) -> list[int]:

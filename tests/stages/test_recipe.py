@@ -1,6 +1,7 @@
 """All stages in order on a small folder of pictures: what each promises to the next, and to its user."""
 
 import csv
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 from pipeline.by_hand import check_upstream, run_job, upstream_folders
 from pipeline.data.decode import Framing
+from pipeline.data.found import UNLABELLED
 from pipeline.data.images import open_images_of
 from pipeline.data.manifest import read_manifest
 from pipeline.evaluation.prediction import describe, load_predictor
@@ -181,6 +183,19 @@ def test_other_modes_of_tta_evaluate_with_the_weight_chosen_on_valid(
     files = [read_manifest(recipe.folder("ingest")).root / r["path"] for r in rows]
     again = load_predictor(tmp_path / "tta" / "model").predict(files, tta=True)
     np.testing.assert_allclose(again, [[float(v) for k, v in r.items() if k.startswith("p(")] for r in rows], atol=1e-4)
+
+
+def test_images_without_a_label_are_predicted_and_not_scored(recipe: Run, tmp_path: Path, runtime: Runtime) -> None:
+    folders = {n.partition("/")[0]: recipe.folder(n.partition("/")[0]) for n in TTA_EVALUATE.inputs}
+    folders["ingest"] = Path(shutil.copytree(recipe.folder("ingest"), tmp_path / "ingest"))
+    known = read_manifest(folders["ingest"]).of("test")[0]
+    with (folders["ingest"] / "manifest.jsonl").open("a") as file:
+        file.write(json.dumps(dataclasses.asdict(known) | {"label": "", "split": UNLABELLED}) + "\n")
+    scores = execute(TTA_EVALUATE, recipe.params, runtime, Places(folders, tmp_path / "tta", tmp_path / ".unfreeze"))
+    assert scores == recipe.metrics("tta_evaluate")
+    (row,) = csv.DictReader((tmp_path / "tta" / "predictions-unlabelled.csv").open())
+    labelled = next(csv.DictReader((tmp_path / "tta" / "predictions.csv").open()))
+    assert row == labelled | {"label": "", "correct": ""}
 
 
 def test_running_again_gives_the_same_bytes(recipe: Run, tmp_path: Path, runtime: Runtime) -> None:
