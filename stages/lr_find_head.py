@@ -16,7 +16,12 @@ def run(context: StageContext) -> Metrics:
     learner = head_on_activations(context.input("precompute"), settings, context.runtime)
     batch_size = count_batch(settings.head_train.batch_size, settings.data.batch_size, learner.train.num_samples)
     return find_and_report(
-        learner, settings.lr_find_head, context.bench, batch_size=batch_size, momentum=settings.head_train.momentum
+        learner,
+        settings.lr_find_head,
+        context.bench,
+        batch_size=batch_size,
+        momentum=settings.head_train.momentum,
+        sparing=False,
     )
 
 
