@@ -104,7 +104,9 @@ def find(data: Activations, batch_size: int, seed: int) -> LrFound:
         bench = _bench("lr_find_head", seed, Path(folder))
         try:
             momentum = settings.head_train.momentum
-            found, _ = find_lr(learner, settings.lr_find_head, bench, batch_size=batch_size, momentum=momentum)
+            found, _ = find_lr(
+                learner, settings.lr_find_head, bench, batch_size=batch_size, momentum=momentum, sparing=False
+            )
         finally:
             bench.journal.close()
     return found

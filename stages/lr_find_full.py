@@ -27,7 +27,12 @@ def run(context: StageContext) -> Metrics:
     learner = balance_classes(learner, settings.data.balance)
     batch_size = count_batch(settings.full_train.batch_size, settings.data.batch_size, learner.train.num_samples)
     return find_and_report(
-        learner, settings.lr_find_full, context.bench, batch_size=batch_size, momentum=settings.full_train.momentum
+        learner,
+        settings.lr_find_full,
+        context.bench,
+        batch_size=batch_size,
+        momentum=settings.full_train.momentum,
+        sparing=True,
     )
 
 

@@ -18,7 +18,12 @@ def run(context: StageContext) -> Metrics:
     learner = balance_classes(learner, settings.data.balance)
     batch_size = count_batch(settings.head_train.batch_size, settings.data.batch_size, learner.train.num_samples)
     return find_and_report(
-        learner, settings.lr_find_head, context.bench, batch_size=batch_size, momentum=settings.head_train.momentum
+        learner,
+        settings.lr_find_head,
+        context.bench,
+        batch_size=batch_size,
+        momentum=settings.head_train.momentum,
+        sparing=False,
     )
 
 

@@ -71,17 +71,19 @@ class LrFound:
 
 
 def find_lr(
-    learner: Learner, settings: LrFind, bench: Bench, *, batch_size: int, momentum: float
+    learner: Learner, settings: LrFind, bench: Bench, *, batch_size: int, momentum: float, sparing: bool
 ) -> tuple[LrFound, list[Curve]]:
     """Sweep the rate `settings.repeats` times and choose; the learner's model and torch's RNG are left as they were.
 
-    Rates are the head's; all layer groups move together in their ratios. Finished repeats stay in scratch.
-    Raises UnusableCurveError where fewer than half of the repeats give an answer.
+    `sparing` shortens sweeps where epochs are short: for images, whose steps cost time. Rates are the head's; all
+    layer groups move together in their ratios. Finished repeats stay in scratch. Raises UnusableCurveError where fewer
+    than half of the repeats give an answer.
     """
     before = {n: t.detach().clone() for n, t in learner.model.state_dict().items()}
     sweeps = []
     devices = [learner.device] if learner.device.type == "cuda" else []
-    num_steps = sweep_steps(settings.num_steps, num_batches(learner.train.num_samples, batch_size))
+    steps_per_epoch = num_batches(learner.train.num_samples, batch_size)
+    num_steps = sweep_steps(settings.num_steps, steps_per_epoch) if sparing else settings.num_steps
     total = settings.repeats * num_steps
     with torch.random.fork_rng(devices=devices), progress_bar(bench.name, total) as bar:
         for repeat in range(settings.repeats):

@@ -16,10 +16,10 @@ from pipeline.settings import LrFind
 
 
 def find_and_report(
-    learner: Learner, settings: LrFind, bench: Bench, *, batch_size: int, momentum: float
+    learner: Learner, settings: LrFind, bench: Bench, *, batch_size: int, momentum: float, sparing: bool
 ) -> dict[str, Any]:
     """Find the rate; write `lr.json`, `curve.csv` and `lr_find.png`; return the metrics."""
-    found, curves = find_lr(learner, settings, bench, batch_size=batch_size, momentum=momentum)
+    found, curves = find_lr(learner, settings, bench, batch_size=batch_size, momentum=momentum, sparing=sparing)
     write_json(bench.out / "lr.json", dataclasses.asdict(found))
     _write_curves(bench.out / "curve.csv", curves)
     for step, (lr, loss) in enumerate(zip(curves[0].lrs, curves[0].smoothed, strict=True)):

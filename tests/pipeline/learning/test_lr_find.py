@@ -23,7 +23,7 @@ SETTINGS = LrFind(start_lr=1e-4, end_lr=10.0, num_steps=60, repeats=3, smoothing
 def find(made: Learner, scratch: Path, settings: LrFind = SETTINGS) -> tuple[LrFound, list[Curve]]:
     bench = Bench("lr_find_full", 0, scratch, scratch, Journal(scratch / "journal.jsonl"), 1e9)
     try:
-        return find_lr(made, settings, bench, batch_size=8, momentum=0.9)
+        return find_lr(made, settings, bench, batch_size=8, momentum=0.9, sparing=False)
     finally:
         bench.journal.close()
 
