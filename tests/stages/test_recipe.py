@@ -193,8 +193,8 @@ def test_images_without_a_label_are_predicted_and_not_scored(recipe: Run, tmp_pa
         file.write(json.dumps(dataclasses.asdict(known) | {"label": "", "split": UNLABELLED}) + "\n")
     scores = execute(TTA_EVALUATE, recipe.params, runtime, Places(folders, tmp_path / "tta", tmp_path / ".unfreeze"))
     assert scores == recipe.metrics("tta_evaluate")
-    (row,) = csv.DictReader((tmp_path / "tta" / "predictions-unlabelled.csv").open())
-    labelled = next(csv.DictReader((tmp_path / "tta" / "predictions.csv").open()))
+    tables = [tmp_path / "tta" / name for name in ("predictions-unlabelled.csv", "predictions.csv")]
+    (row,), (labelled, *_) = (list(csv.DictReader(table.read_text().splitlines())) for table in tables)
     assert row == labelled | {"label": "", "correct": ""}
 
 
