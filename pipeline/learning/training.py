@@ -70,10 +70,11 @@ class Outcome:
 
 def run_training(learner: Learner, plan: Plan, bench: Bench) -> Outcome:
     """Train, write `cycles.json`, and draw the pictures: the schedule before the first step, the curves at the end."""
+    epochs = " + ".join(map(str, plan.cycles(learner.train.num_samples).epochs))
     say(
         bench.name,
-        f"{plan.num_cycles} cycles of {plan.cycle_len} x {plan.cycle_mult}^k epochs, {plan.schedule}, "
-        f"batch {plan.batch_size}, lr {plan.lr:.3g}, {learner.train.num_samples} images",
+        f"cycles of {epochs} epochs ({plan.schedule}), batch {plan.batch_size}, lr {plan.lr:.3g}, "
+        f"{learner.train.num_samples} images",
     )
     _draw_schedule(learner, plan, bench.out / "schedule.png")
     trained = train(learner, plan, bench)
