@@ -157,7 +157,7 @@ def plot_sharpness(
     """Draw, per cycle (0: before training), how much better seen images are known than unseen, and how sharp it is."""
     wider = "widened" if gap[-1] > gap[0] else "narrowed"
     sharper = "sharper" if hessian_top[-1] > hessian_top[0] else "flatter"
-    title = f"Training {wider} the generalisation gap to {gap[-1]:.3g}, where the loss is {sharper} than at first"
+    title = f"The generalisation gap {wider} to {gap[-1]:.3g}; the loss is {sharper} there than at first"
     with figure(path, title=title, height_in=6.0) as fig:
         panels = fig.subplots(3, 1, sharex=True)
         rows = (

@@ -1,6 +1,7 @@
 """The report of a run: the recipe's steps in order, each with its picture and its figures."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +106,23 @@ def _full_sections(folders: Mapping[str, Path], verdict: Mapping[str, Any]) -> l
             table=Table(["layer group", "modules", "parameters", "rate, as multiple of the head's"], rows),
         ),
         _lr_section(folders["lr_find_full"], 7, "Find the learning rate again, for all layers"),
-        _training_section(folders["full_train"], 8, "Train everything until over-fitting", sentences),
+        _with_reasons(
+            _training_section(folders["full_train"], 8, "Train everything until over-fitting", sentences),
+            folders["full_train"],
+            verdict,
+        ),
     ]
+
+
+def _with_reasons(section: Section, folder: Path, verdict: Mapping[str, Any]) -> Section:
+    """With how far each layer group moved, and how sharp the loss is where the cycles ended."""
+    moved = [[g["name"], f"{g['weights']:.2%}", f"{g['features_cka']:.4f}"] for g in verdict["similarity"]["groups"]]
+    sharpness = Picture(folder / "sharpness.png", "Why it over-fits, or not: gap and sharpness", "sharpness per cycle")
+    return replace(
+        section,
+        pictures=[*section.pictures, sharpness],
+        table=Table(["layer group", "weights moved in the first cycle", "features alike (linear CKA)"], moved),
+    )
 
 
 def _span(modules: list[str]) -> str:
