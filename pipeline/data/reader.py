@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from dataclasses import fields
 from functools import partial
 from multiprocessing import get_context
@@ -65,7 +66,7 @@ def read_facts(
     Raises OSError where a worker was killed.
     """
     look, began, read = partial(look_at, background=background), time.monotonic(), 0
-    with _pool(len(paths), workers) as pool:
+    with _Pools(workers) as pools:
         for start in range(0, len(paths), _BLOCK):
             names = [os.path.join(root, path) for path in paths[start : start + _BLOCK]]  # noqa: PTH118 (much faster)
             block = [(name, _state(name)) for name in names]
@@ -74,7 +75,7 @@ def read_facts(
             bar.advance(len(block) - len(new))
             found = []
             try:
-                for facts in pool.map(look, [Path(name) for name, _ in new], chunksize=32):
+                for facts in pools.best_for(len(new)).map(look, [Path(name) for name, _ in new], chunksize=32):
                     found.append(facts)
                     read += 1
                     bar.advance(note=f"{read / (time.monotonic() - began):.0f} per second")
@@ -99,11 +100,22 @@ def _open_table(file: Path) -> sqlite3.Connection:
     return db
 
 
-def _pool(count: int, workers: int) -> Executor:
-    workers = workers or os.cpu_count() or 1
-    if count <= _FEW or workers == 1:
-        return ThreadPoolExecutor(workers)
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+class _Pools(ExitStack):
+    """Threads for a few files, processes for many; each begun when it is first needed."""
+
+    def __init__(self, workers: int) -> None:
+        super().__init__()
+        self._workers = workers or os.cpu_count() or 1
+        self._threads: Executor | None = None
+        self._processes: Executor | None = None
+
+    def best_for(self, count: int) -> Executor:
+        if count <= _FEW or self._workers == 1:
+            self._threads = self._threads or self.enter_context(ThreadPoolExecutor(self._workers))
+            return self._threads
+        spawn = get_context("spawn")
+        self._processes = self._processes or self.enter_context(ProcessPoolExecutor(self._workers, mp_context=spawn))
+        return self._processes
 
 
 def _state(path: str) -> str:
