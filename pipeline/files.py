@@ -19,10 +19,11 @@ def write_json(path: Path, value: object) -> None:
 
 
 def write_jsonl(path: Path, rows: Iterable[object]) -> None:
-    """Write dataclasses as a JSON object per line; line breaks inside names are escaped."""
+    """Write flat dataclasses as a JSON object per line; line breaks inside names are escaped."""
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
-            file.write(json.dumps(dataclasses.asdict(row)) + "\n")  # type: ignore[call-overload]
+            values = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}  # type: ignore[arg-type]
+            file.write(json.dumps(values) + "\n")
 
 
 def write_atomically(path: Path, text: str) -> None:

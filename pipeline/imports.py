@@ -42,6 +42,7 @@ def _parents(module: str) -> Iterator[str]:
         yield module
 
 
+@cache
 def _file_of(module: str, root: Path) -> str | None:
     if module.partition(".")[0] not in PACKAGES:
         return None

@@ -34,11 +34,11 @@ def run(context: StageContext) -> Metrics:
     data = context.settings.data
     source = open_source(data, out=context.out)
     found = list(source.find())
-    files = [source.root / f.path for f in found if not f.problem]
+    files = [f.path for f in found if not f.problem]
     cache = FactsCache(state_dir() / "images.sqlite", background=data.background)
     with progress_bar("ingest", len(files)) as bar:
         workers = context.runtime.workers
-        facts = read_facts(files, background=data.background, workers=workers, bar=bar, cache=cache)
+        facts = read_facts(source.root, files, background=data.background, workers=workers, bar=bar, cache=cache)
         result = ingest(found, facts, data, seed=context.settings.seed)
     cache.close()
     write_manifest(context.out, result.samples, result.classes, root=typed_root(data))

@@ -104,6 +104,6 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, pictures: Path, compose_con
 def ingest_folder(root: Path, data: Data, *, seed: int = 0) -> Ingested:
     """Ingest a folder of pictures, as the stage does."""
     found = list(Folder(root).find())
-    files = [root / f.path for f in found if not f.problem]
-    facts = read_facts(files, background=data.background, workers=1, bar=Bar())
+    files = [f.path for f in found if not f.problem]
+    facts = read_facts(root, files, background=data.background, workers=1, bar=Bar())
     return ingest(found, facts, replace(data, root=str(root)), seed=seed)

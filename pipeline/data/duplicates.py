@@ -5,14 +5,14 @@ in a few bits, and look the same when both are shrunk to 16x16 gray.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from pipeline.data.facts import Facts
+from pipeline.data.facts import THUMB_PX, Facts
 from pipeline.data.manifest import Sample
 
 _MAX_BITS = 4
@@ -24,9 +24,32 @@ _MAX_DIFFERENCE = 8.0
 """Gray levels of 255, on average over the 16x16 pixels."""
 _NEIGHBOURS = 500
 """Where very many hashes agree in a band, each is compared with so many that follow it in order."""
+_PORTION = 4096
 
 Pairs = NDArray[np.int64]
 """[N, 2], indices of samples, the smaller first."""
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What all samples look like, in order: bytes end to end, for there may be a million."""
+
+    _hashes: bytearray = field(default_factory=bytearray)
+    _thumbs: bytearray = field(default_factory=bytearray)
+
+    def append(self, facts: Facts) -> None:
+        self._hashes.extend(facts.phash)
+        self._thumbs.extend(facts.thumb)
+
+    @property
+    def hashes(self) -> NDArray[np.uint64]:
+        """[N]."""
+        return np.frombuffer(self._hashes, dtype=">u8").astype(np.uint64)
+
+    @property
+    def thumbs(self) -> NDArray[np.uint8]:
+        """[N, 256], not copied."""
+        return np.frombuffer(self._thumbs, dtype=np.uint8).reshape(-1, THUMB_PX * THUMB_PX)
 
 
 @dataclass(frozen=True)
@@ -46,20 +69,20 @@ class Twins:
         return self.first.label != self.second.label
 
 
-def find_twins(samples: Sequence[Sample], facts: Sequence[Facts]) -> list[Twins]:
+def find_twins(samples: Sequence[Sample], looks: Looks) -> list[Twins]:
     """All copies (each with the first of its kind) and near copies."""
     first_of: dict[str, int] = {}
     exact = [(first, i) for i, s in enumerate(samples) if (first := first_of.setdefault(s.sha256, i)) != i]
     kinds = np.array(sorted(first_of.values()), dtype=np.int64)
-    near = kinds[near_pairs(*_fingerprints([facts[i] for i in kinds]))]
+    near = near_pairs(looks.hashes, looks.thumbs, among=kinds)
     return [Twins(samples[i], samples[j], True) for i, j in exact] + [
         Twins(samples[i], samples[j], False) for i, j in near.tolist()
     ]
 
 
-def near_pairs(hashes: NDArray[np.uint64], thumbs: NDArray[np.uint8]) -> Pairs:
-    """Pairs [M, 2] of near copies among hashes [N] and thumbs [N, 256], sorted."""
-    found = [pairs[_look_alike(thumbs, pairs)] for pairs in _candidates(hashes)]
+def near_pairs(hashes: NDArray[np.uint64], thumbs: NDArray[np.uint8], *, among: NDArray[np.int64]) -> Pairs:
+    """Pairs [M, 2] of near copies, sorted, of those numbered in `among` (ascending); hashes [N], thumbs [N, 256]."""
+    found = [pairs[_look_alike(thumbs, pairs)] for pairs in _in_portions(_candidates(hashes, among))]
     return np.unique(np.concatenate([np.empty((0, 2), np.int64), *found]), axis=0)
 
 
@@ -69,18 +92,18 @@ def join_groups(samples: Sequence[Sample], twins: Sequence[Twins]) -> list[Sampl
     Its name is the source's for them (the first, if it has several), or else the smallest hash among them: so the
     group of an image changes only where another of its kind comes or goes.
     """
-    index = {s.path: i for i, s in enumerate(samples)}
+    twin_paths = {s.path for t in twins for s in (t.first, t.second)}
+    index = {s.path: i for i, s in enumerate(samples) if s.path in twin_paths}
     first_of: dict[str, int] = {}
-    edges = [(first_of.setdefault(s.group, i), i) for i, s in enumerate(samples)]
-    edges += [(index[t.first.path], index[t.second.path]) for t in twins]
-    rows, columns = np.array(edges, dtype=np.int64).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(rows), np.int8), (rows, columns)), shape=(len(samples), len(samples)))
-    _, component = connected_components(graph, directed=False)
-    names: dict[int, tuple[bool, str]] = {}
-    for s, c in zip(samples, component.tolist(), strict=True):
-        name = (s.group == s.sha256, s.group)  # names that the source gave come first
-        names[c] = min(names.get(c, name), name)
-    return [s.with_group(names[c][1]) for s, c in zip(samples, component.tolist(), strict=True)]
+    rows = [first_of.setdefault(s.group, i) for i, s in enumerate(samples)] + [index[t.first.path] for t in twins]
+    columns = np.concatenate([np.arange(len(samples)), np.array([index[t.second.path] for t in twins], np.int64)])
+    graph = coo_array((np.ones(len(rows), np.int8), (np.array(rows, np.int64), columns)), shape=(len(samples),) * 2)
+    component = connected_components(graph, directed=False)[1].tolist()
+    namesake: dict[int, Sample] = {}
+    for s, c in zip(samples, component, strict=True):
+        # names that the source gave come first
+        namesake[c] = min(namesake.get(c, s), s, key=lambda x: (x.group == x.sha256, x.group))
+    return [s.with_group(namesake[c].group) for s, c in zip(samples, component, strict=True)]
 
 
 def to_drop(twins: Sequence[Twins]) -> dict[str, str]:
@@ -110,14 +133,9 @@ def to_drop(twins: Sequence[Twins]) -> dict[str, str]:
     return gone
 
 
-def _fingerprints(facts: Sequence[Facts]) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
-    hashes = np.array([int(f.phash, 16) for f in facts], dtype=np.uint64)
-    thumbs = np.frombuffer(bytes.fromhex("".join(f.thumb for f in facts)), dtype=np.uint8)
-    return hashes, thumbs.reshape(len(facts), -1) if len(facts) else np.empty((0, 256), np.uint8)
-
-
-def _candidates(hashes: NDArray[np.uint64]) -> Iterator[Pairs]:
+def _candidates(hashes: NDArray[np.uint64], among: NDArray[np.int64]) -> Iterator[Pairs]:
     """Pairs of hashes that differ in `_MAX_BITS` at most, some of them more than once."""
+    hashes = hashes[among]
     for offset, width in _BANDS:
         band = (hashes >> np.uint64(offset)) & np.uint64(2**width - 1)
         order = np.lexsort((hashes, band))
@@ -129,7 +147,13 @@ def _candidates(hashes: NDArray[np.uint64]) -> Iterator[Pairs]:
             left, right = left[same], right[same]
             close = np.bitwise_count(hashes[left] ^ hashes[right]) <= _MAX_BITS
             if close.any():
-                yield np.sort(np.stack([left[close], right[close]], axis=1), axis=1).astype(np.int64)
+                yield np.sort(np.stack([among[left[close]], among[right[close]]], axis=1), axis=1)
+
+
+def _in_portions(found: Iterator[Pairs]) -> Iterator[Pairs]:
+    """The same pairs, few enough at once for the memory that comparing them takes (6 KB each)."""
+    for pairs in found:
+        yield from (pairs[start : start + _PORTION] for start in range(0, len(pairs), _PORTION))
 
 
 def _look_alike(thumbs: NDArray[np.uint8], pairs: Pairs) -> NDArray[np.bool_]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import imagehash
+import numpy as np
 from PIL import Image
 
 from pipeline.data.decode import DecodeError, decode, hash_pixels
@@ -27,10 +28,10 @@ class Facts:
     height: int = 0
     conversions: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
-    phash: str = ""
-    """64 bits, hexadecimal: what the image looks like, by the signs of its low frequencies."""
-    thumb: str = ""
-    """Gray bytes [16, 16], hexadecimal."""
+    phash: bytes = b""
+    """64 bits: what the image looks like, by the signs of its low frequencies."""
+    thumb: bytes = b""
+    """Gray pixels [16, 16]."""
 
 
 def look_at(path: Path, *, background: str) -> Facts:
@@ -50,8 +51,8 @@ def look_at(path: Path, *, background: str) -> Facts:
         height=image.height,
         conversions=decoded.conversions,
         flags=(*decoded.flags, *_doubts(image)),
-        phash=str(imagehash.phash(gray)),
-        thumb=gray.resize((THUMB_PX, THUMB_PX), Image.Resampling.BOX).tobytes().hex(),
+        phash=np.packbits(imagehash.phash(gray).hash).tobytes(),
+        thumb=gray.resize((THUMB_PX, THUMB_PX), Image.Resampling.BOX).tobytes(),
     )
 
 

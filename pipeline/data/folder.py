@@ -66,15 +66,16 @@ class _Walk:
         """Every file below `folder` in a fixed order. Links to folders are not followed: they can lead back up."""
         failed: list[OSError] = []
         for here, folders, names in os.walk(folder, onerror=failed.append):
+            below, inner = f"{self._relative(Path(here))}/", set(folders)
+            links = {name for name in folders if (Path(here) / name).is_symlink()}
             for name in sorted(folders + names):
-                path, remark = Path(here) / name, _remark(name)
-                if remark:
-                    yield self._found(path, label, split, remark, ignored=True)
-                elif name in folders and path.is_symlink():
-                    yield self._found(path, label, split, "a link to a folder, which is not followed")
-                elif name not in folders:
-                    yield self._found(path, label, split, _unusable_name(name))
-            folders[:] = sorted(f for f in folders if not _remark(f) and not (Path(here) / f).is_symlink())
+                if remark := _remark(name):
+                    yield Found(below + name, label, split, "", remark, ignored=True)
+                elif name in links:
+                    yield Found(below + name, label, split, "", "a link to a folder, which is not followed")
+                elif name not in inner:
+                    yield Found(below + name, label, split, "", _unusable_name(name))
+            folders[:] = sorted(f for f in folders if not _remark(f) and f not in links)
         for error in failed:
             yield self._found(Path(error.filename), label, split, f"a folder that cannot be read: {error.strerror}")
 
@@ -105,7 +106,10 @@ class _Walk:
         return root.is_relative_to(target) or target.is_relative_to(root)
 
     def _found(self, path: Path, label: str, split: str | None, problem: str, *, ignored: bool = False) -> Found:
-        return Found(path.relative_to(self.relative_to).as_posix(), label, split, "", problem, ignored)
+        return Found(self._relative(path), label, split, "", problem, ignored)
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self.relative_to).as_posix()
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pipeline.data.duplicates import Twins, find_twins, join_groups, to_drop
+from pipeline.data.duplicates import Looks, Twins, find_twins, join_groups, to_drop
 from pipeline.data.facts import Facts
 from pipeline.data.found import SPLITS, UNLABELLED, Found
 from pipeline.data.ledger import LedgerLine, check_rejected, judge
@@ -35,10 +35,10 @@ def ingest(found: Sequence[Found], facts: Iterable[Facts], data: Data, *, seed: 
 
     Raises SettingsError where too much is wrong, or nothing can be learned from what is left.
     """
-    ledger, samples, known = _sort_out(found, facts)
+    ledger, samples, looks = _sort_out(found, facts)
     _check_found(ledger, data)
     check_rejected(ledger, data)
-    twins = find_twins(samples, known)
+    twins = find_twins(samples, looks)
     gone = _handle_twins(twins, data)
     samples = join_groups([s for s in samples if s.path not in gone], [t for t in twins if not _touches(t, gone)])
     labelled = [s for s in samples if s.split != UNLABELLED]
@@ -50,10 +50,10 @@ def ingest(found: Sequence[Found], facts: Iterable[Facts], data: Data, *, seed: 
     return Ingested(samples, classes, _with_twins(ledger, twins, gone), twins)
 
 
-def _sort_out(found: Sequence[Found], facts: Iterable[Facts]) -> tuple[list[LedgerLine], list[Sample], list[Facts]]:
+def _sort_out(found: Sequence[Found], facts: Iterable[Facts]) -> tuple[list[LedgerLine], list[Sample], Looks]:
     ledger: list[LedgerLine] = []
     samples: list[Sample] = []
-    known: list[Facts] = []
+    looks = Looks()
     answers = iter(facts)
     for f in found:
         if f.problem:
@@ -65,8 +65,8 @@ def _sort_out(found: Sequence[Found], facts: Iterable[Facts]) -> tuple[list[Ledg
             group = f.group or fact.sha256
             size = (fact.width, fact.height)
             samples.append(Sample(f.path, f.label, f.split or "", group, fact.file_sha256, fact.sha256, *size))
-            known.append(fact)
-    return ledger, samples, known
+            looks.append(fact)
+    return ledger, samples, looks
 
 
 def _handle_twins(twins: Sequence[Twins], data: Data) -> dict[str, str]:

@@ -10,7 +10,7 @@ from pipeline.files import read_json, write_json, write_jsonl
 from pipeline.places import from_checkout
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """An image that is used."""
 
@@ -29,10 +29,10 @@ class Sample:
     height: int
 
     def with_split(self, split: str) -> "Sample":
-        return dataclasses.replace(self, split=split)
+        return self if split == self.split else dataclasses.replace(self, split=split)
 
     def with_group(self, group: str) -> "Sample":
-        return dataclasses.replace(self, group=group)
+        return self if group == self.group else dataclasses.replace(self, group=group)
 
 
 @dataclass(frozen=True)

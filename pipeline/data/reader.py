@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import astuple
+from contextlib import ExitStack
+from dataclasses import fields
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,6 +24,8 @@ _FEW = 2000
 """Below this threads are done before processes have started."""
 _BLOCK = 4096
 """Files whose facts are in memory and not yet handed on."""
+_FACTS = [field.name for field in fields(Facts)]
+_COLUMNS = ["path", "state", "made_by", *_FACTS]
 
 
 class FactsCache:
@@ -34,43 +37,45 @@ class FactsCache:
         self._made_by = hashlib.sha256(code.encode()).digest()
         try:
             self._db = _open_table(file)
-        except sqlite3.DatabaseError:  # damaged: nothing in it cannot be found again
+        except sqlite3.DatabaseError:  # damaged, or of another version: nothing in it cannot be found again
             file.unlink()
             self._db = _open_table(file)
 
     def close(self) -> None:
         self._db.close()
 
-    def get(self, path: Path, state: str) -> Facts | None:
-        """What is known of a file in that state."""
-        query = "SELECT facts FROM facts WHERE path = ? AND state = ? AND made_by = ?"
-        row = self._db.execute(query, (os.fsencode(path), state, self._made_by)).fetchone()
-        return None if row is None else _from_json(row[0])
+    def get(self, files: Sequence[tuple[str, str]]) -> list[Facts | None]:
+        """What is known of each file (path, state), a block of them at once."""
+        query = f"SELECT * FROM facts WHERE made_by = ? AND path IN ({', '.join('?' * len(files))})"
+        rows = self._db.execute(query, (self._made_by, *(os.fsencode(path) for path, _ in files)))
+        known = {(os.fsdecode(path), state): facts for path, state, _, *facts in rows}
+        return [_from_columns(*known[file]) if file in known else None for file in files]
 
-    def put(self, rows: Iterable[tuple[Path, str, Facts]]) -> None:
+    def put(self, rows: Iterable[tuple[str, str, Facts]]) -> None:
         """Keep facts by path and state."""
-        values = ((os.fsencode(p), state, self._made_by, json.dumps(astuple(f))) for p, state, f in rows)
+        values = ((os.fsencode(path), state, self._made_by, *_to_columns(facts)) for path, state, facts in rows)
         with self._db:
-            self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?)", values)
+            self._db.executemany(f"INSERT OR REPLACE INTO facts VALUES ({', '.join('?' * len(_COLUMNS))})", values)
 
 
 def read_facts(
-    paths: Sequence[Path], *, background: str, workers: int, bar: Bar, cache: FactsCache | None = None
+    root: Path, paths: Sequence[str], *, background: str, workers: int, bar: Bar, cache: FactsCache | None = None
 ) -> Iterator[Facts]:
-    """Yield the facts of each file, in order; the same whatever the number of workers.
+    """Yield the facts of each file below `root`, in order; the same whatever the number of workers.
 
     Raises OSError where a worker was killed.
     """
     look, began, read = partial(look_at, background=background), time.monotonic(), 0
-    with _pool(len(paths), workers) as pool:
+    with _Pools(workers) as pools:
         for start in range(0, len(paths), _BLOCK):
-            block = [(path, _state(path)) for path in paths[start : start + _BLOCK]]
-            known = [cache.get(path, state) if cache and state else None for path, state in block]
+            names = [os.path.join(root, path) for path in paths[start : start + _BLOCK]]  # noqa: PTH118 (much faster)
+            block = [(name, _state(name)) for name in names]
+            known = cache.get(block) if cache else [None] * len(block)
             new = [item for item, facts in zip(block, known, strict=True) if facts is None]
             bar.advance(len(block) - len(new))
             found = []
             try:
-                for facts in pool.map(look, [path for path, _ in new], chunksize=32):
+                for facts in pools.best_for(len(new)).map(look, [Path(name) for name, _ in new], chunksize=32):
                     found.append(facts)
                     read += 1
                     bar.advance(note=f"{read / (time.monotonic() - began):.0f} per second")
@@ -79,7 +84,9 @@ def read_facts(
                               "UNFREEZE_WORKERS to a smaller number, and run again") from None  # fmt: skip
             if cache:
                 cache.put(
-                    (p, state, facts) for (p, state), facts in zip(new, found, strict=True) if _lasts(facts, state)
+                    (name, state, facts)
+                    for (name, state), facts in zip(new, found, strict=True)
+                    if _lasts(facts, state)
                 )
             fresh = iter(found)
             yield from (facts if facts is not None else next(fresh) for facts in known)
@@ -87,21 +94,34 @@ def read_facts(
 
 def _open_table(file: Path) -> sqlite3.Connection:
     db = sqlite3.connect(file, timeout=60)
-    db.execute("CREATE TABLE IF NOT EXISTS facts (path BLOB PRIMARY KEY, state TEXT, made_by BLOB, facts TEXT)")
+    db.execute(f"CREATE TABLE IF NOT EXISTS facts (path BLOB PRIMARY KEY, {', '.join(_COLUMNS[1:])})")
+    if [column[0] for column in db.execute("SELECT * FROM facts LIMIT 0").description] != _COLUMNS:
+        raise sqlite3.DatabaseError("made by another version")
     return db
 
 
-def _pool(count: int, workers: int) -> Executor:
-    workers = workers or os.cpu_count() or 1
-    if count <= _FEW or workers == 1:
-        return ThreadPoolExecutor(workers)
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+class _Pools(ExitStack):
+    """Threads for a few files, processes for many; each begun when it is first needed."""
+
+    def __init__(self, workers: int) -> None:
+        super().__init__()
+        self._workers = workers or os.cpu_count() or 1
+        self._threads: Executor | None = None
+        self._processes: Executor | None = None
+
+    def best_for(self, count: int) -> Executor:
+        if count <= _FEW or self._workers == 1:
+            self._threads = self._threads or self.enter_context(ThreadPoolExecutor(self._workers))
+            return self._threads
+        spawn = get_context("spawn")
+        self._processes = self._processes or self.enter_context(ProcessPoolExecutor(self._workers, mp_context=spawn))
+        return self._processes
 
 
-def _state(path: Path) -> str:
+def _state(path: str) -> str:
     """What changes when a file does; empty where there is none."""
     try:
-        found = path.stat()
+        found = os.stat(path)  # noqa: PTH116
     except OSError:
         return ""
     return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
@@ -112,6 +132,13 @@ def _lasts(facts: Facts, state: str) -> bool:
     return bool(state) and not facts.problem.startswith(("no permission", "not enough memory", "cannot be read"))
 
 
-def _from_json(text: str) -> Facts:
-    values: Any = [tuple(v) if isinstance(v, list) else v for v in json.loads(text)]
-    return Facts(*values)
+def _to_columns(facts: Facts) -> list[object]:
+    values = (getattr(facts, name) for name in _FACTS)
+    return [json.dumps(v) if isinstance(v, tuple) else v for v in values]
+
+
+def _from_columns(*values: Any) -> Facts:
+    columns = dict(zip(_FACTS, values, strict=True))
+    for name in ("conversions", "flags"):
+        columns[name] = tuple(json.loads(columns[name]))
+    return Facts(**columns)

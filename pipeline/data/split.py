@@ -8,7 +8,7 @@ from a split is the fewest possible moved, see `_fill_gaps`.
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pipeline.data.manifest import Sample
 from pipeline.settings import Split
@@ -24,10 +24,7 @@ def assign_splits(samples: Sequence[Sample], split: Split, *, seed: int) -> list
     """
     given = {s.split for s in samples if s.split}
     shares = {name: 0.0 if name in given else share for name, share in (("valid", split.valid), ("test", split.test))}
-    labels: dict[str, set[str]] = defaultdict(set)
-    for s in samples:
-        if s.split in ("", "train"):
-            labels[s.group].add(s.label)
+    labels = _labels_of_groups(s for s in samples if s.split in ("", "train"))
     order = {group: unit_hash(seed, group) for group in labels}
     places = {group: _place(x, shares) for group, x in order.items()}
     _fill_gaps(places, labels, order, ["train", *(name for name, share in shares.items() if share > 0)])
@@ -40,6 +37,8 @@ def thin_out(samples: Sequence[Sample], fraction: float, *, seed: int) -> list[S
 
     A smaller fraction keeps a part of what a larger one keeps.
     """
+    if fraction == 1:
+        return list(samples)
     training = [s for s in samples if s.split == "train"]
     order = {s.group: unit_hash(seed, "train_fraction", s.group) for s in training}
     first: dict[str, str] = {}
@@ -47,6 +46,17 @@ def thin_out(samples: Sequence[Sample], fraction: float, *, seed: int) -> list[S
         first[s.label] = min(first.get(s.label, s.group), s.group, key=order.__getitem__)
     kept = {group for group, x in order.items() if x < fraction} | set(first.values())
     return [s for s in samples if s.split != "train" or s.group in kept]
+
+
+def _labels_of_groups(samples: Iterable[Sample]) -> dict[str, frozenset[str]]:
+    """The labels in each group; equal ones are one object, as mostly a group is a single image."""
+    sets: dict[str, frozenset[str]] = {}
+    labels: dict[str, frozenset[str]] = {}
+    for s in samples:
+        known = labels.setdefault(s.group, sets.setdefault(s.label, frozenset([s.label])))
+        if s.label not in known:
+            labels[s.group] = known | {s.label}
+    return labels
 
 
 def unit_hash(*parts: int | str) -> float:
@@ -63,7 +73,7 @@ def _place(x: float, shares: dict[str, float]) -> str:
 
 
 def _fill_gaps(
-    places: dict[str, str], labels: dict[str, set[str]], order: dict[str, float], wanted: Sequence[str]
+    places: dict[str, str], labels: dict[str, frozenset[str]], order: dict[str, float], wanted: Sequence[str]
 ) -> None:
     """Where a split has no image of a class, move the group that is nearest to it by its hash.
 
@@ -89,7 +99,7 @@ def _fill_gaps(
 
 
 def _may_leave(
-    group: str, to: str, places: dict[str, str], labels: dict[str, set[str]], counts: Counter[tuple[str, str]]
+    group: str, to: str, places: dict[str, str], labels: dict[str, frozenset[str]], counts: Counter[tuple[str, str]]
 ) -> bool:
     outranked = _BY_NEED.index(to) < _BY_NEED.index(places[group])
     return outranked or all(counts[label, places[group]] > 1 for label in labels[group])

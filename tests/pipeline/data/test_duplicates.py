@@ -8,8 +8,8 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from pipeline.data import duplicates
-from pipeline.data.duplicates import Twins, find_twins, join_groups, near_pairs, to_drop
-from pipeline.data.facts import look_at
+from pipeline.data.duplicates import Looks, Twins, find_twins, join_groups, near_pairs, to_drop
+from pipeline.data.facts import Facts, look_at
 from pipeline.data.manifest import Sample
 from pipeline.settings import Data, SettingsError, read_settings
 from tests.conftest import Compose, ingest_folder
@@ -30,12 +30,19 @@ def sample(path: str, sha: str, *, label: str = "a", split: str = "", group: str
     return Sample(path, label, split, sha if group is None else group, "", sha, 8, 8)
 
 
+def looks(facts: list[Facts]) -> Looks:
+    packed = Looks()
+    for f in facts:
+        packed.append(f)
+    return packed
+
+
 def test_near_pairs_equal_those_of_a_full_comparison() -> None:
     generator = np.random.default_rng(0)
     base = generator.integers(0, 2**63, 60, dtype=np.uint64)
     hashes = np.concatenate([base, *(base ^ flips(generator, bits) for bits in (1, 3, 4, 5, 8))])
     thumbs = np.tile(generator.integers(0, 255, (1, 256), dtype=np.uint8), (len(hashes), 1))  # all look alike
-    found = {tuple(p) for p in near_pairs(hashes, thumbs).tolist()}
+    found = {tuple(p) for p in near_pairs(hashes, thumbs, among=np.arange(len(hashes))).tolist()}
     distance = np.bitwise_count(hashes[:, None] ^ hashes[None, :])
     expected = {(i, j) for i, j in np.argwhere(distance <= 4).tolist() if i < j}
     assert found == expected
@@ -50,7 +57,7 @@ def flips(generator: np.random.Generator, bits: int) -> np.ndarray:
 def test_very_many_equal_hashes_are_no_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duplicates, "_NEIGHBOURS", 10)
     thumbs = np.random.default_rng(0).integers(0, 255, (3000, 256), dtype=np.uint8)
-    assert len(near_pairs(np.zeros(3000, np.uint64), thumbs)) == 0
+    assert len(near_pairs(np.zeros(3000, np.uint64), thumbs, among=np.arange(3000))) == 0
 
 
 @pytest.mark.parametrize("change", ["jpeg", "smaller", "brighter"])
@@ -65,7 +72,7 @@ def test_what_people_do_to_photos_is_seen_through(tmp_path: Path, change: str) -
         changed.save(tmp_path / f"{i}-changed.jpg", quality=70)
     files = sorted(tmp_path.iterdir())
     facts = [look_at(f, background="white") for f in files]
-    twins = find_twins([sample(f.name, x.sha256) for f, x in zip(files, facts, strict=True)], facts)
+    twins = find_twins([sample(f.name, x.sha256) for f, x in zip(files, facts, strict=True)], looks(facts))
     assert {(t.first.path, t.second.path) for t in twins} == {(f"{i}-changed.jpg", f"{i}.png") for i in range(12)}
 
 
@@ -77,7 +84,7 @@ def test_different_digits_are_no_near_copies(tmp_path: Path) -> None:
         Image.fromarray(np.rint(pixels * (255 / 16)).astype(np.uint8)).save(tmp_path / "x.png")
         facts.append(look_at(tmp_path / "x.png", background="white"))
         samples.append(sample(str(i), facts[-1].sha256))
-    assert find_twins(samples, facts) == []
+    assert find_twins(samples, looks(facts)) == []
 
 
 def test_copies_are_equal_pixels_in_whatever_file(tmp_path: Path) -> None:
@@ -87,7 +94,7 @@ def test_copies_are_equal_pixels_in_whatever_file(tmp_path: Path) -> None:
     facts = [look_at(tmp_path / name, background="white") for name in ("a.png", "b.bmp", "c.webp")]
     assert len({f.sha256 for f in facts}) == 1
     assert len({f.file_sha256 for f in facts}) == 3
-    twins = find_twins([sample(str(i), f.sha256) for i, f in enumerate(facts)], facts)
+    twins = find_twins([sample(str(i), f.sha256) for i, f in enumerate(facts)], looks(facts))
     assert [(t.first.path, t.second.path, t.exact) for t in twins] == [("0", "1", True), ("0", "2", True)]
 
 

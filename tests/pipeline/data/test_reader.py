@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ def folder(pictures: Path, tmp_path: Path) -> Path:
 
 
 def read(folder: Path, *, workers: int = 1, cache: FactsCache | None = None) -> list[Facts]:
-    files = sorted(folder.iterdir())
-    return list(read_facts(files, background="white", workers=workers, bar=Bar(), cache=cache))
+    files = sorted(f.name for f in folder.iterdir())
+    return list(read_facts(folder, files, background="white", workers=workers, bar=Bar(), cache=cache))
 
 
 def test_threads_and_processes_find_the_same_in_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,9 +75,13 @@ def test_another_background_or_decoder_reads_all_again(
     assert len(looked) == 72
 
 
-def test_a_damaged_cache_is_begun_anew(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"no database" * 100, None], ids=["damaged", "another version"])
+def test_a_cache_that_cannot_be_used_is_begun_anew(folder: Path, tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "facts.sqlite"
-    file.write_bytes(b"no database" * 100)
+    if content is None:
+        sqlite3.connect(file).execute("CREATE TABLE facts (path BLOB PRIMARY KEY, facts TEXT)").connection.close()
+    else:
+        file.write_bytes(content)
     cache = FactsCache(file, background="white")
     assert read(folder, cache=cache) == read(folder, cache=cache)
     cache.close()
