@@ -10,12 +10,18 @@ from torch.func import functional_call
 
 from pipeline.learning.loop import Computation
 from pipeline.learning.sharpness import leading_eigenvalue, measure_sharpness
+from pipeline.seeds import seed_of
 
 
 def tiny() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3)).double()
     return model, torch.randn(12, 3, dtype=torch.float64), torch.arange(12) % 3
+
+
+def random_lines(model: nn.Module, *, seed: int) -> list[list[torch.Tensor]]:
+    generator = torch.Generator().manual_seed(seed_of(seed, "sharpness"))
+    return [[torch.randn(p.shape, generator=generator) for p in model.parameters()] for _ in range(2)]
 
 
 def test_the_leading_eigenvalue_is_that_of_the_whole_hessian() -> None:
@@ -33,8 +39,33 @@ def test_the_leading_eigenvalue_is_that_of_the_whole_hessian() -> None:
     eigenvalues = torch.linalg.eigvalsh(hessian)
     expected = eigenvalues[eigenvalues.abs().argmax()].item()
     loss = F.cross_entropy(model(inputs), targets)
-    generator = torch.Generator().manual_seed(0)
-    assert leading_eigenvalue(loss, list(parameters), generator, iterations=200) == pytest.approx(expected, rel=1e-6)
+    noise = [torch.randn_like(p) for p in parameters]
+    assert leading_eigenvalue(loss, list(parameters), noise, iterations=200) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_leading_eigenvalue_is_found_where_the_gradient_is_zero() -> None:
+    weights = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+    loss = (weights**2 * torch.tensor([0.5, -2.0, 1.0], dtype=torch.float64)).sum()
+    noise = [torch.ones(3, dtype=torch.float64)]
+    assert leading_eigenvalue(loss, [weights], noise, iterations=100) == pytest.approx(-4.0)
+
+
+def test_the_rise_is_the_mean_over_both_ends_of_two_lines() -> None:
+    torch.manual_seed(1)
+    model, inputs, targets = tiny()
+    made = Computation(model, torch.device("cpu"), "fp32", 8)
+    rise = measure_sharpness(made, (inputs, targets), seed=0).rise
+    losses = []
+    for line in random_lines(model, seed=0):
+        for sign in (1, -1):
+            moved = copy.deepcopy(model)
+            with torch.no_grad():
+                for parameter, noise in zip(moved.parameters(), line, strict=True):
+                    parameter.add_(noise * parameter.norm() / noise.norm(), alpha=sign * 0.05)
+                losses.append(F.cross_entropy(moved(inputs), targets).item())
+    assert rise == pytest.approx(
+        sum(losses) / 4 - F.cross_entropy(model(inputs), targets).item(), rel=1e-5
+    )  # noise is float32
 
 
 def test_measuring_leaves_the_model_as_it_was_and_gives_the_same_twice() -> None:
