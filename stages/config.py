@@ -19,7 +19,7 @@ from typing import Any
 from pipeline.console import complain, say
 from pipeline.data.archive import is_archive
 from pipeline.data.folder import find_in_folder
-from pipeline.data.table import read_table
+from pipeline.data.table import SUFFIXES, read_table
 from pipeline.files import write_atomically, write_json
 from pipeline.imports import code_fingerprint
 from pipeline.model.weights_file import find_weights_file
@@ -109,9 +109,10 @@ def fingerprint_data(data: Data) -> dict[str, Any]:
         return record
     root = from_checkout(data.root)
     if data.name == "folder" and not (root.is_dir() or (root.is_file() and is_archive(root))):
+        table = "; a table of images is read with data=csv" if root.suffix.lower() in SUFFIXES else ""
         raise SettingsError(
             f"data.root={data.root} is not a folder ({root.resolve()}), nor an archive of one; give the folder whose "
-            "sub-folders are the classes"
+            f"sub-folders are the classes{table}"
         )
     files, count = hashlib.sha256(), 0
     for name, path in _source_files(data, root):

@@ -5,6 +5,7 @@ of what is there, of what was rejected or flagged, and of what is there twice. D
 split, and the order of the classes.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -13,7 +14,7 @@ from pipeline.console import progress_bar
 from pipeline.data.decode import DecodeError, decode
 from pipeline.data.found import UNLABELLED
 from pipeline.data.ingest import Ingested, ingest
-from pipeline.data.ledger import count_verdicts
+from pipeline.data.ledger import LedgerLine, RejectedError, count_verdicts
 from pipeline.data.manifest import write_manifest
 from pipeline.data.reader import FactsCache, read_facts
 from pipeline.data.sources import open_source, typed_root
@@ -21,6 +22,7 @@ from pipeline.files import write_jsonl
 from pipeline.places import state_dir
 from pipeline.report.contact_sheet import contact_sheet
 from pipeline.report.plots import plot_class_counts
+from pipeline.settings import SettingsError
 from pipeline.stage import Metrics, Stage, StageContext, main
 
 SHOWN_CLASSES = 12
@@ -39,14 +41,26 @@ def run(context: StageContext) -> Metrics:
     with progress_bar("ingest", len(files)) as bar:
         workers = context.runtime.workers
         facts = read_facts(source.root, files, background=data.background, workers=workers, bar=bar, cache=cache)
-        result = ingest(found, facts, data, seed=context.settings.seed)
-    cache.close()
+        try:
+            result = ingest(found, facts, data, seed=context.settings.seed)
+        except RejectedError as error:
+            raise SettingsError(f"{error}\n  every file's line: {_keep_ledger(error.ledger)}") from None
+        finally:
+            cache.close()
     write_manifest(context.out, result.samples, result.classes, root=typed_root(data))
     write_jsonl(context.out / "ledger.jsonl", result.ledger)
     _draw(result, source.root, context)
     metrics = _count(result)
     _say(result, metrics, context)
     return metrics
+
+
+def _keep_ledger(ledger: Sequence[LedgerLine]) -> Path:
+    """Write the ledger where it stays though the stage fails."""
+    file = state_dir() / "errors" / "ledger.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_jsonl(file, ledger)
+    return file
 
 
 def _count(result: Ingested) -> Metrics:

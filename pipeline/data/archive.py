@@ -26,7 +26,9 @@ def unpack(archive: Path, into: Path) -> Path:
         else:
             _untar(archive, into)
     except (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, RuntimeError, NotImplementedError) as error:
-        raise SettingsError(f"data.root={archive} cannot be unpacked: {error}") from None
+        what = "it is damaged, or no archive" if isinstance(error, tarfile.ReadError) else error
+        raise SettingsError(f"data.root={archive} cannot be unpacked: {what}; get it again, or unpack it by hand and "
+                            "give the folder") from None  # fmt: skip
     return _innermost(into)
 
 
@@ -44,9 +46,8 @@ def _unzip(archive: Path, into: Path) -> None:
 
 def _untar(archive: Path, into: Path) -> None:
     with tarfile.open(archive) as file:
-        members = [m for m in file.getmembers() if m.isfile() or m.issym() or m.islnk()]
-        _check_space(sum(m.size for m in members), into)
-        file.extractall(into, members=members, filter="data")  # raises for what leads outside
+        _check_space(sum(m.size for m in file.getmembers()), into)
+        file.extractall(into, filter="data")  # raises for what leads outside, and for devices
 
 
 def _check_space(needed: int, into: Path) -> None:

@@ -182,7 +182,7 @@ def _reason(path: Path, error: Exception) -> str:
         case PermissionError():
             return "no permission to read it"
         case FileNotFoundError():
-            return "a link to nowhere" if path.is_symlink() else "gone since it was listed"
+            return "a link to nowhere" if path.is_symlink() else "there is no such file"
         case MemoryError():
             return "not enough memory to decode it"
         case OSError(errno=errno.ELOOP):

@@ -47,7 +47,10 @@ def _split_folders(root: Path) -> dict[str, Path]:
             "or remove these"
         )
     if found and not others and "train" not in found:
-        raise SettingsError(f"data.root={root} has {', '.join(p.name for p in found.values())} but no train/")
+        raise SettingsError(
+            f"data.root={root} has {', '.join(f'{p.name}/' for p in found.values())} but no train/: nothing can be "
+            "learned without train/<class>/*.jpg"
+        )
     return found if "train" in found else {}
 
 

@@ -122,7 +122,8 @@ def _check_classes(classes: Sequence[str], ledger: Sequence[LedgerLine], data: D
     if len(classes) == 1:
         also = f" ({first})" if first else ""
         raise SettingsError(
-            f"data.root={data.root} holds one class only, {classes[0]}: a classifier needs two or more{also}"
+            f"data.root={data.root} holds one class only, {classes[0]}: a classifier needs two or more{also}; give "
+            "the folder whose sub-folders are the classes"
         )
 
 

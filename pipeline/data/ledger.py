@@ -21,6 +21,14 @@ class LedgerLine:
     reason: str
 
 
+class RejectedError(SettingsError):
+    """More was rejected than the settings allow."""
+
+    def __init__(self, text: str, ledger: Sequence[LedgerLine]) -> None:
+        super().__init__(text)
+        self.ledger = ledger
+
+
 def judge(path: str, *, problem: str, conversions: Sequence[str], flags: Sequence[str]) -> LedgerLine:
     """The line of a file that was looked at: the gravest verdict, with all that is to be said."""
     if problem:
@@ -35,7 +43,7 @@ def count_verdicts(ledger: Sequence[LedgerLine]) -> dict[str, int]:
 
 
 def check_rejected(ledger: Sequence[LedgerLine], data: Data) -> None:
-    """Raise SettingsError, with the files and the ways to go on, where more was rejected than `data` allows."""
+    """Raise RejectedError, with the first files and the ways to go on, where more was rejected than `data` allows."""
     rejected = [line for line in ledger if line.verdict == "rejected"]
     looked_at = sum(line.verdict != "ignored" for line in ledger)
     if not rejected or (data.on_reject == "skip" and len(rejected) <= data.max_rejected * looked_at):
@@ -49,10 +57,16 @@ def check_rejected(ledger: Sequence[LedgerLine], data: Data) -> None:
         if data.on_reject == "fail"
         else f"data.max_rejected={data.max_rejected:g} allows {int(data.max_rejected * looked_at)}"
     )
-    share = len(rejected) / looked_at
-    way = f"data.max_rejected={min(1.0, -(-share * 100 // 1) / 100):g}"
-    way = f"data.on_reject=skip and {way}" if data.on_reject == "fail" else way
-    raise SettingsError(
+    raise RejectedError(
         f"{len(rejected)} of {looked_at} files were rejected ({why}), and {rule}:{shown}{more}\n"
-        f"  mend or remove them, or go on without them: {way}"
+        f"  mend or remove them{_way_on(len(rejected) / looked_at, data)}",
+        ledger,
     )
+
+
+def _way_on(share: float, data: Data) -> str:
+    """How to do without the rejected, if anything is left then."""
+    if share == 1:
+        return ""
+    way = f"data.max_rejected={min(1.0, -(-share * 100 // 1) / 100):g}"
+    return ", or go on without them: " + (f"data.on_reject=skip and {way}" if data.on_reject == "fail" else way)

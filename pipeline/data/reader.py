@@ -17,6 +17,7 @@ from typing import Any
 
 from pipeline.console import Bar
 from pipeline.data.facts import Facts, look_at
+from pipeline.data.watch import watched
 from pipeline.imports import code_fingerprint
 
 _PROJECT = Path(__file__).resolve().parents[2]
@@ -65,7 +66,7 @@ def read_facts(
 
     Raises OSError where a worker was killed.
     """
-    look, began, read = partial(look_at, background=background), time.monotonic(), 0
+    look, began, read = partial(watched, partial(look_at, background=background)), time.monotonic(), 0
     with _Pools(workers) as pools:
         for start in range(0, len(paths), _BLOCK):
             names = [os.path.join(root, path) for path in paths[start : start + _BLOCK]]  # noqa: PTH118 (much faster)
@@ -110,7 +111,7 @@ class _Pools(ExitStack):
         self._processes: Executor | None = None
 
     def best_for(self, count: int) -> Executor:
-        if count <= _FEW or self._workers == 1:
+        if self._workers == 1 or (count <= _FEW and not self._processes):
             self._threads = self._threads or self.enter_context(ThreadPoolExecutor(self._workers))
             return self._threads
         spawn = get_context("spawn")

@@ -92,9 +92,12 @@ class Table:
         first: dict[str, str] = {}
         for row in sorted(table.read_table(self.file, group=self.group), key=lambda r: r.path):
             if row.split not in _TABLE_SPLITS:
-                raise SettingsError(f"data.root={self.file}: split {row.split!r} of {row.path} is none of {SPLITS}")
+                raise SettingsError(f"data.root={self.file}: split {row.split!r} of {row.path} is none of "
+                                    f"{', '.join(filter(None, _TABLE_SPLITS))}, or empty")  # fmt: skip
             split, problem = _TABLE_SPLITS[row.split], ""
-            if row.path in first:
+            if not row.path:
+                problem = "a row without a path"
+            elif row.path in first:
                 problem = "listed twice" if first[row.path] == row.label else "listed under two labels"
             elif not row.label and split not in ("test", UNLABELLED):
                 problem = "no label"

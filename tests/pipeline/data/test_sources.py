@@ -115,6 +115,15 @@ def test_tar_members_that_lead_outside_are_refused(tmp_path: Path, data: Data, m
     assert not list(tmp_path.rglob("escaped.png"))
 
 
+def test_a_tar_with_a_device_is_refused(tmp_path: Path, data: Data) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        device = tarfile.TarInfo("a/null")
+        device.type = tarfile.CHRTYPE
+        archive.addfile(device)
+    with pytest.raises(SettingsError, match="'a/null' is a special file"):
+        find(replace(data, root=str(tmp_path / "x.tar")), tmp_path / "out")
+
+
 @pytest.mark.parametrize("name", ["x.zip", "x.tar.gz"])
 def test_a_damaged_archive_is_refused(tmp_path: Path, data: Data, name: str) -> None:
     (tmp_path / name).write_bytes(b"PK\x03\x04 or not")
@@ -171,12 +180,26 @@ def test_tables_of_every_format_say_the_same(tmp_path: Path, pictures: Path, dat
         ("path,label\na,b\n", "no column 'patient'"),
         ("path,label,patient,split\na,b,c,holdout\n", "split 'holdout' of a"),
         ('path,label,patient\n"a,b\n', "cannot be read as a table"),
+        ("path,label,patient\n", "has no rows"),
+        ("path;label;patient\na;b;c\n", "cells end with a comma"),
     ],
 )
 def test_wrong_tables_are_refused_by_name(tmp_path: Path, data: Data, text: str, said: str) -> None:
     (tmp_path / "table.csv").write_text(text)
     with pytest.raises(SettingsError, match=said):
         find(replace(data, name="csv", root=str(tmp_path / "table.csv"), group="patient"), tmp_path)
+
+
+@pytest.mark.parametrize("line", ['{"path": ', '["a", "b"]'])
+def test_a_bad_line_of_json_is_named(tmp_path: Path, data: Data, line: str) -> None:
+    (tmp_path / "table.jsonl").write_text('{"path": "a", "label": "b"}\n' + line)
+    with pytest.raises(SettingsError, match="line 2 is no object"):
+        find(replace(data, name="csv", root=str(tmp_path / "table.jsonl")), tmp_path)
+
+
+def test_a_row_without_a_path_is_rejected(tmp_path: Path, data: Data) -> None:
+    (tmp_path / "table.csv").write_text("path,label\n,b\n")
+    assert find(replace(data, name="csv", root=str(tmp_path / "table.csv")), tmp_path)[0].problem
 
 
 def torchvision_data(data: Data, name: str, root: Path) -> Data:
