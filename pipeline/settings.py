@@ -214,6 +214,8 @@ class FullTrain(ImageTrain):
 
     until_overfit: bool
     """Stop after the first cycle that ends with a higher validation loss, and keep the best cycle's weights."""
+    snapshots: Literal["best", "average"]
+    """Which weights are kept: the best cycle's, or the mean of several cycle ends where that is better on valid."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Step 8: train everything, in cycles that grow, until over-fitting.
 
-Reads the unfrozen model, its plan and the finder's rate. Writes `model.safetensors` and `model.json` (the best cycle),
+Reads the unfrozen model, its plan and the finder's rate. Writes `model.safetensors` and `model.json` (the best cycle,
+or the mean of several where `snapshots: average` found that better),
 `snapshots/cycle-<k>.safetensors`, `verdict.json`, the learning curves, the schedule and the sharpness. Decides
 which cycle is kept, and says whether the data is like what the backbone was pretrained on, layer group by layer group.
 """
@@ -10,6 +11,7 @@ import dataclasses
 from pipeline.device import to_device
 from pipeline.evaluation.similarity import compare_groups, compare_losses, record_groups
 from pipeline.files import write_json
+from pipeline.learning.averaging import average_cycles
 from pipeline.learning.balance import balance_classes
 from pipeline.learning.learners import open_images, whole_model
 from pipeline.learning.loop import first_images, load_snapshot, sample_losses
@@ -48,6 +50,12 @@ def run(context: StageContext) -> Metrics:
     )
     before = sample_losses(learner, learner.valid)
     outcome = run_training(learner, plan, context.bench)
+    metrics, averaging = outcome.metrics, None
+    if train.snapshots == "average":
+        averaged = average_cycles(learner, outcome.trained.ends, context.scratch)
+        context.say(averaged.sentence)
+        averaging = dataclasses.asdict(averaged) | {"sentence": averaged.sentence}
+        metrics = metrics | {n: averaging[n] for n in ("train_loss", "valid_loss", "valid_accuracy")}
 
     assert isinstance(learner.model, Classifier)
     card = load_card(context.input("unfreeze"))
@@ -70,6 +78,7 @@ def run(context: StageContext) -> Metrics:
         context.out / "verdict.json",
         {
             "overfitting": dataclasses.asdict(outcome.verdict),
+            "averaging": averaging,
             "similarity": dataclasses.asdict(similarity) | {"groups": [dataclasses.asdict(m) for m in movements]},
             "sharpness": [dataclasses.asdict(s) for s in sharpness],
         },
@@ -80,7 +89,7 @@ def run(context: StageContext) -> Metrics:
         "in the first cycle moved "
         + ", ".join(f"{m.name} {m.weights:.2%} (features alike: {m.features_cka:.3f})" for m in movements)
     )
-    return outcome.metrics | {"loss_change_in_first_cycle": similarity.change}
+    return metrics | {"loss_change_in_first_cycle": similarity.change}
 
 
 STAGE = Stage(

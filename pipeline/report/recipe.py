@@ -97,7 +97,8 @@ def _head_sections(folders: Mapping[str, Path]) -> list[Section]:
 def _full_sections(folders: Mapping[str, Path], verdict: Mapping[str, Any]) -> list[Section]:
     plan = read_json(folders["unfreeze"] / "plan.json")
     rows = [[g["name"], _span(g["modules"]), g["num_parameters"], f"{g['lr_factor']:.3g}"] for g in plan["groups"]]
-    sentences = [verdict["overfitting"]["sentence"], verdict["similarity"]["sentence"]]
+    verdicts = [verdict["overfitting"], verdict["averaging"], verdict["similarity"]]
+    sentences = [v["sentence"] for v in verdicts if v is not None]
     return [
         Section(
             heading="Unfreeze, and grade the rates",
