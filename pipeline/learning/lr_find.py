@@ -21,7 +21,16 @@ from pipeline.bench import Bench
 from pipeline.console import Bar, progress_bar
 from pipeline.files import write_atomically
 from pipeline.learning.loop import Learner, Part, batch_loss, build_optimizer, take_step, train_batches
-from pipeline.learning.lr_rules import RULES, Curve, UnusableCurveError, check_length, falls, mean_curve, smooth
+from pipeline.learning.lr_rules import (
+    RULES,
+    Curve,
+    UnusableCurveError,
+    check_learning,
+    check_length,
+    falls,
+    mean_curve,
+    smooth,
+)
 from pipeline.learning.schedule import epoch_batches, num_batches
 from pipeline.seeds import permutation
 from pipeline.settings import LrFind
@@ -97,7 +106,7 @@ def find_lr(
                 write_atomically(kept, json.dumps(asdict(sweep)))
             sweeps.append(Sweep(**json.loads(kept.read_text())))
     curves = [s.curve(settings.smoothing) for s in sweeps]
-    return choose(curves, settings.rule), curves
+    return choose(curves, settings.rule, num_classes=int(learner.train.targets.max()) + 1), curves
 
 
 def sweep_steps(wanted: int, steps_per_epoch: int) -> int:
@@ -105,7 +114,7 @@ def sweep_steps(wanted: int, steps_per_epoch: int) -> int:
     return min(wanted, max(SHORT_SWEEP, 2 * steps_per_epoch))
 
 
-def choose(curves: list[Curve], rule: str) -> LrFound:
+def choose(curves: list[Curve], rule: str, *, num_classes: int) -> LrFound:
     """Apply every rule to the mean of the usable curves; `rule`'s answer is chosen. Raises UnusableCurveError."""
     usable, repeats, unusable = [], [], []
     for curve in curves:
@@ -118,6 +127,7 @@ def choose(curves: list[Curve], rule: str) -> LrFound:
     if len(usable) * 2 < len(curves) or not repeats:
         raise UnusableCurveError(f"{len(unusable)} of {len(curves)} sweeps give no rate: {unusable[0]}")
     mean = mean_curve(usable)
+    check_learning(mean, num_classes)
     others = {name: answer(mean) for name, answer in RULES.items()}
     return LrFound(others[rule], rule, falls(mean), repeats, max(repeats) / min(repeats), others, unusable)
 

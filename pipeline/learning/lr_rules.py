@@ -24,6 +24,8 @@ MIN_FALL = 0.02
 """A curve that falls by less than this share of its first value is flat: what is left of the batches' luck."""
 HARM = 0.1
 """A loss that has risen by this share of its first value has clearly risen."""
+NEAR_CHANCE = 0.9
+"""A loss of this share of a blind guess's, log(num_classes), is that of a model that knows next to nothing."""
 
 
 class UnusableCurveError(ValueError):
@@ -84,6 +86,17 @@ def check_length(curve: Curve) -> None:
         raise UnusableCurveError(
             f"the loss diverged within {len(curve.lrs) + 1} steps: lower start_lr, or check that the labels and the "
             "normalisation are right"
+        )
+
+
+def check_learning(curve: Curve, num_classes: int) -> None:
+    """Raise UnusableCurveError, with what to do, where the loss never falls and is not low from the start either."""
+    chance = float(np.log(num_classes))
+    if not falls(curve) and curve.smoothed[0] >= NEAR_CHANCE * chance:
+        raise UnusableCurveError(
+            f"the loss never fell from {curve.smoothed[0]:.4f}, where a blind guess among {num_classes} classes has "
+            f"{chance:.4f}: nothing was learnt at any rate; raise end_lr or num_steps, take other weights "
+            "(model.weights), or look whether the labels fit the images"
         )
 
 

@@ -90,29 +90,37 @@ def test_every_rule_answers_within_the_sweep() -> None:
 )
 def test_an_unusable_curve_is_refused_with_advice(losses: np.ndarray, said: str) -> None:
     with pytest.raises(UnusableCurveError, match=said):
-        choose([curve(losses)], "recipe")
+        choose([curve(losses)], "recipe", num_classes=10)
 
 
 def test_the_mean_of_the_usable_curves_decides() -> None:
     flat = curve(np.full(121, 1.0))
-    found = choose([s_curve(-2.1), s_curve(-2.0), s_curve(-1.9), flat], "recipe")
+    found = choose([s_curve(-2.1), s_curve(-2.0), s_curve(-1.9), flat], "recipe", num_classes=10)
     assert np.log10(found.lr) == pytest.approx(np.log10(recipe(s_curve(-2.0))), abs=0.11)
     assert found.repeats == [recipe(s_curve(m)) for m in (-2.1, -2.0, -1.9)]
     assert found.spread == pytest.approx(max(found.repeats) / min(found.repeats))
     assert len(found.unusable) == 1
     assert found.improved
     with pytest.raises(UnusableCurveError, match="2 of 2 sweeps"):
-        choose([flat, flat], "recipe")
+        choose([flat, flat], "recipe", num_classes=10)
     short = curve(np.array([2.0, 9.0]))
     with pytest.raises(UnusableCurveError, match="2 of 3 sweeps"):
-        choose([s_curve(-2.0), short, short], "recipe")
+        choose([s_curve(-2.0), short, short], "recipe", num_classes=10)
 
 
 def test_where_nothing_is_left_to_learn_the_highest_harmless_rate_is_taken() -> None:
     x = np.linspace(-4, 0, 81)
-    found = choose([curve(0.06 + 0.06 * np.maximum(0, x + 2), -4, 0)], "recipe")
+    found = choose([curve(0.06 + 0.06 * np.maximum(0, x + 2), -4, 0)], "recipe", num_classes=10)
     assert np.log10(found.lr) == pytest.approx(-1.9, abs=0.06)  # a tenth of 0.06 is reached a tenth past -2
     assert not found.improved
+
+
+def test_where_nothing_can_be_learnt_no_rate_is_taken() -> None:
+    x = np.linspace(-4, 0, 81)
+    at_chance = curve(np.log(10) + 2 * np.maximum(0, x + 2), -4, 0)
+    with pytest.raises(UnusableCurveError, match=r"a blind guess among 10 classes has 2\.3026.*model\.weights"):
+        choose([at_chance], "recipe", num_classes=10)
+    assert choose([at_chance], "recipe", num_classes=100).lr > 1e-2  # half of a guess's loss there: much is known
 
 
 def test_short_epochs_are_swept_for_two() -> None:
