@@ -26,7 +26,7 @@ RADIUS = 0.05
 NUM_LINES = 2
 NUM_IMAGES = 16
 NUM_ITERATIONS = 2
-"""Of the power iteration: each costs as much as five training steps on the same images."""
+"""Of the power iteration: each costs as much as one or two training steps on the same images."""
 
 
 @dataclass(frozen=True)
