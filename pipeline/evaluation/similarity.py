@@ -20,6 +20,8 @@ from pipeline.model.layer_groups import LayerGroup
 
 NUM_RESAMPLES = 2000
 LEVEL = 0.95
+NEGLIGIBLE = 0.001
+"""A change of the mean loss, in nats, that is none to a person, however little it scatters."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def compare_losses(before: NDArray[np.float64], after: NDArray[np.float64], *, s
     picks = generator.integers(0, len(differences), size=(NUM_RESAMPLES, len(differences)))
     low, high = np.quantile(differences[picks].mean(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     change = float(differences.mean())
-    similar = bool(low <= 0 <= high)
+    similar = bool(low <= 0 <= high) or abs(change) < NEGLIGIBLE
     span = f"{change:+.4f} (95 % interval {low:+.4f} to {high:+.4f})"
     if similar:
         sentence = f"The data is very similar to the pretraining data: unfrozen, the loss moved by {span}."

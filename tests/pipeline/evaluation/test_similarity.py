@@ -11,6 +11,13 @@ from pipeline.model.layer_groups import LayerGroup
 NOISE = np.random.default_rng(0).gamma(0.5, 0.2, 300)
 
 
+def test_a_change_too_small_for_a_person_is_none_however_sure() -> None:
+    before = np.full(50, 1e-4)
+    verdict = compare_losses(before, before / 2, seed=0)
+    assert verdict.interval[1] < 0
+    assert verdict.similar
+
+
 @pytest.mark.parametrize(
     ("shift", "similar", "said"),
     [(0.0, True, "very similar"), (-0.05, False, "differs"), (0.05, False, "made the loss worse")],
