@@ -3,9 +3,10 @@
 import dataclasses
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
 def read_json(path: Path) -> Any:
@@ -24,6 +25,17 @@ def write_jsonl(path: Path, rows: Iterable[object]) -> None:
         for row in rows:
             values = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}  # type: ignore[arg-type]
             file.write(json.dumps(values) + "\n")
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that replaces `path` when the block ends well: a kill leaves the old file or the new one."""
+    draft = path.with_suffix(".draft")
+    with draft.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
 
 
 def write_atomically(path: Path, text: str) -> None:

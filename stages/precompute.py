@@ -7,6 +7,7 @@ The head can then be trained in seconds, as long as its images do not change.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from pipeline.console import Bar, progress_bar
 from pipeline.data.augment import Policy
 from pipeline.data.decode import Framing
-from pipeline.data.images import open_images_of
+from pipeline.data.images import ImageBatches, open_images_of, targets_of
 from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.device import choose_device, computing_in, to_device
 from pipeline.files import read_json
@@ -88,23 +89,26 @@ def _activations(
 ) -> Path:
     """Write the activations of one split into the scratch folder, going on where a killed run was."""
     samples, workers = manifest.of(split), context.runtime.workers
-    targets = torch.tensor([manifest.classes.index(s.label) for s in samples])
+    targets = targets_of(samples, manifest.classes)
     file = context.scratch / f"activations-{split}.safetensors"
     shape = (num_views, len(samples), backbone.num_features)
     order = epoch_batches(list(range(len(samples))), context.settings.data.micro_batch_size)
     growing = GrowingTensor(
         file, "activations", shape, before={"targets": targets}, keep_s=context.runtime.checkpoint_s
     )
+
+    @lru_cache(maxsize=1)  # decoded once for all views; the plain images go before the augmented come
+    def opened(policy: Policy | None) -> ImageBatches:
+        seed = (context.settings.seed, "precompute")
+        return open_images_of(manifest, samples, framing, workers=workers, policy=policy, seed=seed)
+
     with growing as rows:
         for view in range(num_views):
             done = min(max(0, rows.num_batches - view * len(order)), len(order))
             bar.advance(sum(map(len, order[:done])), note=split)
             if done == len(order):
                 continue
-            seed = (context.settings.seed, "precompute")
-            images = open_images_of(
-                manifest, samples, framing, workers=workers, policy=policy if view else None, seed=seed
-            )
+            images = opened(policy if view else None)
             for features in _features(context, backbone, images.batches(order[done:], draw=view)):
                 rows.append(features)
                 bar.advance(len(features), note=f"{split}, view {view}" if view else split)

@@ -16,8 +16,7 @@ from pipeline.evaluation.prediction import TtaCard, save_model_folder
 from pipeline.evaluation.scores import Predicted, confident_mistakes, score_split, targets_of, write_predictions
 from pipeline.evaluation.tta import Probs, Viewed, ViewedFile, choose_plain_weight, look_in_parts
 from pipeline.evaluation.views import view_sizes
-from pipeline.learning.learners import trained_model
-from pipeline.model.backbone import check_image_size
+from pipeline.learning.learners import check_sizes, trained_model
 from pipeline.model.head import load_card
 from pipeline.report.contact_sheet import Caption, mistakes_sheet
 from pipeline.report.html import write_report
@@ -65,8 +64,7 @@ def _look(context: StageContext, manifest: Manifest) -> dict[str, Viewed]:
     """Predict all views of all images but those of train."""
     settings, trained = context.settings, context.input("full_train")
     tta, card = settings.tta_evaluate, load_card(trained)
-    for size in view_sizes(tta, card.image_size):
-        check_image_size(card.arch, size, built_for=card.image_size)
+    check_sizes(card, view_sizes(tta, card.image_size))
     policy = read_policy(context.input("augment_config") / "policy.yaml", image_size=card.image_size)
     model = trained_model(trained, context.runtime, micro_batch_size=settings.data.micro_batch_size)
     files = {

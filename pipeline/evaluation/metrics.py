@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 # Aliases for signatures; shapes are in the docstrings.
@@ -146,25 +146,6 @@ def mcnemar_exact(correct_a: Bools, correct_b: Bools) -> float:
     if only_a + only_b == 0:
         return 1.0
     return float(binomtest(only_a, only_a + only_b, 0.5).pvalue)
-
-
-def paired_interval(differences: Floats, *, seed: int, level: float = 0.95) -> tuple[float, float]:
-    """Return the bootstrap interval of the mean of paired differences [N]: percentiles over 2,000 resamples of samples.
-
-    B. Efron and R. Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13. Of one sample it is a point.
-    """
-    if len(differences) < 2:
-        return float(differences.mean()), float(differences.mean())
-    found = bootstrap(
-        (differences,),
-        np.mean,
-        n_resamples=2000,
-        batch=100,
-        confidence_level=level,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(found.low), float(found.high)
 
 
 def _mean(total: Floats | Ints, count: Ints) -> Floats:

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data import images
 from pipeline.data.manifest import Manifest, Sample
+from pipeline.evaluation.bootstrap import paired_interval
 from pipeline.evaluation.metrics import (
     Floats,
     accuracy,
@@ -17,7 +19,6 @@ from pipeline.evaluation.metrics import (
     log_loss,
     log_losses,
     mcnemar_exact,
-    paired_interval,
     per_class,
     wilson_interval,
 )
@@ -42,7 +43,8 @@ class Predicted:
 
 def targets_of(manifest: Manifest, split: str) -> Targets:
     """The class number of each image of `split`, in order."""
-    return np.array([manifest.classes.index(sample.label) for sample in manifest.of(split)])
+    targets: Targets = images.targets_of(manifest.of(split), manifest.classes).numpy()
+    return targets
 
 
 def score_split(predicted: Predicted, *, seed: int) -> dict[str, Any]:

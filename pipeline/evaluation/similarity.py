@@ -2,7 +2,7 @@
 
 If training the unfrozen layers for an epoch or two changes the loss on unseen images by no more than its noise, the
 pretrained features fitted already: the data is very similar. The noise is that of the sample of images, by the
-bootstrap over the paired per-image losses (Efron & Tibshirani 1993, chapter 13).
+bootstrap over the paired per-image losses.
 
 Where the change happened is told per layer group: how far its weights moved, and how alike its features stayed (linear
 CKA: Kornblith et al. 2019, arXiv:1905.00414, equation 3).
@@ -16,10 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline.evaluation.bootstrap import paired_interval
 from pipeline.model.layer_groups import LayerGroup
 
-NUM_RESAMPLES = 2000
-LEVEL = 0.95
 NEGLIGIBLE = 0.001
 """A change of the mean loss, in nats, that is none to a person, however little it scatters."""
 
@@ -40,11 +39,9 @@ class Similarity:
 def compare_losses(before: NDArray[np.float64], after: NDArray[np.float64], *, seed: int) -> Similarity:
     """Compare per-image losses [N] before and after the first cycle."""
     differences = after - before
-    generator = np.random.default_rng(seed)
-    picks = generator.integers(0, len(differences), size=(NUM_RESAMPLES, len(differences)))
-    low, high = np.quantile(differences[picks].mean(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = paired_interval(differences, seed=seed)
     change = float(differences.mean())
-    similar = bool(low <= 0 <= high) or abs(change) < NEGLIGIBLE
+    similar = low <= 0 <= high or abs(change) < NEGLIGIBLE
     span = f"{change:+.4f} (95 % interval {low:+.4f} to {high:+.4f})"
     if similar:
         sentence = f"The data is very similar to the pretraining data: unfrozen, the loss moved by {span}."
@@ -52,7 +49,7 @@ def compare_losses(before: NDArray[np.float64], after: NDArray[np.float64], *, s
         sentence = f"The data differs from the pretraining data: adapting all layers moved the loss by {span}."
     else:
         sentence = f"The first unfrozen cycle made the loss worse, by {span}: a lower full_train.lr may do better."
-    return Similarity(float(before.mean()), float(after.mean()), change, (float(low), float(high)), similar, sentence)
+    return Similarity(float(before.mean()), float(after.mean()), change, (low, high), similar, sentence)
 
 
 @dataclass(frozen=True)

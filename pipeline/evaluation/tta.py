@@ -4,7 +4,6 @@ Probabilities are averaged, not their logarithms. By default each view weighs as
 does with its passes); or the plain image gets the share that gives valid's least log loss (in fastai 2 it is 1/4).
 """
 
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -22,6 +21,7 @@ from pipeline.data.decode import decode_framed
 from pipeline.data.images import normalise
 from pipeline.evaluation.metrics import log_loss
 from pipeline.evaluation.views import Seed, Views, views_of
+from pipeline.files import whole_file
 from pipeline.learning.loop import Computation, predict
 from pipeline.settings import TtaEvaluate
 from pipeline.vision import v2
@@ -167,12 +167,8 @@ def choose_plain_weight(viewed: Viewed, targets: NDArray[np.int64]) -> float:
 
 
 def _write_viewed(path: Path, viewed: Viewed) -> None:
-    draft = path.with_suffix(".draft")
-    with draft.open("wb") as file:
+    with whole_file(path) as file:
         np.savez(file, **{f.name: getattr(viewed, f.name) for f in fields(viewed)})
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 def _read_viewed(path: Path) -> Viewed:

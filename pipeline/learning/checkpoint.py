@@ -1,13 +1,14 @@
 """The state of a training run, written whole and read back whole."""
 
 import dataclasses
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from pipeline.files import whole_file
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,8 @@ class TrainState:
 
 def save_checkpoint(state: TrainState, path: Path) -> None:
     """Write `state` so that a kill at any moment leaves the old checkpoint or the new one."""
-    draft = path.with_suffix(".draft")
-    with draft.open("wb") as file:
+    with whole_file(path) as file:
         torch.save(dataclasses.asdict(state), file)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 def load_checkpoint(path: Path) -> TrainState | None:

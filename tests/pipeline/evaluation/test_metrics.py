@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 from pipeline.evaluation import metrics
+from pipeline.evaluation.bootstrap import paired_interval
 from pipeline.evaluation.metrics import Floats, Ints
 
 
@@ -152,14 +153,14 @@ def test_bad_input_is_refused(probs: Floats, targets: Ints, message: str) -> Non
 def test_the_paired_interval_agrees_with_resampling_by_hand_and_with_the_normal_one() -> None:
     rng = np.random.default_rng(0)
     differences = rng.normal(0.3, 1.0, 400)
-    low, high = metrics.paired_interval(differences, seed=1)
+    low, high = paired_interval(differences, seed=1)
     means = [rng.choice(differences, 400).mean() for _ in range(4000)]
     assert (low, high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.01)
     half = 1.96 * differences.std() / 20
     assert (low, high) == pytest.approx((differences.mean() - half, differences.mean() + half), abs=0.02)
-    assert metrics.paired_interval(differences, seed=1) == (low, high)
+    assert paired_interval(differences, seed=1) == (low, high)
 
 
 @pytest.mark.parametrize("count", [1, 5])
 def test_the_paired_interval_of_equal_differences_is_a_point(count: int) -> None:
-    assert metrics.paired_interval(np.full(count, 0.25), seed=0) == (0.25, 0.25)
+    assert paired_interval(np.full(count, 0.25), seed=0) == (0.25, 0.25)
