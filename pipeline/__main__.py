@@ -12,30 +12,24 @@ from typing import Any
 import dvc.api
 
 from pipeline.config import is_sweep, run_app
-from pipeline.console import complain
-from pipeline.settings import SettingsError
 
 OBJECTIVE = ("artifacts/full_train/metrics.json", "valid_loss")
 
 
 def main() -> None:
     """Run one experiment, or one per job of a sweep."""
-    try:
-        run_app(run_experiment, name="pipeline")
-    except SettingsError as error:
-        complain("pipeline", str(error))
-        sys.exit(1)
+    sys.exit(0 if run_app(run_experiment, name="pipeline") else 1)
 
 
 def run_experiment(params: dict[str, Any], folder: Path, overrides: list[str]) -> float:
-    """Run `dvc exp run` with these overrides; returns the objective. Raises RuntimeError where it fails."""
+    """Run `dvc exp run` with these overrides; returns the objective. Raises ChildProcessError where it fails."""
     del params  # composed and checked by Hydra here, and again by DVC from the same overrides
     name = f"{folder.parent.name}-{folder.name}".replace("_", "-") if is_sweep() else None
     command = [sys.executable, "-m", "dvc", "exp", "run", *(["--temp", "--name", f"sweep-{name}"] if name else [])]
     for override in overrides:
         command += ["-S", override]
     if subprocess.run(command, check=False).returncode:
-        raise RuntimeError(f"`{' '.join(command[2:])}` failed; its last lines say why")
+        raise ChildProcessError(f"`{' '.join(command[2:])}` failed; its last lines say why")
     file, key = OBJECTIVE
     metrics = dvc.api.metrics_show(file, rev=f"sweep-{name}" if name else None)
     return float(metrics[key])

@@ -23,27 +23,15 @@ ARTIFACTS = Path("artifacts")
 def main(stages: Sequence[Stage], *, name: str | None = None) -> None:
     """Run `stages` one after the other in one job, or in each job of a sweep."""
     name = name or stages[-1].name
-    failed: list[Exception] = []
 
     def job(params: dict[str, Any], folder: Path, overrides: list[str]) -> float | None:
-        try:
-            return run_job(stages, params, folder, overrides, name=name)
-        except (ValueError, OSError) as error:
-            complain(name, str(error))
-            if is_sweep():  # a sweeper must know that this job gave nothing; the others go on
-                raise
-            failed.append(error)
-            return None
+        return run_job(stages, params, folder, overrides, name=name)
 
     try:
-        run_app(job, name=name)
-    except SettingsError as error:
-        failed.append(error)
-        complain(name, str(error))
+        sys.exit(0 if run_app(job, name=name) else 1)
     except KeyboardInterrupt:
         complain(name, "stopped; the same command goes on from here")
         sys.exit(130)
-    sys.exit(1 if failed else 0)
 
 
 def run_job(

@@ -3,6 +3,7 @@
 A setting travels conf/ -> (override) -> params.yaml -> stage, whoever starts it.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import CompactHydraException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pipeline.console import complain
 from pipeline.settings import SettingsError, all_keys, nearest_key, read_settings
 
 CONF = Path("conf")
@@ -59,20 +61,36 @@ def to_yaml(values: dict[str, Any]) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(values))
 
 
-def run_app(job: Callable[[dict[str, Any], Path, list[str]], float | None], *, name: str, conf: Path = CONF) -> None:
-    """Run `job(params, folder, overrides)` as a Hydra app named `name`: once, or once per job of a sweep."""
+def run_app(job: Callable[[dict[str, Any], Path, list[str]], float | None], *, name: str, conf: Path = CONF) -> bool:
+    """Run `job(params, folder, overrides)` as a Hydra app named `name`: once, or once per job of a sweep.
+
+    Returns whether it came through. What a user can mend is said in one line; a sweeper must know that such a job gave
+    nothing, while the others go on, so there Hydra gets an exception, and ends the process with status 1.
+    """
+    failed = False
 
     def task(composed: DictConfig) -> float | None:
+        nonlocal failed
         run = HydraConfig.get()
-        values = _plain(composed)
-        read_settings(values, source=f"{conf}/ and command line")
-        return job(values, Path(run.runtime.output_dir), list(run.overrides.task))
+        try:
+            values = _plain(composed)
+            read_settings(values, source=f"{conf}/ and command line")
+            return job(values, Path(run.runtime.output_dir), list(run.overrides.task))
+        except (ValueError, OSError, OmegaConfBaseException) as error:
+            complain(name, str(error))
+            if is_sweep():
+                raise CompactHydraException("this job gave nothing; its error stands above") from None
+            failed = True
+            return None
 
-    import sys
-
-    check_overrides([a for a in sys.argv[1:] if not a.startswith("-")])
+    try:
+        check_overrides([a for a in sys.argv[1:] if not a.startswith("-")])
+    except SettingsError as error:
+        complain(name, str(error))
+        return False
     sys.argv.append(f"hydra.job.name={name}")
     hydra.main(version_base="1.3", config_path=str(conf.resolve()), config_name="config")(task)()
+    return not failed
 
 
 def is_sweep() -> bool:

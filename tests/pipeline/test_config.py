@@ -2,10 +2,11 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pipeline.config import GROUPS, check_overrides, compose
+from pipeline.config import GROUPS, check_overrides, compose, run_app
 from pipeline.settings import SettingsError, all_keys
 from stages.config import conf_digest
 from tests.conftest import PROJECT, Compose
@@ -61,3 +62,37 @@ def test_conf_digest_notices_any_edit(tmp_path: Path) -> None:
     before = conf_digest(conf)
     (conf / "data" / "digits.yaml").write_text((conf / "data" / "digits.yaml").read_text() + "# note\n")
     assert conf_digest(conf) != before
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("full_train.cycle_len=0", "full_train.cycle_len=0: input should be greater"),
+        ("full_train.image_size=[64,96]", "2 sizes for full_train.num_cycles=3"),
+        ("full_train.cycle_lenn=1", "nearest: full_train.cycle_len"),
+    ],
+)
+def test_a_bad_setting_typed_to_a_hydra_app_is_told_in_one_line(
+    typed: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def job(*_: object) -> float:
+        raise AssertionError("the job must not start")
+
+    monkeypatch.setattr("sys.argv", ["app", typed, f"hydra.run.dir={tmp_path}"])
+
+    assert not run_app(job, name="app", conf=CONF)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert told in line
+
+
+def test_an_app_says_whether_its_job_came_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def job(params: dict[str, Any], folder: Path, overrides: list[str]) -> float:
+        seen.append((params["seed"], folder, overrides))
+        return 0.5
+
+    monkeypatch.setattr("sys.argv", ["app", "seed=7", f"hydra.run.dir={tmp_path}"])
+
+    assert run_app(job, name="app", conf=CONF)
+    assert seen == [(7, tmp_path, ["seed=7"])]
