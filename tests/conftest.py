@@ -37,6 +37,7 @@ TINY = (
     "lr_find_head.repeats=1",
     "lr_find_full.num_steps=40",
     "lr_find_full.repeats=1",
+    "full_train.num_cycles=2",
     "tta_evaluate.views=2",
 )
 

@@ -17,8 +17,9 @@ from tests.conftest import PROJECT, Run
 pytestmark = pytest.mark.xdist_group("recipe")
 
 
-def start(checkout: Path) -> "subprocess.Popen[bytes]":
-    environment = {**os.environ, "DVC_STAGE": "full_train", "UNFREEZE_CHECKPOINT_S": "0", "PYTHONPATH": str(PROJECT)}
+def start(checkout: Path, *, checkpoint_s: float) -> "subprocess.Popen[bytes]":
+    environment = {**os.environ, "DVC_STAGE": "full_train", "PYTHONPATH": str(PROJECT)}
+    environment["UNFREEZE_CHECKPOINT_S"] = str(checkpoint_s)
     environment.pop("DVC_ROOT", None)
     return subprocess.Popen([sys.executable, "-m", "stages.full_train"], cwd=checkout, env=environment)
 
@@ -37,7 +38,7 @@ def test_a_stage_killed_in_training_resumes_and_ends_in_the_same_bytes(recipe: R
     folder = tmp_path / "artifacts" / "full_train"
     shutil.rmtree(folder)
 
-    process = start(tmp_path)
+    process = start(tmp_path, checkpoint_s=0)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".unfreeze/scratch/full_train-*/checkpoint.pt")):
         assert time.monotonic() < deadline
@@ -47,5 +48,5 @@ def test_a_stage_killed_in_training_resumes_and_ends_in_the_same_bytes(recipe: R
     process.wait()
     assert not folder.exists()
 
-    assert start(tmp_path).wait() == 0
+    assert start(tmp_path, checkpoint_s=30).wait() == 0
     assert hashes(folder) == hashes(recipe.artifacts / "full_train")
