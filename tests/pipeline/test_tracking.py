@@ -23,7 +23,7 @@ from pipeline.tracking.spec import row_digest, state_digest
 from pipeline.tracking.store import Store, reachable
 
 # SQLAlchemy warns about MLflow's own table definitions when they are first imported.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.xdist_group("tracking")]
 
 NO_SERVER = "http://127.0.0.1:9"
 PARAMS = {"seed": 1, "data": {"name": "digits", "split": [0.8, 0.2]}, "full_train": {"lr": "auto", "cycle_len": None}}
