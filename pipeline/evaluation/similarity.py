@@ -10,14 +10,21 @@ CKA: Kornblith et al. 2019, arXiv:1905.00414, equation 3).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline.device import to_device
 from pipeline.evaluation.bootstrap import paired_interval
-from pipeline.model.layer_groups import LayerGroup
+from pipeline.learning.loop import Learner, first_images, load_logits, load_snapshot
+from pipeline.model.classifier import Classifier
+from pipeline.model.layer_groups import LayerGroup, split_layer_groups
+
+CKA_IMAGES = 64
 
 NEGLIGIBLE = 0.001
 """A change of the mean loss, in nats, that is none to a person, however little it scatters."""
@@ -61,6 +68,33 @@ class Movement:
     """Length of the change of all its weights, as a share of their length."""
     features_cka: float
     """Linear CKA of its output before and after: 1 is the same up to rotation and scale."""
+
+
+@dataclass(frozen=True)
+class FirstCycle(Similarity):
+    """The verdict, and where in the network the change happened."""
+
+    groups: list[Movement]
+
+    @property
+    def movement(self) -> str:
+        return "in the first cycle moved " + ", ".join(
+            f"{m.name} {m.weights:.2%} (features alike: {m.features_cka:.3f})" for m in self.groups
+        )
+
+
+def compare_first_cycle(learner: Learner, scratch: Path, *, seed: int) -> FirstCycle:
+    """Compare the state before the first step with the first cycle's end; the model ends in the latter."""
+    assert isinstance(learner.model, Classifier)
+    groups = split_layer_groups(learner.model, len(learner.groups))
+    shown = to_device(first_images(learner.valid, CKA_IMAGES)[0], learner.device)
+    states, losses = [], []
+    for cycle in (0, 1):
+        learner.model.load_state_dict(load_snapshot(scratch, cycle))
+        states.append(record_groups(learner.model, groups, shown))
+        logits = load_logits(scratch, cycle)["valid"].double()
+        losses.append(F.cross_entropy(logits, learner.valid.targets, reduction="none").numpy())
+    return FirstCycle(**vars(compare_losses(*losses, seed=seed)), groups=compare_groups(groups, *states))
 
 
 @dataclass(frozen=True)

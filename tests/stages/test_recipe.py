@@ -22,7 +22,7 @@ from pipeline.learning.checkpoint import CycleEnd
 from pipeline.learning.learners import assemble
 from pipeline.learning.overfitting import best_cycle
 from pipeline.model.classifier import load_classifier
-from pipeline.model.tensors import read_tensors
+from pipeline.model.tensors import read_tensors, save_tensors
 from pipeline.settings import Runtime, SettingsError
 from pipeline.stage import Places, execute
 from stages import STAGES
@@ -103,7 +103,8 @@ def test_rates_follow_the_finder_and_the_plan(recipe: Run) -> None:
 def test_the_kept_model_is_the_best_cycles_snapshot(recipe: Run) -> None:
     cycles = read_json(recipe.folder("full_train") / "cycles.json")
     best = best_cycle([CycleEnd(**e) for e in cycles["ends"]]).cycle
-    assert cycles["verdict"]["kept_cycle"] == best
+    assert (cycles["kept"]["cycles"], cycles["verdict"]["best_cycle"]) == ([best], best)
+    assert recipe.metrics("full_train")["kept_cycle"] == best
     kept = read_tensors(recipe.folder("full_train") / "model.safetensors")
     folder = recipe.folder("full_train") / "snapshots" / f"cycle-{best}.safetensors"
     snapshot = read_tensors(folder if best else recipe.folder("unfreeze") / "model.safetensors")
@@ -185,6 +186,29 @@ def test_other_modes_of_tta_evaluate_with_the_weight_chosen_on_valid(
     np.testing.assert_allclose(again, [[float(v) for k, v in r.items() if k.startswith("p(")] for r in rows], atol=1e-4)
 
 
+def test_an_ensemble_is_evaluated_and_predicts_as_the_mean_of_its_members(
+    recipe: Run, tmp_path: Path, runtime: Runtime
+) -> None:
+    folders = {n.partition("/")[0]: recipe.folder(n.partition("/")[0]) for n in TTA_EVALUATE.inputs}
+    folders["full_train"] = Path(shutil.copytree(recipe.folder("full_train"), tmp_path / "full_train"))
+    snapshots = [read_tensors(folders["full_train"] / "snapshots" / f"cycle-{cycle}.safetensors") for cycle in (1, 2)]
+    joined = {f"members.{k}.{n}": t for k, snapshot in enumerate(snapshots) for n, t in snapshot.items()}
+    save_tensors(joined, folders["full_train"] / "model.safetensors")
+    execute(TTA_EVALUATE, recipe.params, runtime, Places(folders, tmp_path / "tta", tmp_path / ".unfreeze"))
+    manifest, model = read_manifest(recipe.folder("ingest")), tmp_path / "tta" / "model"
+    files = [manifest.root / s.path for s in manifest.of("test")]
+    with (tmp_path / "tta" / "predictions.csv").open() as file:
+        rows = [[float(v) for k, v in r.items() if k.startswith("p(")] for r in csv.DictReader(file)]
+    predicted = [load_predictor(model).predict(files, tta=tta) for tta in (False, True)]
+    np.testing.assert_allclose(predicted[1], rows, atol=1e-5)
+    each = []
+    for snapshot in snapshots:
+        save_tensors(snapshot, model / "model.safetensors")
+        each.append([load_predictor(model).predict(files, tta=tta) for tta in (False, True)])
+    np.testing.assert_allclose(predicted, np.mean(each, axis=0), atol=1e-5)
+    assert np.abs(np.array(each[0]) - np.array(each[1])).max() > 1e-3
+
+
 def test_images_without_a_label_are_predicted_and_not_scored(recipe: Run, tmp_path: Path, runtime: Runtime) -> None:
     folders = {n.partition("/")[0]: recipe.folder(n.partition("/")[0]) for n in TTA_EVALUATE.inputs}
     folders["ingest"] = Path(shutil.copytree(recipe.folder("ingest"), tmp_path / "ingest"))
@@ -222,11 +246,15 @@ def test_a_job_by_hand_reads_upstream_in_place_and_refuses_other_settings(
     recipe: Run, tmp_path: Path, compose_conf: Compose, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(recipe.artifacts.parent)
-    common = (*TINY, f"data.root={pictures}", "full_train.num_cycles=1")
+    common = (*TINY, f"data.root={pictures}", "full_train.num_cycles=1", "full_train.snapshots=ensemble")
     objective = run_job([FULL_TRAIN, TTA_EVALUATE], compose_conf(*common), tmp_path / "0", ["x=1"], name="tail")
     scores = read_json(tmp_path / "0" / "tta_evaluate" / "metrics.json")
     assert objective == scores["valid"]["plain"]["log_loss"]
-    assert read_json(tmp_path / "0" / "full_train" / "metrics.json")["epochs"] == 1
+    trained = read_json(tmp_path / "0" / "full_train" / "metrics.json")
+    assert trained["epochs"] == 1
+    assert objective == pytest.approx(
+        trained["valid_loss"], rel=1e-4
+    )  # the ensemble, if valid chose one, was published
     with pytest.raises(SettingsError, match=r"data\.image_size=48 contradicts artifacts.* which was made with 32"):
         run_job([FULL_TRAIN], compose_conf(*common, "data.image_size=48"), tmp_path / "1", [], name="full_train")
     assert not (tmp_path / "1").exists()
