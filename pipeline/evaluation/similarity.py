@@ -1,8 +1,10 @@
 """Is the data like what the backbone was pretrained on? The recipe's own test.
 
 If training the unfrozen layers for an epoch or two changes the loss on unseen images by no more than its noise, the
-pretrained features fitted already: the data is very similar. The noise is that of the sample of images, by the
-bootstrap over the paired per-image losses.
+pretrained features fitted already: the data is very similar. The noise is how far the loss scatters when it is evaluated
+repeatedly, each time on other images of the same kind, by the bootstrap. (The interval of the change itself, paired
+image by image, is reported too, but decides nothing: it is so narrow that it tells of every step that the head goes on
+learning, and it knows nothing of where batches in another order would have led.)
 
 Where the change happened is told per layer group: how far its weights moved, and how alike its features stayed (linear
 CKA: Kornblith et al. 2019, arXiv:1905.00414, equation 3).
@@ -38,7 +40,9 @@ class Similarity:
     after: float
     change: float
     interval: tuple[float, float]
-    """Of the change, at 95 %."""
+    """Of the change, paired, at 95 %."""
+    noise: tuple[float, float]
+    """Of the loss before about its mean, at 95 %: a change within it is none."""
     similar: bool
     sentence: str
 
@@ -48,15 +52,17 @@ def compare_losses(before: NDArray[np.float64], after: NDArray[np.float64], *, s
     differences = after - before
     low, high = paired_interval(differences, seed=seed)
     change = float(differences.mean())
-    similar = low <= 0 <= high or abs(change) < NEGLIGIBLE
-    span = f"{change:+.4f} (95 % interval {low:+.4f} to {high:+.4f})"
+    start = float(before.mean())
+    noise = paired_interval(before - start, seed=seed)
+    similar = noise[0] <= change <= noise[1] or abs(change) < NEGLIGIBLE
+    span = f"{change:+.4f} (95 % interval {low:+.4f} to {high:+.4f}; noise {noise[0]:+.4f} to {noise[1]:+.4f})"
     if similar:
         sentence = f"The data is very similar to the pretraining data: unfrozen, the loss moved by {span}."
     elif change < 0:
         sentence = f"The data differs from the pretraining data: adapting all layers moved the loss by {span}."
     else:
         sentence = f"The first unfrozen cycle made the loss worse, by {span}: a lower full_train.lr may do better."
-    return Similarity(float(before.mean()), float(after.mean()), change, (low, high), similar, sentence)
+    return Similarity(start, float(after.mean()), change, (low, high), noise, similar, sentence)
 
 
 @dataclass(frozen=True)
