@@ -15,7 +15,7 @@ from pretraining.settings import load_settings
 
 LETTERS = 26
 LETTERS_EACH = 20
-TILE_PX = 32
+TILE_PX = 16
 
 
 def write_letters(folder: Path) -> None:

@@ -1,10 +1,10 @@
 """Is the data like what the backbone was pretrained on? The recipe's own test.
 
 If training the unfrozen layers for an epoch or two changes the loss on unseen images by no more than its noise, the
-pretrained features fitted already: the data is very similar. The noise is how far the loss scatters when it is evaluated
-repeatedly, each time on other images of the same kind, by the bootstrap. (The interval of the change itself, paired
-image by image, is reported too, but decides nothing: it is so narrow that it tells of every step that the head goes on
-learning, and it knows nothing of where batches in another order would have led.)
+pretrained features fitted already: the data is very similar. The noise is how far the loss scatters when it is
+evaluated repeatedly, each time on other images of the same kind, by the bootstrap. (The interval of the change itself,
+paired image by image, is reported too, but decides nothing: it is so narrow that it tells of every step that the head
+goes on learning, and it knows nothing of where batches in another order would have led.)
 
 Where the change happened is told per layer group: how far its weights moved, and how alike its features stayed (linear
 CKA: Kornblith et al. 2019, arXiv:1905.00414, equation 3).

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.bench import Bench
-from pipeline.learning.loop import Computation, Learner, Part, Trained, first_images, load_snapshot
+from pipeline.device import to_device
+from pipeline.learning.loop import BatchSource, Computation, Learner, Part, Trained, first_images, load_snapshot
 from pipeline.report.plots import plot_sharpness
 from pipeline.seeds import seed_of
 
@@ -25,6 +26,9 @@ RADIUS = 0.05
 """Length of a perturbation, as a share of the tensor's."""
 NUM_LINES = 2
 NUM_IMAGES = 16
+MAX_PIXELS = NUM_IMAGES * 128**2
+MIN_IMAGES = 4
+"""The cost grows with the pixels of all images together: at 224 pixels a side 5 images are looked at."""
 NUM_ITERATIONS = 2
 """Of the power iteration: each costs as much as one or two training steps on the same images."""
 
@@ -52,7 +56,7 @@ class CycleSharpness:
 
 def trace_sharpness(learner: Learner, trained: Trained, bench: Bench) -> list[CycleSharpness]:
     """Measure the state at each cycle's end, journal it and draw `sharpness.png`. The model ends in the last state."""
-    images, rows = first_images(learner.train_plain, NUM_IMAGES), []
+    images, rows = few_images(learner.train_plain, learner.device), []
     for end in trained.ends:
         learner.model.load_state_dict(load_snapshot(bench.scratch, end.cycle))
         found = measure_sharpness(learner, images, seed=bench.seed)
@@ -75,9 +79,12 @@ def trace_sharpness(learner: Learner, trained: Trained, bench: Bench) -> list[Cy
 
 
 def measure_sharpness(computation: Computation, images: Part, *, seed: int) -> Sharpness:
-    """Measure the model as it is, in single precision; its weights and mode are left as they were."""
-    model = computation.model
-    inputs, targets = (t.to(computation.device) for t in images)
+    """Measure the model as it is, in single precision; its weights and mode are left as they were.
+
+    `images` lie on its device. It takes 2 * NUM_LINES + 1 forward passes, one backward pass and NUM_ITERATIONS exact
+    products, however large the network is.
+    """
+    model, (inputs, targets) = computation.model, images
     parameters = [p for p in model.parameters() if p.requires_grad]
     was_training = [m.training for m in model.modules()]
     model.eval()
@@ -89,6 +96,13 @@ def measure_sharpness(computation: Computation, images: Part, *, seed: int) -> S
     for module, mode in zip(model.modules(), was_training, strict=True):
         module.training = mode
     return Sharpness(sum(rises) / len(rises) - loss.item(), top)
+
+
+def few_images(source: BatchSource, device: torch.device) -> Part:
+    """The first NUM_IMAGES of `source` on `device`; fewer where they would have more than MAX_PIXELS together."""
+    images, targets = first_images(source, NUM_IMAGES)
+    count = max(MIN_IMAGES, MAX_PIXELS // images[0, 0].numel())
+    return to_device(images[:count], device), targets[:count].to(device)
 
 
 def leading_eigenvalue(

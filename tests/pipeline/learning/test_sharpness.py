@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
+from pipeline.learning.head_learner import TensorBatches
 from pipeline.learning.loop import Computation
-from pipeline.learning.sharpness import leading_eigenvalue, measure_sharpness
+from pipeline.learning.sharpness import few_images, leading_eigenvalue, measure_sharpness
 from pipeline.seeds import seed_of
 
 
@@ -93,3 +94,11 @@ def test_a_sharper_minimum_measures_sharper() -> None:
         for m in (flat, sharp)
     ]
     assert rises[1] > rises[0]
+
+
+@pytest.mark.parametrize(("size", "count"), [(32, 16), (128, 16), (224, 5), (512, 4)])
+def test_fewer_images_are_measured_where_they_are_large(size: int, count: int) -> None:
+    source = TensorBatches(torch.arange(20.0).view(20, 1, 1, 1).expand(20, 1, size, size), torch.arange(20))
+    images, targets = few_images(source, torch.device("cpu"))
+    assert targets.tolist() == list(range(count))
+    assert images[:, 0, -1, -1].tolist() == list(range(count))
