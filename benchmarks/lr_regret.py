@@ -17,9 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-from PIL import Image
-
+from benchmarks.image_folders import write_letters
 from pipeline.bench import Bench
 from pipeline.config import compose
 from pipeline.journal import Journal
@@ -30,16 +28,11 @@ from pipeline.learning.lr_rules import RULES
 from pipeline.learning.training import plan_at
 from pipeline.settings import Runtime, Settings, read_settings, with_environment
 from pipeline.stage import Places, execute
-from pretraining.glyphs import GlyphSettings, build_atlas
-from pretraining.render import RenderSettings, render
-from pretraining.settings import load_settings
 from stages.config import write_fingerprints
 from stages.dag import load_stages
 
 GRID = (1 / 30, 1 / 10, 1 / 3, 1.0, 3.0, 10.0, 30.0)
 BATCH_SIZES = (4, 16, 64)
-LETTERS = 26
-LETTERS_EACH = 20
 
 
 @dataclass(frozen=True)
@@ -138,23 +131,6 @@ def precompute(name: str, overrides: Sequence[str], root: Path) -> Activations:
         folders = {n.partition("/")[0]: artifacts / n.partition("/")[0] for n in stage.inputs}
         execute(stage, params, runtime, Places(folders, artifacts / stage.name, root / ".unfreeze"))
     return Activations(name, artifacts / "precompute", settings, runtime)
-
-
-def write_letters(folder: Path) -> None:
-    """Draw Latin letters as pretraining does, as a folder per class."""
-    glyphs = replace(load_settings(GlyphSettings, "glyphs"), alphabets=["LATIN"], symbols=[])
-    atlas, drawing = build_atlas(glyphs), load_settings(RenderSettings, "render")
-    wanted = dict.fromkeys(range(LETTERS), 0)
-    index = 0
-    while min(wanted.values()) < LETTERS_EACH:
-        images, labels = render(atlas, drawing, seed=2026, indices=torch.arange(index, index + 256))
-        index += 256
-        for image, label in zip(images, labels.tolist(), strict=True):
-            if wanted.get(label, LETTERS_EACH) < LETTERS_EACH:
-                wanted[label] += 1
-                place = folder / f"letter-{label:02d}"
-                place.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(image.permute(1, 2, 0).numpy()).save(place / f"{wanted[label]:03d}.png")
 
 
 def _means(rows: Sequence[tuple[float, float]]) -> tuple[float, float]:

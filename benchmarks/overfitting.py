@@ -29,7 +29,7 @@ def main() -> None:
     arguments = parser.parse_args()
     runtime = with_environment(read_settings(yaml.safe_load(Path("params.yaml").read_text()), source="").runtime)
     trained, manifest = arguments.artifacts / "full_train", read_manifest(arguments.artifacts / "ingest")
-    model = trained_model(trained, runtime, micro_batch_size=64)
+    model = trained_model(arguments.artifacts / "unfreeze", runtime, micro_batch_size=64)
     policy = read_policy(
         arguments.artifacts / "augment_config" / "policy.yaml", image_size=load_card(trained).image_size
     )

@@ -24,6 +24,7 @@ from pipeline.journal import Journal
 from pipeline.learning.head_learner import head_on_activations
 from pipeline.learning.learners import assemble, head_on_backbone, open_images
 from pipeline.learning.loop import Learner, Plan, train
+from pipeline.learning.overfitting import best_cycle
 from pipeline.model.tensors import read_tensors, save_tensors
 from pipeline.settings import Runtime, Settings, read_settings, with_environment
 from pipeline.stage import Places, execute
@@ -76,7 +77,7 @@ def _row(name: str, learner: Learner, settings: Settings, root: Path, epochs: in
         trained = train(learner, plan, Bench("head_train", 0, Path(scratch), Path(scratch), journal, 1e9))
         seconds = time.monotonic() - began
         journal.close()
-    end = trained.best
+    end = best_cycle(trained.ends)
     scores = f"valid loss {end.valid_loss:.4f}, accuracy {end.valid_accuracy:.4f}"
     return f"{name}: {seconds / epochs:.3f} s an epoch, {scores}"
 

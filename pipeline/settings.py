@@ -37,6 +37,7 @@ _TTA_NEEDS: dict[str, set[str]] = {
     "flip": set(),
 }
 Schedule = Literal["sgdr", "constant", "step", "exponential", "one_cycle"]
+Snapshots = Literal["none", "best", "average", "ensemble"]
 
 
 T = typing.TypeVar("T")
@@ -213,9 +214,11 @@ class FullTrain(ImageTrain):
     """Training all layers."""
 
     until_overfit: bool
-    """Stop after the first cycle that ends with a higher validation loss, and keep the best cycle's weights."""
-    snapshots: Literal["best", "average"]
-    """Which weights are kept: the best cycle's, or the mean of several cycle ends where that is better on valid."""
+    """Stop after the first cycle that ends with a higher validation loss; `snapshots` says what is kept."""
+    snapshots: Snapshots
+    """What the model is made of. `none`: the last cycle's weights, over-fitted or not, and no snapshots are published;
+    `best`: the weights of the cycle that ended best on valid; `average`: the mean of the weights of several cycle ends,
+    and `ensemble`: the mean of what they predict, both as far as that is better on valid than the best alone."""
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ batch norm does. Trains nothing.
 
 from pipeline.files import write_json
 from pipeline.learning.learners import assemble
-from pipeline.model.classifier import save_classifier
+from pipeline.model.batch_norm import batch_norms
+from pipeline.model.classifier import save_model
 from pipeline.model.head import load_card
-from pipeline.model.layer_groups import batch_norms, split_layer_groups
+from pipeline.model.layer_groups import split_layer_groups
 from pipeline.stage import Metrics, Stage, StageContext, main
 
 RECIPE_RATIO = (3.0, 10.0)
@@ -24,7 +25,7 @@ def run(context: StageContext) -> Metrics:
     """Assemble the model and plan its rates."""
     settings = context.settings.unfreeze
     model = assemble(context.input("precompute"), context.input("head_train_augmented"))
-    save_classifier(model, load_card(context.input("precompute")), context.out)
+    save_model(model, load_card(context.input("precompute")), context.out)
     groups = split_layer_groups(model, settings.num_groups)
     factors = [settings.lr_ratio ** -(len(groups) - 1 - i) for i in range(len(groups))]
     plan = {

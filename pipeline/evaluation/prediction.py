@@ -20,7 +20,7 @@ from pipeline.device import place
 from pipeline.evaluation.tta import Probs, ViewedFile, look, look_plain
 from pipeline.files import read_json, write_json
 from pipeline.learning.loop import Computation
-from pipeline.model.classifier import load_classifier
+from pipeline.model.classifier import load_model
 from pipeline.model.head import Card
 from pipeline.settings import TtaEvaluate
 
@@ -66,7 +66,7 @@ def save_model_folder(folder: Path, *, trained: Path, policy: Path, tta_card: Tt
 
 def load_predictor(folder: Path) -> Predictor:
     """Read what `save_model_folder` wrote."""
-    model, card = load_classifier(folder)
+    model, card = load_model(folder)
     policy = read_policy(folder / "policy.yaml", image_size=card.image_size)
     values = read_json(folder / "tta.json")
     cpu = torch.device("cpu")

@@ -15,9 +15,10 @@ from pipeline.files import read_json
 from pipeline.learning.head_learner import head_group
 from pipeline.learning.loop import BatchSource, Computation, Learner, ParameterGroup
 from pipeline.model.backbone import build_backbone, check_image_size
-from pipeline.model.classifier import Classifier, load_classifier
+from pipeline.model.batch_norm import batch_norms
+from pipeline.model.classifier import Classifier, load_classifier, load_model
 from pipeline.model.head import Card, Head, load_card
-from pipeline.model.layer_groups import batch_norms, freeze_to, split_layer_groups
+from pipeline.model.layer_groups import freeze_to, split_layer_groups
 from pipeline.model.tensors import read_tensors
 from pipeline.seeds import permutation
 from pipeline.settings import Runtime
@@ -123,7 +124,7 @@ def whole_model(unfreeze: Path, images: ImageSources, runtime: Runtime, *, micro
 
 def trained_model(folder: Path, runtime: Runtime, *, micro_batch_size: int) -> Computation:
     """The model that `full_train` made."""
-    model, card = load_classifier(folder)
+    model, card = load_model(folder)
     device = choose_device(runtime)
     place(model, device)
     return Computation(model, device, card.precision, micro_batch_size)

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import SGD
 
@@ -18,7 +16,7 @@ from pipeline.bench import Bench
 from pipeline.console import progress_bar
 from pipeline.device import computing_in, to_device
 from pipeline.learning.checkpoint import CycleEnd, TrainState, load_checkpoint, save_checkpoint
-from pipeline.learning.overfitting import best_cycle, has_stopped_improving
+from pipeline.learning.overfitting import has_stopped_improving
 from pipeline.learning.schedule import Cycles, build_schedule, epoch_batches, num_batches
 from pipeline.seeds import permutation, seed_torch
 from pipeline.settings import Schedule
@@ -98,26 +96,22 @@ class Plan:
 
 @dataclass(frozen=True)
 class Trained:
-    """The outcome; the model holds the best cycle's weights."""
+    """How far training went."""
 
     cycles: Cycles
     ends: list[CycleEnd]
     """The state before the first step, then one per finished cycle."""
 
-    @property
-    def best(self) -> CycleEnd:
-        return best_cycle(self.ends)
-
 
 def train(learner: Learner, plan: Plan, bench: Bench) -> Trained:
-    """Train for the planned cycles, or until over-fitting, and load the best cycle's weights into the model.
+    """Train for the planned cycles, or until over-fitting; the model ends as the last of them left it.
 
     The state before the first step counts as cycle 0. Points are journalled at the number of the last step done, from
     0; at -1 stands what was measured before the first.
 
     Every `checkpoint_s` seconds and at every cycle end the state goes to the bench's scratch, from where a killed run
-    goes on and ends in the same bytes. Snapshots of the cycles are left there as `cycle-<k>.pt`. Raises ValueError
-    where the loss is no longer a number.
+    goes on and ends in the same bytes. Snapshots of the cycles are left there as `cycle-<k>.pt`, and what they predict
+    as `logits-<k>.pt`. Raises ValueError where the loss is no longer a number.
     """
     stage, seed, journal, scratch = bench.name, bench.seed, bench.journal, bench.scratch
     cycles = plan.cycles(learner.train.num_samples)
@@ -137,14 +131,17 @@ def train(learner: Learner, plan: Plan, bench: Bench) -> Trained:
         return time.monotonic()
 
     def measure(epochs_done: int) -> None:
-        valid_loss, accuracy = evaluate(learner, learner.valid)
+        valid, targets = predict(learner, learner.valid)
+        valid_loss, accuracy = score(valid, targets)
         journal.points(state.step - 1, valid_loss=valid_loss, valid_accuracy=accuracy)
         if epochs_done in (0, *cycles.ends):
-            train_loss, _ = evaluate(learner, learner.train_plain)
+            train_plain, targets = predict(learner, learner.train_plain)
+            train_loss, _ = score(train_plain, targets)
             journal.points(state.step - 1, train_plain_loss=train_loss)
             end = CycleEnd(len(state.cycle_ends), epochs_done, state.step, train_loss, valid_loss, accuracy)
             state.cycle_ends.append(end)
             torch.save(learner.model.state_dict(), scratch / f"cycle-{end.cycle}.pt")
+            torch.save({"valid": valid, "train_plain": train_plain}, scratch / f"logits-{end.cycle}.pt")
 
     last_kept = time.monotonic()
     if not state.cycle_ends:
@@ -170,15 +167,19 @@ def train(learner: Learner, plan: Plan, bench: Bench) -> Trained:
             measure(epoch + 1)
             if epoch + 1 in cycles.ends or time.monotonic() - last_kept > bench.checkpoint_s:
                 last_kept = keep()
-    trained = Trained(cycles, state.cycle_ends)
-    learner.model.load_state_dict(load_snapshot(scratch, trained.best.cycle))
-    return trained
+    return Trained(cycles, state.cycle_ends)
 
 
 def load_snapshot(scratch: Path, cycle: int) -> dict[str, Tensor]:
     """The model's state when `cycle` ended; 0 is before the first step."""
     state: dict[str, Tensor] = torch.load(scratch / f"cycle-{cycle}.pt", map_location="cpu", weights_only=True)
     return state
+
+
+def load_logits(scratch: Path, cycle: int) -> dict[str, Tensor]:
+    """Logits [N, num_classes] of all samples of `valid` and of `train_plain` when `cycle` ended."""
+    logits: dict[str, Tensor] = torch.load(scratch / f"logits-{cycle}.pt", map_location="cpu", weights_only=True)
+    return logits
 
 
 def build_optimizer(groups: Sequence[ParameterGroup], lr: float, *, momentum: float, weight_decay: float) -> SGD:
@@ -224,16 +225,13 @@ def batch_loss(
 
 def evaluate(learner: Computation, source: BatchSource) -> tuple[float, float]:
     """Mean loss and accuracy over all samples of `source`, in evaluation mode."""
-    logits, targets = predict(learner, source)
+    return score(*predict(learner, source))
+
+
+def score(logits: Tensor, targets: Tensor) -> tuple[float, float]:
+    """Mean loss and accuracy of logits [N, num_classes] and targets [N]."""
     accuracy = (logits.argmax(1) == targets).double().mean().item()
     return F.cross_entropy(logits.double(), targets).item(), accuracy
-
-
-def sample_losses(learner: Computation, source: BatchSource) -> NDArray[np.float64]:
-    """The loss of each sample [N] of `source`, in evaluation mode."""
-    logits, targets = predict(learner, source)
-    losses: NDArray[np.float64] = F.cross_entropy(logits.double(), targets, reduction="none").numpy()
-    return losses
 
 
 @torch.no_grad()

@@ -4,8 +4,9 @@ Over-fitting is when the validation loss at the end of a cycle is higher than at
 training loss, measured without augmentation, is lower: the model gets better at what it has seen only. (When both rise,
 the rate was too high, or the longer cycle has not settled: that is no over-fitting, but no reason to go on either.)
 
-The state before the first step, "cycle 0", is a candidate to be kept like any cycle: no stage makes its model worse on
-validation images. It does not stop training, for the first restart at a high rate may cost what later cycles win back.
+The state before the first step, "cycle 0", is a candidate to be kept like any cycle: a stage that keeps the best makes
+no model worse on validation images. It does not stop training, for the first restart at a high rate may cost what later
+cycles win back.
 """
 
 from collections.abc import Sequence
@@ -16,11 +17,11 @@ from pipeline.learning.checkpoint import CycleEnd
 
 @dataclass(frozen=True)
 class Verdict:
-    """Which cycle is kept, and whether and when over-fitting began. Cycles count from 1; 0 is before the first step."""
+    """Which cycle was the best, and whether and when over-fitting began. Cycles count from 1; 0 is before the first."""
 
-    kept_cycle: int
+    best_cycle: int
     overfitting_since_cycle: int | None
-    """The first cycle after the kept one that ended worse on unseen images and better on seen ones."""
+    """The first cycle after the best one that ended worse on unseen images and better on seen ones."""
     sentence: str
 
 
@@ -35,21 +36,23 @@ def has_stopped_improving(ends: Sequence[CycleEnd]) -> bool:
     return len(cycles) > 1 and cycles[-1].valid_loss > best_cycle(cycles[:-1]).valid_loss
 
 
-def judge(ends: Sequence[CycleEnd], *, num_cycles: int, stage: str) -> Verdict:
-    """Sum up `stage`, which was allowed `num_cycles` cycles; `ends` begins with the state before the first step."""
-    kept, last = best_cycle(ends), ends[-1]
-    since = next((e.cycle for e in ends if e.cycle > kept.cycle and _overfits(kept, e)), None)
-    what = "the model as it was before this stage" if kept.cycle == 0 else f"cycle {kept.cycle}"
+def judge(ends: Sequence[CycleEnd], *, kept: str, num_cycles: int, stage: str) -> Verdict:
+    """Sum up `stage`, which was allowed `num_cycles` cycles; `ends` begins with the state before the first step.
+
+    `kept` names what the stage's model is, for the sentence.
+    """
+    best, last = best_cycle(ends), ends[-1]
+    since = next((e.cycle for e in ends if e.cycle > best.cycle and _overfits(best, e)), None)
     if since is not None:
-        sentence = f"Over-fitting began in cycle {since}; {what} is kept."
-    elif kept is not last:
-        sentence = f"Cycle {last.cycle} ended no better on validation images, without over-fitting; {what} is kept."
+        sentence = f"Over-fitting began in cycle {since}; {kept} is kept."
+    elif best is not last:
+        sentence = f"Cycle {last.cycle} ended no better on validation images, without over-fitting; {kept} is kept."
     else:
         sentence = (
             f"No over-fitting after {last.cycle} of {num_cycles} cycles: the last one was the best; "
             f"{stage}.num_cycles may be raised."
         )
-    return Verdict(kept.cycle, since, sentence)
+    return Verdict(best.cycle, since, sentence)
 
 
 def _overfits(before: CycleEnd, after: CycleEnd) -> bool:

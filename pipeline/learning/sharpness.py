@@ -6,6 +6,9 @@ Two measures, on a few training images in evaluation mode:
 - the leading eigenvalue of the loss's Hessian, by power iteration with exact products (Pearlmutter 1994). It starts
   near the gradient, which lies almost wholly among the leading eigenvectors (Gur-Ari et al. 2018, arXiv:1812.04754):
   two steps come within 0.1 % of the limit on the default data, for which a random start needs four.
+
+Both depend on the images far more than on anything else, the eigenvalue on the few that are not yet known for sure: so
+cycles are compared on the same ones, and figures of different runs are not to be compared.
 """
 
 import math
@@ -17,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.bench import Bench
+from pipeline.device import to_device
 from pipeline.learning.loop import Computation, Learner, Part, Trained, first_images, load_snapshot
 from pipeline.report.plots import plot_sharpness
 from pipeline.seeds import seed_of
@@ -25,8 +29,13 @@ RADIUS = 0.05
 """Length of a perturbation, as a share of the tensor's."""
 NUM_LINES = 2
 NUM_IMAGES = 16
+HESSIAN_VALUES = NUM_IMAGES * 3 * 128**2
+HESSIAN_IMAGES = 4
+"""Products with the Hessian are what costs, in proportion to the pixels of all images: those see no more than so many
+values together, but so many images at least. At 224 pixels a side that is 5 of the 16."""
 NUM_ITERATIONS = 2
-"""Of the power iteration: each costs as much as one or two training steps on the same images."""
+"""Of the power iteration: each costs as much as one or two training steps on the same images, with depthwise
+convolutions on a CPU three."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,8 @@ class CycleSharpness:
 
 def trace_sharpness(learner: Learner, trained: Trained, bench: Bench) -> list[CycleSharpness]:
     """Measure the state at each cycle's end, journal it and draw `sharpness.png`. The model ends in the last state."""
-    images, rows = first_images(learner.train_plain, NUM_IMAGES), []
+    shown, targets = first_images(learner.train_plain, NUM_IMAGES)
+    images, rows = (to_device(shown, learner.device), targets.to(learner.device)), []
     for end in trained.ends:
         learner.model.load_state_dict(load_snapshot(bench.scratch, end.cycle))
         found = measure_sharpness(learner, images, seed=bench.seed)
@@ -75,20 +85,30 @@ def trace_sharpness(learner: Learner, trained: Trained, bench: Bench) -> list[Cy
 
 
 def measure_sharpness(computation: Computation, images: Part, *, seed: int) -> Sharpness:
-    """Measure the model as it is, in single precision; its weights and mode are left as they were."""
-    model = computation.model
-    inputs, targets = (t.to(computation.device) for t in images)
+    """Measure the model as it is, in single precision; its weights and mode are left as they were.
+
+    `images` lie on its device. It takes 2 * NUM_LINES + 2 forward passes, one backward pass and NUM_ITERATIONS exact
+    products, whatever the network.
+    """
+    model, (inputs, targets) = computation.model, images
     parameters = [p for p in model.parameters() if p.requires_grad]
     was_training = [m.training for m in model.modules()]
     model.eval()
     generator = torch.Generator().manual_seed(seed_of(seed, "sharpness"))
     lines = [_noise(parameters, generator) for _ in range(NUM_LINES)]
-    loss = F.cross_entropy(model(inputs), targets)
-    top = leading_eigenvalue(loss, parameters, lines[0])
+    few = hessian_images(inputs)
+    top = leading_eigenvalue(F.cross_entropy(model(inputs[:few]), targets[:few]), parameters, lines[0])
+    with torch.no_grad():
+        loss = F.cross_entropy(model(inputs), targets)
     rises = [_perturbed_loss(model, inputs, targets, parameters, line) for line in lines]
     for module, mode in zip(model.modules(), was_training, strict=True):
         module.training = mode
     return Sharpness(sum(rises) / len(rises) - loss.item(), top)
+
+
+def hessian_images(inputs: Tensor) -> int:
+    """How many of `inputs` [N, ...] the eigenvalue is measured on."""
+    return min(len(inputs), max(HESSIAN_IMAGES, HESSIAN_VALUES // inputs[0].numel()))
 
 
 def leading_eigenvalue(

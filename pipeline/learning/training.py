@@ -12,8 +12,9 @@ from pipeline.journal import read_points
 from pipeline.learning.loop import Learner, Plan, Trained, train
 from pipeline.learning.overfitting import Verdict, judge
 from pipeline.learning.schedule import planned_rates
+from pipeline.learning.snapshots import Kept, keep_snapshots
 from pipeline.report.plots import plot_learning_curves, plot_schedule
-from pipeline.settings import BatchSize, ImageTrain, Train
+from pipeline.settings import BatchSize, ImageTrain, Snapshots, Train
 
 
 def count_batch(wanted: BatchSize | None, default: BatchSize, num_samples: int) -> int:
@@ -64,12 +65,13 @@ class Outcome:
     """What a training stage has to tell."""
 
     trained: Trained
+    kept: Kept
     verdict: Verdict
     metrics: dict[str, Any]
 
 
-def run_training(learner: Learner, plan: Plan, bench: Bench) -> Outcome:
-    """Train, write `cycles.json`, and draw the pictures: the schedule before the first step, the curves at the end."""
+def run_training(learner: Learner, plan: Plan, bench: Bench, *, snapshots: Snapshots) -> Outcome:
+    """Train, and load what is kept into the model; write `cycles.json`, and draw the schedule and the curves."""
     epochs = " + ".join(map(str, plan.cycles(learner.train.num_samples).epochs))
     say(
         bench.name,
@@ -78,28 +80,32 @@ def run_training(learner: Learner, plan: Plan, bench: Bench) -> Outcome:
     )
     _draw_schedule(learner, plan, bench.out / "schedule.png")
     trained = train(learner, plan, bench)
-    best = trained.best
+    kept = keep_snapshots(learner, trained.ends, bench.scratch, snapshots)
     say(
         bench.name,
-        f"valid loss {best.valid_loss:.4f}, accuracy {best.valid_accuracy:.4f} "
-        f"(cycle {best.cycle} of {trained.ends[-1].cycle})",
+        f"valid loss {kept.valid_loss:.4f}, accuracy {kept.valid_accuracy:.4f} "
+        f"(cycle {' + '.join(map(str, kept.cycles))} of {trained.ends[-1].cycle})",
     )
-    verdict = judge(trained.ends, num_cycles=plan.num_cycles, stage=bench.name)
+    verdict = judge(trained.ends, kept=kept.what, num_cycles=plan.num_cycles, stage=bench.name)
     write_json(
         bench.out / "cycles.json",
-        {"ends": [dataclasses.asdict(e) for e in trained.ends], "verdict": dataclasses.asdict(verdict)},
+        {
+            "ends": [dataclasses.asdict(e) for e in trained.ends],
+            "kept": dataclasses.asdict(kept) | {"what": kept.what},
+            "verdict": dataclasses.asdict(verdict),
+        },
     )
-    _draw_curves(trained, verdict, bench)
+    _draw_curves(trained, kept, verdict, bench)
     metrics = {
         "lr": plan.lr,
         "batch_size": plan.batch_size,
-        "kept_cycle": best.cycle,
+        "kept_cycle": kept.cycles[0] if len(kept.cycles) == 1 else None,
         "epochs": trained.ends[-1].epoch,
-        "train_loss": best.train_loss,
-        "valid_loss": best.valid_loss,
-        "valid_accuracy": best.valid_accuracy,
+        "train_loss": kept.train_loss,
+        "valid_loss": kept.valid_loss,
+        "valid_accuracy": kept.valid_accuracy,
     }
-    return Outcome(trained, verdict, metrics)
+    return Outcome(trained, kept, verdict, metrics)
 
 
 def _draw_schedule(learner: Learner, plan: Plan, path: Path) -> None:
@@ -113,7 +119,7 @@ def _draw_schedule(learner: Learner, plan: Plan, path: Path) -> None:
     )
 
 
-def _draw_curves(trained: Trained, verdict: Verdict, bench: Bench) -> None:
+def _draw_curves(trained: Trained, kept: Kept, verdict: Verdict, bench: Bench) -> None:
     points, ends, since = read_points(bench.journal.path), trained.ends, verdict.overfitting_since_cycle
 
     def column(name: str, *, after: int = 0) -> tuple[list[int], list[float]]:
@@ -127,7 +133,8 @@ def _draw_curves(trained: Trained, verdict: Verdict, bench: Bench) -> None:
         valid=column("valid_loss", after=1),
         valid_accuracy=column("valid_accuracy", after=1),
         cycle_ends=[e.step for e in ends[1:]],
-        kept_step=trained.best.step,
+        kept_steps=[ends[cycle].step for cycle in kept.cycles],
+        kept_scores=(kept.valid_loss, kept.valid_accuracy),
         overfit_step=None if since is None else ends[since - 1].step,
         steps_per_epoch=trained.cycles.steps_per_epoch,
     )

@@ -10,6 +10,7 @@ from itertools import pairwise
 from torch import nn
 
 from pipeline.model.backbone import Backbone
+from pipeline.model.batch_norm import batch_norms
 from pipeline.model.classifier import Classifier
 
 _EXPAND_SHARE = 0.5
@@ -84,11 +85,6 @@ def freeze_to(groups: list[LayerGroup], first_trained: int, *, batch_norm: bool)
         for module in group.modules.values():
             for norm in batch_norms(module):
                 norm.requires_grad_(batch_norm and i >= first_trained)
-
-
-def batch_norms(module: nn.Module) -> list[nn.Module]:
-    """All batch norms in `module`, itself included."""
-    return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 
 def _numbered(count: int) -> list[str]:

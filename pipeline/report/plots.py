@@ -114,18 +114,20 @@ def plot_learning_curves(
     valid: Curve,
     valid_accuracy: Curve,
     cycle_ends: Sequence[int],
-    kept_step: int | None,
+    kept_steps: Sequence[int],
+    kept_scores: tuple[float, float] | None,
     overfit_step: int | None,
     steps_per_epoch: float,
 ) -> None:
     """Draw losses, and the accuracy (0..1) below them; x values are steps.
 
-    `train` is the loss of each mini-batch, `train_plain` that of training images without augmentation. The
-    step kept (0: before training) is circled; the cycle that ends at `overfit_step` and what follows is shaded.
+    `train` is the loss of each mini-batch, `train_plain` that of training images without augmentation. The steps kept
+    (0: before training) are circled, and `kept_scores` are validation loss and accuracy of what they make together; the
+    cycle that ends at `overfit_step` and what follows is shaded.
     """
     train_xy, valid_xy, acc_xy = (_in_epochs(c, steps_per_epoch) for c in (train, valid, valid_accuracy))
     smooth = _moving_average(train_xy[1])
-    title = _curves_title(valid, valid_accuracy, cycle_ends, kept_step, overfit_step)
+    title = _curves_title(cycle_ends, kept_steps, kept_scores, overfit_step)
     with figure(path, title=title, height_in=6.6) as fig:
         top, below = panels_below(fig, [3, 2])
         draw_line(top, *train_xy, color=GREY, lw=0.6, alpha=0.35, label="training, per batch")
@@ -141,7 +143,8 @@ def plot_learning_curves(
         below.set(ylabel="validation accuracy, %", xlabel="epoch", ylim=_accuracy_ylim(100 * acc_xy[1]))
         below.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 5, 10]))
         for ax, curve, scale in ((top, valid, 1.0), (below, valid_accuracy, 100.0)):
-            _mark_kept(ax, curve, kept_step, steps_per_epoch, scale)
+            for i, step in enumerate(kept_steps):
+                _mark_kept(ax, curve, step, steps_per_epoch, scale, label=None if i else "kept")
             _mark_overfitting(ax, overfit_step, cycle_ends, steps_per_epoch)
         ends = [s / steps_per_epoch for s in cycle_ends]
         end = max([*ends, *train_xy[0]], default=0.0)  # a cycle may be under way
@@ -346,18 +349,18 @@ def _accuracy_ylim(percent: Array) -> tuple[float, float] | None:
     return low - 0.35 * span, high + 0.15 * span
 
 
-def _value_at(curve: Curve, step: int | None) -> float | None:
+def _value_at(curve: Curve, step: int) -> float | None:
     steps, values = np.asarray(curve[0]), np.asarray(curve[1], dtype=np.float64)
-    found = np.flatnonzero(steps == step) if step is not None else np.zeros(0, dtype=np.int64)
+    found = np.flatnonzero(steps == step)
     return float(values[found[-1]]) if len(found) else None
 
 
-def _mark_kept(ax: Axes, curve: Curve, step: int | None, steps_per_epoch: float, scale: float) -> None:
+def _mark_kept(ax: Axes, curve: Curve, step: int, steps_per_epoch: float, scale: float, *, label: str | None) -> None:
     value = _value_at(curve, step)
-    if step is None or value is None or not np.isfinite(value):
+    if value is None or not np.isfinite(value):
         return
     x, y = [step / steps_per_epoch], [scale * value]
-    ax.plot(x, y, ls="", marker="o", ms=13, mfc="none", mec=INK, mew=2, zorder=4, label="kept")
+    ax.plot(x, y, ls="", marker="o", ms=13, mfc="none", mec=INK, mew=2, zorder=4, label=label)
 
 
 def _mark_overfitting(ax: Axes, step: int | None, cycle_ends: Sequence[int], steps_per_epoch: float) -> None:
@@ -369,18 +372,22 @@ def _mark_overfitting(ax: Axes, step: int | None, cycle_ends: Sequence[int], ste
 
 
 def _curves_title(
-    valid: Curve, accuracy: Curve, cycle_ends: Sequence[int], kept_step: int | None, overfit_step: int | None
+    cycle_ends: Sequence[int],
+    kept_steps: Sequence[int],
+    kept_scores: tuple[float, float] | None,
+    overfit_step: int | None,
 ) -> str:
-    loss, acc = _value_at(valid, kept_step), _value_at(accuracy, kept_step)
-    scores = [f"validation loss {loss:.3g}"] if loss is not None else []
-    scores += [f"accuracy {acc:.1%}"] if acc is not None else []
-    if kept_step is not None and kept_step in cycle_ends:
-        title = f"Cycle {list(cycle_ends).index(kept_step) + 1} of {len(cycle_ends)} is kept"
-    elif kept_step == 0:
+    kept = [[0, *cycle_ends].index(step) for step in kept_steps]
+    if kept == [0]:
         title = f"No cycle of {len(cycle_ends)} was better: the state before training is kept"
+    elif len(kept) == 1:
+        title = f"Cycle {kept[0]} of {len(cycle_ends)} is kept"
+    elif kept:
+        title = f"Cycles {' + '.join(map(str, kept))} of {len(cycle_ends)} are kept together"
     else:
         title = _count(len(cycle_ends), "cycle") + " of training"
-    title += f": {', '.join(scores)}" if scores else ""
+    if kept_scores is not None:
+        title += f": validation loss {kept_scores[0]:.3g}, accuracy {kept_scores[1]:.1%}"
     return title + ("; shaded: over-fitting" if overfit_step is not None else "")
 
 

@@ -97,8 +97,7 @@ def _head_sections(folders: Mapping[str, Path]) -> list[Section]:
 def _full_sections(folders: Mapping[str, Path], verdict: Mapping[str, Any]) -> list[Section]:
     plan = read_json(folders["unfreeze"] / "plan.json")
     rows = [[g["name"], _span(g["modules"]), g["num_parameters"], f"{g['lr_factor']:.3g}"] for g in plan["groups"]]
-    verdicts = [verdict["overfitting"], verdict["averaging"], verdict["similarity"]]
-    sentences = [v["sentence"] for v in verdicts if v is not None]
+    sentences = [s for name in ("overfitting", "snapshots", "similarity") if (s := verdict[name]["sentence"])]
     return [
         Section(
             heading="Unfreeze, and grade the rates",
@@ -200,10 +199,10 @@ def _lr_section(folder: Path, step: int, heading: str) -> Section:
 
 def _training_section(folder: Path, step: int, heading: str, sentences: list[str] | None = None) -> Section:
     metrics = read_json(folder / "metrics.json")
-    kept = f"Cycle {metrics['kept_cycle']}" if metrics["kept_cycle"] else "The state before training"
+    kept = read_json(folder / "cycles.json")["kept"]["what"]
     text = (
         f"{metrics['epochs']} epochs at a rate of up to {metrics['lr']:.3g}, batches of {metrics['batch_size']}. "
-        f"{kept} is kept: validation loss {metrics['valid_loss']:.4f}, accuracy "
+        f"{kept[0].upper()}{kept[1:]} is kept: validation loss {metrics['valid_loss']:.4f}, accuracy "
         f"{metrics['valid_accuracy']:.2%}."
     )
     pictures = [

@@ -22,7 +22,7 @@ from pipeline.learning.checkpoint import CycleEnd
 from pipeline.learning.learners import assemble
 from pipeline.learning.overfitting import best_cycle
 from pipeline.model.classifier import load_classifier
-from pipeline.model.tensors import read_tensors
+from pipeline.model.tensors import read_tensors, save_tensors
 from pipeline.settings import Runtime, SettingsError
 from pipeline.stage import Places, execute
 from stages import STAGES
@@ -103,7 +103,8 @@ def test_rates_follow_the_finder_and_the_plan(recipe: Run) -> None:
 def test_the_kept_model_is_the_best_cycles_snapshot(recipe: Run) -> None:
     cycles = read_json(recipe.folder("full_train") / "cycles.json")
     best = best_cycle([CycleEnd(**e) for e in cycles["ends"]]).cycle
-    assert cycles["verdict"]["kept_cycle"] == best
+    assert (cycles["kept"]["cycles"], cycles["verdict"]["best_cycle"]) == ([best], best)
+    assert recipe.metrics("full_train")["kept_cycle"] == best
     kept = read_tensors(recipe.folder("full_train") / "model.safetensors")
     folder = recipe.folder("full_train") / "snapshots" / f"cycle-{best}.safetensors"
     snapshot = read_tensors(folder if best else recipe.folder("unfreeze") / "model.safetensors")
@@ -158,17 +159,12 @@ def test_prediction_names_what_it_cannot_read(
         assert named in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("overrides", [["tta_evaluate=multi_crop"], ["tta_evaluate=multi_scale"]])
-def test_other_modes_of_tta_evaluate_with_the_weight_chosen_on_valid(
-    overrides: list[str],
-    recipe: Run,
-    tmp_path: Path,
-    runtime: Runtime,
-    pictures: Path,
-    compose_conf: Compose,
+def test_another_mode_of_tta_evaluate_with_the_weight_chosen_on_valid(
+    recipe: Run, tmp_path: Path, runtime: Runtime, pictures: Path, compose_conf: Compose
 ) -> None:
     tiny = [x for x in TINY if not x.startswith("tta_evaluate")]
-    params = compose_conf(*tiny, f"data.root={pictures}", *overrides, "tta_evaluate.weights=chosen")
+    chosen = ("tta_evaluate=multi_scale", "tta_evaluate.weights=chosen")
+    params = compose_conf(*tiny, f"data.root={pictures}", *chosen)
     folders = {n.partition("/")[0]: recipe.folder(n.partition("/")[0]) for n in TTA_EVALUATE.inputs}
     scores = execute(TTA_EVALUATE, params, runtime, Places(folders, tmp_path / "tta", tmp_path / ".unfreeze"))
     plain, tta = scores["valid"]["plain"], scores["valid"]["tta"]
@@ -183,6 +179,34 @@ def test_other_modes_of_tta_evaluate_with_the_weight_chosen_on_valid(
     files = [read_manifest(recipe.folder("ingest")).root / r["path"] for r in rows]
     again = load_predictor(tmp_path / "tta" / "model").predict(files, tta=True)
     np.testing.assert_allclose(again, [[float(v) for k, v in r.items() if k.startswith("p(")] for r in rows], atol=1e-4)
+
+
+def test_an_ensemble_is_evaluated_and_predicts_as_the_mean_of_its_members(
+    recipe: Run, tmp_path: Path, runtime: Runtime, pictures: Path, compose_conf: Compose
+) -> None:
+    tiny = [x for x in TINY if not x.startswith("tta_evaluate")]
+    params = compose_conf(*tiny, f"data.root={pictures}", "tta_evaluate=multi_crop")
+    folders = {n.partition("/")[0]: recipe.folder(n.partition("/")[0]) for n in TTA_EVALUATE.inputs}
+    folders["full_train"] = Path(shutil.copytree(recipe.folder("full_train"), tmp_path / "full_train"))
+    first, second = (
+        read_tensors(folders["full_train"] / "snapshots" / f"cycle-{cycle}.safetensors") for cycle in (1, 2)
+    )
+    second |= {n: t.roll(1, dims=0) for n, t in second.items() if n.startswith("head.2.")}  # takes a class for the next
+    joined = {f"members.{k}.{n}": t for k, member in enumerate((first, second)) for n, t in member.items()}
+    save_tensors(joined, folders["full_train"] / "model.safetensors")
+    execute(TTA_EVALUATE, params, runtime, Places(folders, tmp_path / "tta", tmp_path / ".unfreeze"))
+    manifest, model = read_manifest(recipe.folder("ingest")), tmp_path / "tta" / "model"
+    files = [manifest.root / s.path for s in manifest.of("test")[:4]]
+    with (tmp_path / "tta" / "predictions.csv").open() as file:
+        rows = [[float(v) for k, v in r.items() if k.startswith("p(")] for r in csv.DictReader(file)][:4]
+    predicted = [load_predictor(model).predict(files, tta=tta) for tta in (False, True)]
+    np.testing.assert_allclose(predicted[1], rows, atol=1e-5)
+    each = []
+    for member in (first, second):
+        save_tensors(member, model / "model.safetensors")
+        each.append([load_predictor(model).predict(files, tta=tta) for tta in (False, True)])
+    np.testing.assert_allclose(predicted, np.mean(each, axis=0), atol=1e-5)
+    assert not np.allclose(each[0], each[1], atol=0.5)
 
 
 def test_images_without_a_label_are_predicted_and_not_scored(recipe: Run, tmp_path: Path, runtime: Runtime) -> None:
@@ -222,11 +246,15 @@ def test_a_job_by_hand_reads_upstream_in_place_and_refuses_other_settings(
     recipe: Run, tmp_path: Path, compose_conf: Compose, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(recipe.artifacts.parent)
-    common = (*TINY, f"data.root={pictures}", "full_train.num_cycles=1")
+    common = (*TINY, f"data.root={pictures}", "full_train.num_cycles=1", "full_train.snapshots=ensemble")
     objective = run_job([FULL_TRAIN, TTA_EVALUATE], compose_conf(*common), tmp_path / "0", ["x=1"], name="tail")
     scores = read_json(tmp_path / "0" / "tta_evaluate" / "metrics.json")
     assert objective == scores["valid"]["plain"]["log_loss"]
-    assert read_json(tmp_path / "0" / "full_train" / "metrics.json")["epochs"] == 1
+    trained = read_json(tmp_path / "0" / "full_train" / "metrics.json")
+    assert trained["epochs"] == 1
+    assert objective == pytest.approx(
+        trained["valid_loss"], rel=1e-4
+    )  # the ensemble, if valid chose one, was published
     with pytest.raises(SettingsError, match=r"data\.image_size=48 contradicts artifacts.* which was made with 32"):
         run_job([FULL_TRAIN], compose_conf(*common, "data.image_size=48"), tmp_path / "1", [], name="full_train")
     assert not (tmp_path / "1").exists()

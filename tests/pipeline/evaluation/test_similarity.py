@@ -1,21 +1,47 @@
 """The similarity verdict on losses whose answer is known; CKA against its formula and its invariances."""
 
+import copy
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from pipeline.evaluation.similarity import compare_groups, compare_losses, linear_cka, record_groups
+from pipeline.bench import Bench
+from pipeline.evaluation.similarity import (
+    compare_first_cycle,
+    compare_groups,
+    compare_losses,
+    linear_cka,
+    record_groups,
+)
+from pipeline.journal import Journal
+from pipeline.learning.head_learner import TensorBatches
+from pipeline.learning.loop import Learner, ParameterGroup, Plan, train
+from pipeline.model.backbone import Backbone
+from pipeline.model.classifier import Classifier
+from pipeline.model.head import Head
 from pipeline.model.layer_groups import LayerGroup
 
 NOISE = np.random.default_rng(0).gamma(0.5, 0.2, 300)
 
 
 def test_a_change_too_small_for_a_person_is_none_however_sure() -> None:
-    before = np.full(50, 1e-4)
-    verdict = compare_losses(before, before / 2, seed=0)
-    assert verdict.interval[1] < 0
-    assert verdict.similar
+    before = np.full(50, 0.5)
+    verdicts = [compare_losses(before, before - fall, seed=0) for fall in (0.009, 0.011)]
+    assert all(v.interval[1] < 0 for v in verdicts)
+    assert [v.similar for v in verdicts] == [True, False]
+
+
+def test_a_rise_counts_beyond_the_scatter_of_repeated_evaluations_however_sure() -> None:
+    generator = np.random.default_rng(0)
+    before = generator.gamma(0.5, 2.0, 200)
+    spread = np.quantile([generator.gamma(0.5, 2.0, 200).mean() for _ in range(4000)], [0.025, 0.975]) - 1.0
+    verdicts = [compare_losses(before, before + share * spread[1], seed=0) for share in (0.6, 1.4)]
+    assert [v.similar for v in verdicts] == [True, False]
+    assert all(v.interval[0] > 0 for v in verdicts)
+    assert verdicts[0].noise == pytest.approx(tuple(spread), rel=0.3)
 
 
 @pytest.mark.parametrize(
@@ -69,3 +95,52 @@ def test_only_the_group_that_changed_has_moved() -> None:
     changed = torch.cat([p.flatten() for p in last.parameters()]) - before[1].weights
     assert head.weights == pytest.approx((changed.norm() / before[1].weights.norm()).item())
     assert head.features_cka < 0.99
+
+
+def images_of(templates: torch.Tensor, count: int, *, seed: int) -> TensorBatches:
+    """Noisy images [count, 3, 8, 8], each of one of the templates [4, 3, 8, 8], which is its class."""
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.arange(count) % len(templates)
+    return TensorBatches(templates[targets] + torch.randn(count, 3, 8, 8, generator=generator), targets)
+
+
+def fit(model: nn.Module, data: tuple[TensorBatches, TensorBatches], *, epochs: int, scratch: Path) -> Learner:
+    """Train what needs a gradient for one cycle."""
+    scratch.mkdir()
+    layers = [list(part.parameters()) for part in model.children()]
+    groups = [ParameterGroup(str(i), some, 1.0) for i, some in enumerate(layers) if some[0].requires_grad]
+    cpu = torch.device("cpu")
+    learner = Learner(model, cpu, "fp32", 256, groups, data[0], data[0], data[1], set_mode=lambda: None)
+    bench = Bench("full_train", 0, scratch, scratch, Journal(scratch / "journal.jsonl"), 1e9)
+    train(learner, Plan(1, epochs, 1, 0.05, 32, 0.9, 0.0, until_overfit=False, schedule="sgdr"), bench)
+    bench.journal.close()
+    return learner
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Backbone, torch.Tensor]:
+    """A narrow network that was trained to tell four templates apart; and those with four others [2, 4, 3, 8, 8]."""
+    torch.manual_seed(0)
+    templates = 0.4 * torch.randn(2, 4, 3, 8, 8)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU())
+    backbone = Backbone(network, arch="tiny", num_features=8)
+    data = images_of(templates[0], 1024, seed=1), images_of(templates[0], 64, seed=2)
+    fit(Classifier(backbone, Head(8, 4, dropout=0.0)), data, epochs=4, scratch=tmp_path_factory.mktemp("a") / "b")
+    return backbone, templates
+
+
+@pytest.mark.parametrize(("task", "similar"), [(0, True), (1, False)], ids=["like pretraining", "unlike it"])
+def test_data_like_the_pretraining_data_is_told_from_other_data(
+    task: int, similar: bool, pretrained: tuple[Backbone, torch.Tensor], tmp_path: Path
+) -> None:
+    backbone, templates = copy.deepcopy(pretrained[0]), pretrained[1]
+    data = images_of(templates[task], 256, seed=3), images_of(templates[task], 256, seed=4)
+    model = Classifier(backbone, Head(8, 4, dropout=0.0))
+    backbone.requires_grad_(False)
+    fit(model, data, epochs=16, scratch=tmp_path / "head")
+    backbone.requires_grad_(True)
+    learner = fit(model, data, epochs=2, scratch=tmp_path / "full")
+    found = compare_first_cycle(learner, tmp_path / "full", seed=0)
+    assert found.similar == similar
+    assert found.similar or found.change < 0
+    assert (found.groups[0].features_cka > 0.95) == similar

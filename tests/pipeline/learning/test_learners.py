@@ -11,9 +11,9 @@ from pipeline.learning.head_learner import TensorBatches
 from pipeline.learning.learners import GrowingImages, ImageSources, whole_model
 from pipeline.learning.training import epoch_sizes, first_size
 from pipeline.model.backbone import build_backbone
-from pipeline.model.classifier import Classifier, save_classifier
+from pipeline.model.batch_norm import batch_norms
+from pipeline.model.classifier import Classifier, save_model
 from pipeline.model.head import Card, Head
-from pipeline.model.layer_groups import batch_norms
 from pipeline.settings import Runtime, read_settings
 from stages.unfreeze import first_cycle
 from tests.conftest import Compose
@@ -28,7 +28,7 @@ def images_at(size: int) -> TensorBatches:
 def unfrozen(folder: Path, *, schedule: str, batch_norm: str) -> Path:
     backbone = build_backbone(ARCH)
     model = Classifier(backbone, Head(backbone.num_features, 2, dropout=0.0))
-    save_classifier(model, Card(ARCH, 0.0, "fp32", 32, ("a", "b")), folder)
+    save_model(model, Card(ARCH, 0.0, "fp32", 32, ("a", "b")), folder)
     groups = [{"lr_factor": 1.0, "first_cycle": first_cycle(i, 4, schedule)} for i in range(4)]
     write_json(folder / "plan.json", {"groups": groups, "batch_norm": batch_norm})
     return folder

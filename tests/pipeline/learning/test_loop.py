@@ -13,6 +13,7 @@ from pipeline.journal import Journal, read_points
 from pipeline.learning.head_learner import TensorBatches
 from pipeline.learning.loop import Learner, ParameterGroup, Plan, Trained, evaluate, load_snapshot, train
 from pipeline.learning.schedule import epoch_batches
+from pipeline.learning.snapshots import keep_snapshots
 from pipeline.seeds import permutation, seed_torch
 
 PLAN = Plan(
@@ -190,16 +191,17 @@ def test_the_best_cycle_is_kept_and_training_stops_after_a_worse_one(
     valid_losses = iter([0.45, 0.5, 0.4, 0.45, 0.6, 0.1, 0.1, 0.1])
     seen: list[dict[str, Tensor]] = []
 
-    def fake(of: Learner, source: TensorBatches) -> tuple[float, float]:
-        if source is of.valid:
-            seen.append({n: t.clone() for n, t in of.model.state_dict().items()})
-            return next(valid_losses), 0.5
-        return 0.1, 0.9
+    def fake(_: Tensor, targets: Tensor) -> tuple[float, float]:
+        if len(targets) != made.valid.num_samples:
+            return 0.1, 0.9  # of the training images
+        seen.append({n: t.clone() for n, t in made.model.state_dict().items()})
+        return next(valid_losses), 0.5
 
-    monkeypatch.setattr(loop, "evaluate", fake)
+    monkeypatch.setattr(loop, "score", fake)
     trained = run(made, replace(PLAN, num_cycles=4, cycle_mult=1, until_overfit=True), tmp_path)
     assert [e.valid_loss for e in trained.ends] == [0.45, 0.5, 0.4, 0.45]
-    assert trained.best.cycle == 2
+    kept = keep_snapshots(made, trained.ends, tmp_path, "best")
+    assert kept.cycles == [2]
     assert all(torch.equal(made.model.state_dict()[n], t) for n, t in seen[2].items())
 
 
@@ -210,7 +212,7 @@ def test_where_no_cycle_is_better_the_model_stays_as_it_was(tmp_path: Path) -> N
     before = {n: t.clone() for n, t in made.model.state_dict().items()}
     trained = run(made, replace(PLAN, lr=1.0), tmp_path)
     assert [e.cycle for e in trained.ends] == [0, 1, 2]
-    assert trained.best.cycle == 0
+    assert keep_snapshots(made, trained.ends, tmp_path, "best").cycles == [0]
     assert all(torch.equal(made.model.state_dict()[n], t) for n, t in before.items())
 
 

@@ -14,20 +14,20 @@ START = (0.8, 0.9)
 
 
 @pytest.mark.parametrize(
-    ("losses", "kept", "since", "said"),
+    ("losses", "best", "since", "said"),
     [
-        ([START, (0.5, 0.6), (0.3, 0.5), (0.1, 0.7)], 2, 3, "Over-fitting began in cycle 3; cycle 2 is kept"),
+        ([START, (0.5, 0.6), (0.3, 0.5), (0.1, 0.7)], 2, 3, "Over-fitting began in cycle 3; this is kept"),
         ([START, (0.5, 0.6), (0.3, 0.5), (0.2, 0.4)], 3, None, "No over-fitting after 3 of 3 cycles"),
         ([START, (0.5, 0.6), (0.8, 0.9)], 1, None, "Cycle 2 ended no better"),
         ([START, (0.5, 0.6)], 1, None, "No over-fitting after 1 of 3 cycles"),
-        ([START, (0.5, 0.6), (0.4, 0.6)], 1, None, "without over-fitting; cycle 1 is kept"),
-        ([START, (0.5, 1.0), (0.4, 0.95)], 0, 1, "began in cycle 1; the model as it was before this stage is kept"),
-        ([START, (1.5, 1.9)], 0, None, "ended no better on validation images, without over-fitting; the model as it"),
+        ([START, (0.5, 0.6), (0.4, 0.6)], 1, None, "without over-fitting; this is kept"),
+        ([START, (0.5, 1.0), (0.4, 0.95)], 0, 1, "began in cycle 1; this is kept"),
+        ([START, (1.5, 1.9)], 0, None, "ended no better on validation images, without over-fitting; this is kept"),
     ],
 )
-def test_verdict(losses: list[tuple[float, float]], kept: int, since: int | None, said: str) -> None:
-    verdict = judge(ends(*losses), num_cycles=3, stage="full_train")
-    assert (verdict.kept_cycle, verdict.overfitting_since_cycle) == (kept, since)
+def test_verdict(losses: list[tuple[float, float]], best: int, since: int | None, said: str) -> None:
+    verdict = judge(ends(*losses), kept="this", num_cycles=3, stage="full_train")
+    assert (verdict.best_cycle, verdict.overfitting_since_cycle) == (best, since)
     assert said in verdict.sentence
 
 

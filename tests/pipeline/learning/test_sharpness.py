@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
+from pipeline.learning import sharpness
 from pipeline.learning.loop import Computation
-from pipeline.learning.sharpness import leading_eigenvalue, measure_sharpness
+from pipeline.learning.sharpness import Sharpness, hessian_images, leading_eigenvalue, measure_sharpness
 from pipeline.seeds import seed_of
 
 
@@ -93,3 +94,18 @@ def test_a_sharper_minimum_measures_sharper() -> None:
         for m in (flat, sharp)
     ]
     assert rises[1] > rises[0]
+
+
+@pytest.mark.parametrize(("size", "count"), [(32, 16), (128, 16), (224, 5), (512, 4)])
+def test_the_hessian_sees_fewer_images_where_they_are_large(size: int, count: int) -> None:
+    assert hessian_images(torch.zeros(16, 1, 1, 1).expand(16, 3, size, size)) == count
+
+
+def test_the_rise_sees_all_images_and_the_eigenvalue_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, inputs, targets = tiny()
+    made = Computation(model, torch.device("cpu"), "fp32", 8)
+    whole, part = (measure_sharpness(made, (inputs[:n], targets[:n]), seed=0) for n in (12, 5))
+    monkeypatch.setattr(sharpness, "HESSIAN_VALUES", 15)  # 5 of the 12
+    bounded = measure_sharpness(made, (inputs, targets), seed=0)
+    assert bounded == Sharpness(whole.rise, part.hessian_top)
+    assert whole.hessian_top != part.hessian_top

@@ -42,9 +42,9 @@ def test_few_images_with_labels_partly_at_random_are_over_fitted(tmp_path: Path)
     torch.manual_seed(0)
     able_to_memorise = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 2))
     trained = run(tmp_path, able_to_memorise, images=60, wrong=0.4)
-    verdict = judge(trained.ends, num_cycles=8, stage="full_train")
+    verdict = judge(trained.ends, kept="x", num_cycles=8, stage="full_train")
     assert verdict.overfitting_since_cycle is not None
-    assert verdict.kept_cycle < verdict.overfitting_since_cycle
+    assert verdict.best_cycle < verdict.overfitting_since_cycle
     assert len(trained.ends) - 1 < 8  # it stopped by itself
     assert "Over-fitting began" in verdict.sentence
 
@@ -52,7 +52,7 @@ def test_few_images_with_labels_partly_at_random_are_over_fitted(tmp_path: Path)
 def test_many_images_with_right_labels_are_not(tmp_path: Path) -> None:
     torch.manual_seed(0)
     trained = run(tmp_path, nn.Sequential(nn.Linear(20, 2)), images=1000, wrong=0.0)
-    verdict = judge(trained.ends, num_cycles=8, stage="full_train")
+    verdict = judge(trained.ends, kept="x", num_cycles=8, stage="full_train")
     assert verdict.overfitting_since_cycle is None
     assert len(trained.ends) - 1 == 8
-    assert verdict.kept_cycle == 8
+    assert verdict.best_cycle == 8

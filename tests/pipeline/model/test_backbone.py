@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from pipeline.model.backbone import architectures, build_backbone, check_architecture, check_image_size
+from pipeline.model.batch_norm import batch_norms
 from pipeline.model.classifier import Classifier
 from pipeline.model.head import Head
-from pipeline.model.layer_groups import batch_norms, freeze_to, split_layer_groups
+from pipeline.model.layer_groups import freeze_to, split_layer_groups
 from pipeline.vision import models
 
 SMALL = ("resnet18", "mobilenet_v2", "mobilenet_v3_small", "squeezenet1_1", "shufflenet_v2_x0_5", "mnasnet0_5")

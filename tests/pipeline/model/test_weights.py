@@ -1,5 +1,6 @@
 """Weights: where they come from, and clear words where they cannot."""
 
+import copy
 import urllib.error
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ import pytest
 import torch
 
 from pipeline.model.backbone import build_backbone
-from pipeline.model.classifier import Classifier, load_classifier, save_classifier
+from pipeline.model.classifier import Classifier, load_classifier, load_model, save_model
+from pipeline.model.ensemble import Ensemble
 from pipeline.model.head import Card, build_head
 from pipeline.model.tensors import read_tensors, save_tensors
 from pipeline.model.weights import load_backbone
@@ -82,7 +84,21 @@ def test_a_saved_classifier_comes_back_whole(tmp_path: Path) -> None:
     backbone = load_backbone(ARCH, "none", seed=0)
     model = Classifier(backbone, build_head(torch.randn(5, backbone.num_features), 3, dropout=0.2, seed=0))
     card = Card(ARCH, 0.2, "fp32", 32, ("a", "b", "<c>"))
-    save_classifier(model, card, tmp_path)
+    save_model(model, card, tmp_path)
     loaded, read = load_classifier(tmp_path)
     assert read == card
     assert all(torch.equal(loaded.state_dict()[n], t) for n, t in model.state_dict().items())
+
+
+def test_a_saved_ensemble_comes_back_and_says_the_mean_of_its_members(tmp_path: Path) -> None:
+    backbone = load_backbone(ARCH, "none", seed=0)
+    members = [
+        Classifier(backbone, build_head(torch.randn(5, backbone.num_features), 3, dropout=0.2, seed=s)) for s in (0, 1)
+    ]
+    save_model(Ensemble([copy.deepcopy(m) for m in members]), Card(ARCH, 0.2, "fp32", 32, ("a", "b", "c")), tmp_path)
+    loaded, _ = load_model(tmp_path)
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        each = [member.eval()(images).softmax(1) for member in members]
+        torch.testing.assert_close(loaded.eval()(images).softmax(1), (each[0] + each[1]) / 2)
+    assert not torch.allclose(each[0], each[1], atol=1e-3)

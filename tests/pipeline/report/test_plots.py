@@ -57,7 +57,8 @@ def _learning(losses: list[float], *, kept: int | None = None, overfit: int | No
         valid=(ends, losses[-1:]),
         valid_accuracy=(ends, [0.5] * len(ends)),
         cycle_ends=ends,
-        kept_step=kept,
+        kept_steps=[] if kept is None else [kept],
+        kept_scores=None if kept is None else (0.1, 0.5),
         overfit_step=overfit,
         steps_per_epoch=2,
     )
@@ -156,9 +157,10 @@ def test_divergence_does_not_flatten_the_sweep() -> None:
 def test_titles_say_what_is_seen() -> None:
     counts = np.array([[5, 2], [1, 4]])
     assert score_plots._confusion_title(counts, ["cat", "dog"]) == "9 of 12 right; most often mistaken: cat for dog (2)"
-    curve = ([5, 10], [0.5, 0.25])
-    title = plots._curves_title(curve, ([5, 10], [0.9, 0.95]), [5, 10, 15], 10, 12)
+    title = plots._curves_title([5, 10, 15], [10], (0.25, 0.95), 15)
     assert title == "Cycle 2 of 3 is kept: validation loss 0.25, accuracy 95.0%; shaded: over-fitting"
+    title = plots._curves_title([5, 10, 15], [15, 5], (0.25, 0.95), None)
+    assert title == "Cycles 3 + 1 of 3 are kept together: validation loss 0.25, accuracy 95.0%"
     assert plots._lr_title(0.01, np.array([0.01, 0.1]), np.array([2.0, 1.0])).endswith(
         "10 times below that of the lowest loss"
     )
