@@ -44,11 +44,14 @@ class Curve:
 def smooth(losses: Floats, lrs: Floats, width: float) -> Floats:
     """Mean of the losses [N] around each rate, weighted by a Gaussian of `width` decades; `lrs` grow evenly in log.
 
-    Unlike a moving average of the past, it does not move the curve towards higher rates.
+    Unlike a moving average of the past, it does not move the curve towards higher rates. Beyond both ends there is
+    nothing: weights are those of the points that exist, so that no end point, which is one batch's luck, counts twice.
     """
     if len(lrs) < 2:
         return losses.copy()
-    smoothed: Floats = gaussian_filter1d(losses, width / float(np.log10(lrs[1] / lrs[0])), mode="nearest")
+    sigma = width / float(np.log10(lrs[1] / lrs[0]))
+    sums, weights = (gaussian_filter1d(x, sigma, mode="constant") for x in (losses, np.ones(len(losses))))
+    smoothed: Floats = sums / weights
     return smoothed
 
 
