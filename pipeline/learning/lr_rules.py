@@ -16,7 +16,8 @@ Floats = NDArray[np.float64]
 CLEAR_SHARE = 0.1
 """The loss still clearly improves while it falls, per decade of the rate, by this share of its whole fall.
 
-Chosen by `benchmarks/lr_regret.py`: between 0.07 and 0.13 the regret hardly changes, at 0.2 and above it grows.
+Chosen by `benchmarks/lr_regret.py`, with the width of the smoothing: between 0.07 and 0.13, and between 0.6 and 0.8
+decades, the regret hardly changes; with 0.2, or 0.35 decades, it is about twice as large.
 """
 
 MIN_POINTS = 10
