@@ -1,19 +1,22 @@
 """Small images first, then larger ones, against large ones only: accuracy at equal time.
 
-`python -m benchmarks.growing_sizes [--sizes 16 24 32] [--epochs 1 2] [--overrides ...]` runs the pipeline up to
-`lr_find_full` at the largest size, on the digits or on what the overrides name (`data=folder data.root=photos
-data.image_size=160 model.arch=mobilenet_v2 model.weights=imagenet --sizes 64 96 160`). Then it trains the whole model
-for a cycle per size, each of so many epochs, with sizes that grow and with the largest only, and prints the last
-cycle's scores on valid, always seen at the largest size, and the seconds of training; first, those before it.
-Compare rows of like seconds.
+`python -m benchmarks.growing_sizes [--sizes 16 24 32] [--epochs 1 2] [--seeds 3] [--overrides ...]` runs the pipeline
+up to `lr_find_full` at the largest size, on the digits or on what the overrides name (`data=folder data.root=photos
+augment=side_on model=imagenet model.arch=mobilenet_v2 --sizes 128 160 224`). Then it trains the whole model, at the
+rate found, for a cycle per size, each of so many epochs: with sizes that grow, and with the largest only. Each row is a
+mean over seeds of the scores on valid, always seen at the largest size, and of the seconds of training.
+
+Large only is shown after every cycle: all are alike, so the seconds are their share. The row of like time is marked.
 """
 
 import argparse
 import os
 import tempfile
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 from pipeline.bench import Bench
 from pipeline.config import compose
@@ -31,11 +34,20 @@ from stages.dag import load_stages
 LATER = ("full_train", "tta_evaluate")
 
 
+@dataclass(frozen=True)
+class Fit:
+    """One training: its seconds, and the state before the first step and after each cycle."""
+
+    seconds: float
+    ends: list[CycleEnd]
+
+
 def main() -> None:
     """Train each schedule, and print a row for it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[16, 24, 32])
     parser.add_argument("--epochs", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--overrides", nargs="*", default=[])
     arguments = parser.parse_args()
     os.environ["UNFREEZE_TRACKING"] = "false"
@@ -45,15 +57,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         artifacts = Path(folder) / "artifacts"
         run_until_rates(params, settings, artifacts)
-        print("| sizes | epochs of each | seconds | accuracy, loss after | before |\n|---|---|---|---|---|")
+        print("| sizes | epochs of each | seconds | accuracy | log loss |\n|---|---|---|---|---|")
         for epochs in arguments.epochs:
-            for sizes in (growing, largest):
-                seconds, ends = fit(artifacts, settings, sizes, epochs)
-                shown = " ".join(map(str, sizes))
-                print(
-                    f"| {shown} | {epochs} | {seconds:.1f} | {_scores(ends[-1])} | {_scores(ends[0])} |",
-                    flush=True,
-                )
+            grown, large = (
+                [fit(artifacts, replace(settings, seed=seed), sizes, epochs) for seed in range(arguments.seeds)]
+                for sizes in (growing, largest)
+            )
+            seconds, per_cycle = fmean(f.seconds for f in grown), fmean(f.seconds for f in large) / len(largest)
+            print(f"| before | | 0 | {_scores(grown, 0)} |")
+            print(f"| {_sizes(growing)} | {epochs} | {seconds:.1f} | {_scores(grown, -1)} |")
+            equal = max(1, min(len(largest), round(seconds / per_cycle)))
+            for cycle in range(1, len(largest) + 1):
+                name = _sizes(largest[:cycle]) + (" (like time)" if cycle == equal else "")
+                print(f"| {name} | {epochs} | {cycle * per_cycle:.1f} | {_scores(large, cycle)} |", flush=True)
 
 
 def run_until_rates(params: dict[str, object], settings: Settings, artifacts: Path) -> None:
@@ -65,8 +81,8 @@ def run_until_rates(params: dict[str, object], settings: Settings, artifacts: Pa
         execute(stage, params, runtime, Places(folders, artifacts / stage.name, artifacts.parent / ".unfreeze"))
 
 
-def fit(artifacts: Path, settings: Settings, sizes: tuple[int, ...], epochs: int) -> tuple[float, list[CycleEnd]]:
-    """Train the unfrozen model for `epochs` at each of `sizes`: seconds, and all cycle ends."""
+def fit(artifacts: Path, settings: Settings, sizes: tuple[int, ...], epochs: int) -> Fit:
+    """Train the unfrozen model for `epochs` at each of `sizes`."""
     runtime = with_environment(settings.runtime)
     wanted = replace(
         settings.full_train, image_size=sizes, num_cycles=len(sizes), cycle_len=epochs, cycle_mult=1, schedule="sgdr"
@@ -88,11 +104,16 @@ def fit(artifacts: Path, settings: Settings, sizes: tuple[int, ...], epochs: int
         ends = train(learner, plan, bench).ends
         seconds = time.perf_counter() - started
         bench.journal.close()
-    return seconds, ends
+    return Fit(seconds, ends)
 
 
-def _scores(end: CycleEnd) -> str:
-    return f"{end.valid_accuracy:.4f}, {end.valid_loss:.4f}"
+def _scores(fits: Sequence[Fit], cycle: int) -> str:
+    ends = [f.ends[cycle] for f in fits]
+    return f"{fmean(e.valid_accuracy for e in ends):.4f} | {fmean(e.valid_loss for e in ends):.4f}"
+
+
+def _sizes(sizes: Sequence[int]) -> str:
+    return ", ".join(map(str, sizes))
 
 
 if __name__ == "__main__":

@@ -1,19 +1,23 @@
-"""Is the finder's choice good? Heads trained at its rate, at other rules' rates, and over a grid around it.
+"""Are the finders' choices good? Training at their rate, at other rules' rates, and over a grid around it.
 
-`python -m benchmarks.lr_regret [--photos FOLDER] [--overrides ...] [--seeds 5] [--spread-seeds 12]`
+`python -m benchmarks.lr_regret [--photos FOLDER] [--overrides ...] [--seeds 5] [--spread-seeds 12]` studies
+`lr_find_head` and `head_train`; with `--full` it studies `lr_find_full` and one cycle of `full_train`, two epochs long.
+The latter is costly at a batch of 4, where a step takes as long as at 64: there the digits are a fifth of them.
 
-Data: the digits; letters drawn by pretraining's renderer, 26 classes; and, with `--photos`, a folder of one's own. For
-each, and for batches of 4, 16 and 64, the table shows per rule:
-- the rate: the median over the spread's seeds, and its spread, largest over smallest;
-- the regret: accuracy on valid lost against the best of the grid (1/30 to 30 times the rate of `recipe`), as means
-  over seeds, each rule at the rate that it found with that seed; and the same for the validation loss.
+Data: the digits; letters drawn by pretraining's renderer, 26 classes; and, with `--photos`, a folder of one's own
+(`--only` chooses among them). For each, and for batches of 4, 16 and 64, it prints how training at 1/30 to 30 times the
+rate of `recipe` (the median over the spread's seeds) ends on valid, and per rule:
+- the rate (median) and its spread, largest over smallest;
+- the regret: accuracy lost against the best of the grid, as means over seeds, each rule at the rate that it found with
+  that seed; and the same for the validation loss.
+At the end stand two tables over all of them.
 """
 
 import argparse
 import os
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,96 +26,142 @@ from pipeline.bench import Bench
 from pipeline.config import compose
 from pipeline.journal import Journal
 from pipeline.learning.head_learner import head_on_activations
-from pipeline.learning.loop import train
+from pipeline.learning.learners import open_images, whole_model
+from pipeline.learning.loop import Learner, train
 from pipeline.learning.lr_find import LrFound, find_lr
 from pipeline.learning.lr_rules import RULES
 from pipeline.learning.training import plan_at
-from pipeline.settings import Runtime, Settings, read_settings, with_environment
+from pipeline.settings import LrFind, Runtime, Settings, Train, read_settings, with_environment
 from pipeline.stage import Places, execute
 from stages.config import write_fingerprints
 from stages.dag import load_stages
 
 GRID = (1 / 30, 1 / 10, 1 / 3, 1.0, 3.0, 10.0, 30.0)
+GRID_NAMES = ("1/30", "1/10", "1/3", "1", "3", "10", "30")
 BATCH_SIZES = (4, 16, 64)
+LATER = ("lr_find_full", "full_train", "tta_evaluate")
 
 
 @dataclass(frozen=True)
-class Activations:
-    """A data set after `precompute`."""
+class Data:
+    """A data set, after the stages that come before the finder that is studied."""
 
     name: str
-    precompute: Path
+    artifacts: Path
     settings: Settings
     runtime: Runtime
 
 
+@dataclass(frozen=True)
+class Studied:
+    """A finder, and the training that takes its rate."""
+
+    finder: str
+    """The stage's name, as `trainer`."""
+    trainer: str
+    find: Callable[[Settings], LrFind]
+    train: Callable[[Settings], Train]
+    learner: Callable[[Data, Settings, str], Learner]
+    """Of the settings, which hold the seed, and the stage's name."""
+    sparing: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """One data set at one batch size."""
+
+    data: str
+    batch_size: int
+    centre: float
+    grid: list[tuple[float, float]]
+    """Accuracy and loss on valid, means over seeds, for each of GRID."""
+    rules: dict[str, "Answers"]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What following a rule led to."""
+
+    lr: float
+    spread: float
+    regret: float
+    loss_regret: float
+
+
 def main() -> None:
-    """Print a table per data set."""
+    """Study each data set at each batch size, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--overrides", nargs="*", default=[], help="for the photos: model.arch=..., model.weights=...")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--spread-seeds", type=int, default=12)
+    parser.add_argument("--full", action="store_true", help="the whole model's finder instead of the head's")
+    parser.add_argument("--only", nargs="+", choices=("digits", "letters", "photos"))
     arguments = parser.parse_args()
     os.environ["UNFREEZE_TRACKING"] = "false"
+    studied = WHOLE if arguments.full else HEAD
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_letters(root / "drawn")
         sources = {
-            "digits": ["data=digits"],
+            "digits": ["data=digits", *(["data.train_fraction=0.2"] if arguments.full else [])],
             "letters": ["data=folder", f"data.root={root / 'drawn'}", "data.image_size=32"],
         }
         if arguments.photos:
             sources["photos"] = ["data=folder", f"data.root={arguments.photos.resolve()}", *arguments.overrides]
-        for name, overrides in sources.items():
-            data = precompute(name, overrides, root / name)
+        for name in arguments.only or sources:
+            data = prepare(name, sources[name], root / name, full=arguments.full)
             for batch_size in BATCH_SIZES:
-                study(data, batch_size, seeds=arguments.seeds, spread_seeds=arguments.spread_seeds)
+                row = study(studied, data, batch_size, seeds=arguments.seeds, spread_seeds=arguments.spread_seeds)
+                _say(row)
+                rows.append(row)
+    print(f"\n{_grid_table(rows)}\n\n{_rule_table(rows)}")
 
 
-def study(data: Activations, batch_size: int, *, seeds: int, spread_seeds: int) -> None:
-    """Print one table."""
-    found = [find(data, batch_size, seed) for seed in range(max(seeds, spread_seeds))]
+def study(studied: Studied, data: Data, batch_size: int, *, seeds: int, spread_seeds: int) -> Row:
+    """Train over the grid, and at every rule's rates."""
+    found = [find(studied, data, batch_size, seed) for seed in range(max(seeds, spread_seeds))]
     centre = statistics.median(f.others["recipe"] for f in found)
-    grid = [[fit(data, batch_size, centre * factor, seed) for seed in range(seeds)] for factor in GRID]
-    means = [_means(row) for row in grid]
-    best_accuracy, best_loss = max(m[0] for m in means), min(m[1] for m in means)
-    print(f"\n{data.name}, batch {batch_size}: best of the grid {best_accuracy:.4f}, loss {best_loss:.4f}")
-    print("  grid    " + "  ".join(f"x{f:.2g}: {m[0]:.4f} ({m[1]:.3f})" for f, m in zip(GRID, means, strict=True)))
+    grid = [_means([fit(studied, data, batch_size, centre * f, seed) for seed in range(seeds)]) for f in GRID]
+    best_accuracy, best_loss = max(m[0] for m in grid), min(m[1] for m in grid)
+    rules = {}
     for rule in RULES:
         rates = [f.others[rule] for f in found]
-        accuracy, loss = _means([fit(data, batch_size, rates[seed], seed) for seed in range(seeds)])
+        accuracy, loss = _means([fit(studied, data, batch_size, rates[seed], seed) for seed in range(seeds)])
         spread = max(rates[:spread_seeds]) / min(rates[:spread_seeds])
-        print(
-            f"  {rule:<8} rate {statistics.median(rates):.3g}, spread x{spread:.1f}; "
-            f"regret {best_accuracy - accuracy:+.4f}, in loss {loss - best_loss:+.4f}",
-            flush=True,
-        )
+        rules[rule] = Answers(statistics.median(rates), spread, best_accuracy - accuracy, loss - best_loss)
+    return Row(data.name, batch_size, centre, grid, rules)
 
 
-def find(data: Activations, batch_size: int, seed: int) -> LrFound:
+def find(studied: Studied, data: Data, batch_size: int, seed: int) -> LrFound:
     """What the finder says with this seed."""
     settings = replace(data.settings, seed=seed)
-    learner = head_on_activations(data.precompute, settings, data.runtime)
+    learner = studied.learner(data, settings, studied.finder)
     with tempfile.TemporaryDirectory() as folder:
-        bench = _bench("lr_find_head", seed, Path(folder))
+        bench = _bench(studied.finder, seed, Path(folder))
         try:
-            momentum = settings.head_train.momentum
+            momentum = studied.train(settings).momentum
             found, _ = find_lr(
-                learner, settings.lr_find_head, bench, batch_size=batch_size, momentum=momentum, sparing=False
+                learner,
+                studied.find(settings),
+                bench,
+                batch_size=batch_size,
+                momentum=momentum,
+                sparing=studied.sparing,
             )
         finally:
             bench.journal.close()
     return found
 
 
-def fit(data: Activations, batch_size: int, lr: float, seed: int) -> tuple[float, float]:
-    """Accuracy and loss on valid of the last cycle of a head trained at `lr`; a diverged one knows nothing."""
+def fit(studied: Studied, data: Data, batch_size: int, lr: float, seed: int) -> tuple[float, float]:
+    """Accuracy and loss on valid after the last cycle of a training at `lr`; a diverged model knows nothing."""
     settings = replace(data.settings, seed=seed)
-    learner = head_on_activations(data.precompute, settings, data.runtime)
-    plan = plan_at(lr, settings.head_train, batch_size=batch_size)
+    learner = studied.learner(data, settings, studied.trainer)
+    plan = plan_at(lr, studied.train(settings), batch_size=batch_size)
     with tempfile.TemporaryDirectory() as folder:
-        bench = _bench("head_train", seed, Path(folder))
+        bench = _bench(studied.trainer, seed, Path(folder))
         try:
             last = train(learner, plan, bench).ends[-1]
         except ValueError:
@@ -121,16 +171,85 @@ def fit(data: Activations, batch_size: int, lr: float, seed: int) -> tuple[float
     return last.valid_accuracy, last.valid_loss
 
 
-def precompute(name: str, overrides: Sequence[str], root: Path) -> Activations:
-    """Run the stages up to `precompute`."""
+def _fresh_head(data: Data, settings: Settings, stage: str) -> Learner:
+    del stage
+    return head_on_activations(data.artifacts / "precompute", settings, data.runtime)
+
+
+def _unfrozen_model(data: Data, settings: Settings, stage: str) -> Learner:
+    """The model of `unfreeze`, the same for all seeds; batches and views follow the seed."""
+    ingest, augment_config = data.artifacts / "ingest", data.artifacts / "augment_config"
+    sizes, micro = [settings.data.image_size], settings.data.micro_batch_size
+    images = open_images(ingest, augment_config, data.runtime, image_sizes=sizes, seed=(settings.seed, stage))
+    return whole_model(data.artifacts / "unfreeze", images, data.runtime, micro_batch_size=micro)
+
+
+HEAD = Studied(
+    "lr_find_head", "head_train", lambda s: s.lr_find_head, lambda s: s.head_train, _fresh_head, sparing=False
+)
+WHOLE = Studied(
+    "lr_find_full",
+    "full_train",
+    lambda s: s.lr_find_full,
+    lambda s: replace(s.full_train, num_cycles=1, cycle_len=2),
+    _unfrozen_model,
+    sparing=True,
+)
+
+
+def prepare(name: str, overrides: Sequence[str], root: Path, *, full: bool) -> Data:
+    """Run the stages up to `precompute`, or up to `unfreeze`."""
     params = compose([*overrides, "runtime.threads=1"])
     settings, artifacts = read_settings(params, source=name), root / "artifacts"
     runtime = with_environment(settings.runtime)
     write_fingerprints(settings, artifacts / "config")
-    for stage in [s for s in load_stages() if s.name in ("ingest", "augment_config", "precompute")]:
+    stages = load_stages()
+    wanted = [s.name for s in stages if s.name not in LATER] if full else ["ingest", "augment_config", "precompute"]
+    for stage in [s for s in stages if s.name in wanted]:
         folders = {n.partition("/")[0]: artifacts / n.partition("/")[0] for n in stage.inputs}
         execute(stage, params, runtime, Places(folders, artifacts / stage.name, root / ".unfreeze"))
-    return Activations(name, artifacts / "precompute", settings, runtime)
+    return Data(name, artifacts, settings, runtime)
+
+
+def _say(row: Row) -> None:
+    best = max(m[0] for m in row.grid), min(m[1] for m in row.grid)
+    print(f"\n{row.data}, batch {row.batch_size}: best of the grid {best[0]:.4f}, loss {best[1]:.4f}")
+    points = zip(GRID_NAMES, row.grid, strict=True)
+    print(f"  grid around {row.centre:.3g}: " + "  ".join(f"x{n}: {m[0]:.4f} ({m[1]:.3f})" for n, m in points))
+    for rule, a in row.rules.items():
+        found = f"rate {a.lr:.3g}, spread x{a.spread:.1f}"
+        print(f"  {rule:<8} {found}; regret {a.regret:+.4f}, in loss {a.loss_regret:+.4f}", flush=True)
+
+
+def _grid_table(rows: Sequence[Row]) -> str:
+    """Accuracy on valid at each multiple of the chosen rate, the best of each row marked."""
+    lines = [
+        "| data, batch | chosen rate | " + " | ".join(f"x {n}" for n in GRID_NAMES) + " |",
+        "|---" * (len(GRID) + 2) + "|",
+    ]
+    for row in rows:
+        best = max(m[0] for m in row.grid)
+        cells = [f"**{m[0]:.3f}**" if m[0] == best else f"{m[0]:.3f}" for m in row.grid]
+        lines.append(f"| {row.data}, {row.batch_size} | {row.centre:.2g} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _rule_table(rows: Sequence[Row]) -> str:
+    """Each rule's regrets over all rows, and its largest spread at each batch size."""
+    lines = [
+        "| rule | mean regret | worst | mean regret in loss | worst | "
+        + " | ".join(f"spread, batch {size}" for size in BATCH_SIZES)
+        + " |",
+        "|---" * (len(BATCH_SIZES) + 5) + "|",
+    ]
+    for rule in RULES:
+        regrets, losses = ([getattr(r.rules[rule], n) for r in rows] for n in ("regret", "loss_regret"))
+        spreads = [max(r.rules[rule].spread for r in rows if r.batch_size == size) for size in BATCH_SIZES]
+        lines.append(
+            f"| `{rule}` | {statistics.fmean(regrets):.4f} | {max(regrets):.4f} | {statistics.fmean(losses):.3f} "
+            f"| {max(losses):.3f} | {' | '.join(f'x {s:.2g}' if s < 100 else f'x {s:.0f}' for s in spreads)} |"
+        )
+    return "\n".join(lines)
 
 
 def _means(rows: Sequence[tuple[float, float]]) -> tuple[float, float]:

@@ -45,7 +45,7 @@ def main() -> None:
         train, valid, targets = look("train"), look("valid"), targets_of(manifest, "valid")
         losses, wrong = log_losses(valid, targets), valid.argmax(axis=1) != targets
         print(
-            f"| {cycle} | {log_loss(train, targets_of(manifest, 'train')):.4f} | {losses.mean():.4f} "
+            f"| {cycle} | {log_loss(train, targets_of(manifest, 'train')):.2g} | {losses.mean():.4f} "
             f"| {wrong.sum()} of {len(targets)} | {losses[wrong].sum() / losses.sum():.0%} "
             f"| {valid.max(axis=1).mean():.1%} |"
         )

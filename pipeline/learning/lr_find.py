@@ -1,7 +1,8 @@
 """The learning-rate finder: train for a moment at a rate that grows from step to step, and watch the loss.
 
-Source: L. N. Smith 2015, arXiv:1506.01186, section 3.3; with exponential growth, as in fastai. Two things make the
-curve readable where batches are small and the loss is low already:
+Source: L. N. Smith 2015, arXiv:1506.01186, section 3.3; with exponential growth, as in fastai. Three things make
+the curve readable where batches are small and the loss is low already:
+- Where batches are small, the loss is measured on more images than a step is made on.
 - From each batch's loss that of the untouched model on the same batch is subtracted, and the mean of the latter added
   (a control variate): what is left is what the steps did, without the luck of the batch.
 - The sweep is repeated over several batch orders; the rule reads the mean of the curves. What it would read off each
@@ -40,6 +41,9 @@ DIVERGED = 4.0
 
 RUNNING = 0.9
 """Weight of the past in that running mean."""
+
+MEASURED = 32
+"""Each step's loss is measured on so many images at least: with fewer, a single mistake would bend the curve."""
 
 SHORT_SWEEP = 30
 """A sweep need not last longer than two epochs, but so many steps at least."""
@@ -99,9 +103,9 @@ def find_lr(
             kept = bench.scratch / f"sweep-{repeat}.json"
             if not kept.exists():
                 seed = (bench.seed, bench.name, repeat)
-                batches = _endless_batches(learner, batch_size, seed=seed)
+                batches = _endless_batches(learner, max(batch_size, MEASURED), seed=seed)
                 rates = np.geomspace(settings.start_lr, settings.end_lr, num_steps).tolist()
-                sweep = _sweep(learner, rates, batches, momentum=momentum, seed=seed, bar=bar)
+                sweep = _sweep(learner, rates, batches, batch_size=batch_size, momentum=momentum, seed=seed, bar=bar)
                 learner.model.load_state_dict(before)
                 write_atomically(kept, json.dumps(asdict(sweep)))
             sweeps.append(Sweep(**json.loads(kept.read_text())))
@@ -137,10 +141,12 @@ def _sweep(
     rates: list[float],
     batches: Iterator[list[Part]],
     *,
+    batch_size: int,
     momentum: float,
     seed: tuple[int | str, ...],
     bar: Bar,
 ) -> Sweep:
+    """Step on the first `batch_size` images of each batch; the loss is that of all of them, before the step."""
     learner.set_mode()
     untouched = copy.deepcopy(learner.model)
     optimizer = build_optimizer(learner.groups, 1.0, momentum=momentum, weight_decay=0.0)
@@ -152,12 +158,22 @@ def _sweep(
         batch = next(batches)
         sweep.lrs.append(lr)
         sweep.references.append(batch_loss(learner, untouched, batch, seed=(*seed, step)))
-        sweep.losses.append(take_step(learner, optimizer, batch, seed=(*seed, step)))
+        if sum(len(targets) for _, targets in batch) > batch_size:
+            sweep.losses.append(batch_loss(learner, learner.model, batch, seed=(*seed, step)))
+            take_step(learner, optimizer, _first(batch, batch_size, learner.micro_batch_size), seed=(*seed, step))
+        else:
+            sweep.losses.append(take_step(learner, optimizer, batch, seed=(*seed, step)))
         if _has_diverged(sweep):
             bar.advance(len(rates) - step)
             return Sweep(sweep.lrs[:-1], sweep.losses[:-1], sweep.references[:-1])
         bar.advance(note=f"lr {lr:.1e}  loss {sweep.losses[-1]:.3f}")
     return sweep
+
+
+def _first(batch: list[Part], count: int, micro_batch_size: int) -> list[Part]:
+    """The first `count` images of a batch, in equal parts."""
+    inputs, targets = (torch.cat(tensors)[:count] for tensors in zip(*batch, strict=True))
+    return [(inputs[part], targets[part]) for part in epoch_batches(list(range(len(targets))), micro_batch_size)]
 
 
 def _has_diverged(sweep: Sweep) -> bool:

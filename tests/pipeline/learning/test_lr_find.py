@@ -1,12 +1,14 @@
 """The finder: its rules on curves with known answers, and that it leaves no trace."""
 
 import copy
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from pipeline.bench import Bench
 from pipeline.journal import Journal
@@ -14,6 +16,7 @@ from pipeline.learning.head_learner import TensorBatches
 from pipeline.learning.loop import Learner
 from pipeline.learning.lr_find import LrFound, choose, find_lr, sweep_steps
 from pipeline.learning.lr_rules import RULES, Curve, UnusableCurveError, recipe, smooth
+from pipeline.seeds import permutation
 from pipeline.settings import LrFind
 from tests.pipeline.learning.test_loop import build_model, learner
 
@@ -39,14 +42,13 @@ def s_curve(middle: float, width: float = 0.4) -> Curve:
     return curve(2 - 1 / (1 + np.exp(-(x - middle) / width)) + np.exp(6 * (x - middle - 1.8)))
 
 
-def test_smoothing_is_a_gaussian_in_decades() -> None:
+def test_smoothing_is_a_gaussian_in_decades_and_at_the_ends_one_of_what_is_there() -> None:
     lrs = np.logspace(-4, 0, 81)
     losses = np.random.default_rng(0).normal(size=81)
     distance = np.log10(lrs)[:, None] - np.log10(lrs)[None, :]
     weights = np.exp(-((distance / 0.25) ** 2) / 2)
     expected = weights @ losses / weights.sum(axis=1)
-    inner = slice(21, 60)  # away from the ends, where the last value is continued
-    assert smooth(losses, lrs, 0.25)[inner] == pytest.approx(expected[inner], abs=1e-3)
+    assert smooth(losses, lrs, 0.25) == pytest.approx(expected, abs=1e-3)
 
 
 def test_smoothing_does_not_move_a_curve() -> None:
@@ -133,6 +135,33 @@ def test_a_sweep_stops_where_it_diverges(tmp_path: Path) -> None:
     assert curves[0].lrs[-1] < 1e3
     assert len(curves[0].lrs) < 60
     assert np.isfinite(curves[0].losses).all()
+
+
+def test_a_small_batch_steps_on_its_own_images_and_is_measured_on_more(tmp_path: Path) -> None:
+    made, lr = learner(build_model(dropout=0.0)), 0.05
+    find(made, tmp_path, replace(SETTINGS, start_lr=lr, repeats=1))
+    sweep = json.loads((tmp_path / "sweep-0.json").read_text())
+
+    assert isinstance(made.train, TensorBatches)
+    order = torch.tensor(permutation(37, 0, "lr_find_full", 0, "order", 0))
+    model = made.model.train()
+    model.zero_grad()
+
+    def loss(*parts: torch.Tensor) -> torch.Tensor:  # each with its own batch statistics
+        return torch.cat([F.cross_entropy(model(x[p]), y[p], reduction="none") for p in parts]).mean()
+
+    x, y = made.train.inputs, made.train.targets
+    first, second = order[:18].reshape(3, 6), (order[18:24], order[24:30], order[30:])
+    untouched = [loss(*first).item(), loss(*second).item()]
+    loss(order[:8]).backward()  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        for group in made.groups:
+            for parameter in group.parameters:
+                assert parameter.grad is not None
+                parameter.sub_(lr * group.lr_factor * parameter.grad)
+    assert sweep["references"][:2] == pytest.approx(untouched)
+    assert sweep["losses"][:2] == pytest.approx([untouched[0], loss(*second).item()])
+    assert sweep["losses"][1] != pytest.approx(untouched[1], rel=1e-3)
 
 
 def test_a_loss_that_is_no_number_at_once_is_refused_and_leaves_no_trace(tmp_path: Path) -> None:
