@@ -11,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import fields
 from functools import partial
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ _FEW = 2000
 _BLOCK = 4096
 """Files whose facts are in memory and not yet handed on."""
 _FACTS = [field.name for field in fields(Facts)]
+_TUPLES = ("conversions", "flags")
 _COLUMNS = ["path", "state", "made_by", *_FACTS]
 
 
@@ -50,7 +52,7 @@ class FactsCache:
         query = f"SELECT * FROM facts WHERE made_by = ? AND path IN ({', '.join('?' * len(files))})"
         rows = self._db.execute(query, (self._made_by, *(os.fsencode(path) for path, _ in files)))
         known = {(os.fsdecode(path), state): facts for path, state, _, *facts in rows}
-        return [_from_columns(*known[file]) if file in known else None for file in files]
+        return [_from_columns(known[file]) if file in known else None for file in files]
 
     def put(self, rows: Iterable[tuple[str, str, Facts]]) -> None:
         """Keep facts by path and state."""
@@ -60,7 +62,7 @@ class FactsCache:
 
 
 def read_facts(
-    root: Path, paths: Sequence[str], *, background: str, workers: int, bar: Bar, cache: FactsCache | None = None
+    root: Path, paths: Iterable[str], *, background: str, workers: int, bar: Bar, cache: FactsCache | None = None
 ) -> Iterator[Facts]:
     """Yield the facts of each file below `root`, in order; the same whatever the number of workers.
 
@@ -68,8 +70,8 @@ def read_facts(
     """
     look, began, read = partial(watched, partial(look_at, background=background)), time.monotonic(), 0
     with _Pools(workers) as pools:
-        for start in range(0, len(paths), _BLOCK):
-            names = [os.path.join(root, path) for path in paths[start : start + _BLOCK]]  # noqa: PTH118 (much faster)
+        names_of_all = (os.path.join(root, path) for path in paths)  # noqa: PTH118 (much faster than pathlib)
+        while names := list(islice(names_of_all, _BLOCK)):
             block = [(name, _state(name)) for name in names]
             known = cache.get(block) if cache else [None] * len(block)
             new = [item for item, facts in zip(block, known, strict=True) if facts is None]
@@ -138,8 +140,5 @@ def _to_columns(facts: Facts) -> list[object]:
     return [json.dumps(v) if isinstance(v, tuple) else v for v in values]
 
 
-def _from_columns(*values: Any) -> Facts:
-    columns = dict(zip(_FACTS, values, strict=True))
-    for name in ("conversions", "flags"):
-        columns[name] = tuple(json.loads(columns[name]))
-    return Facts(**columns)
+def _from_columns(values: Iterable[Any]) -> Facts:
+    return Facts(*(tuple(json.loads(v)) if name in _TUPLES else v for name, v in zip(_FACTS, values, strict=True)))
