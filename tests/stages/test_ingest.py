@@ -26,7 +26,7 @@ def copy(path: Path) -> None:
     ("make", "labels", "said"),
     [
         (text, "ab", "24 of 24 files .* mend or remove them\n"),
-        (copy, "ab", "23 pairs of images are the same, .* drop or keep\n"),
+        (copy, "ab", "23 pairs of images are the same, .*=drop or keep\n"),
         (copy, "a", "one class only, a: .* are the classes\n"),
     ],
     ids=["rejected", "copies", "one class"],
