@@ -1,6 +1,6 @@
 """Copies and near copies: which images are the same picture, and where that would leak or contradict.
 
-Copies have equal pixels. Near copies (rescaled, recompressed, slightly brightened) have perceptual hashes that differ
+Copies have equal pixels. Near copies (rescaled, recompressed, brighter or darker) have perceptual hashes that differ
 in a few bits, and look the same when both are shrunk to 16x16 gray.
 """
 
@@ -15,12 +15,14 @@ from pipeline.data.facts import THUMB_PX, Facts
 from pipeline.data.manifest import Sample
 from pipeline.data.register import Register
 
-_MAX_BITS = 4
+# By `benchmarks/near_copies.py`: of photos brightened by a tenth these find all, of those cropped by 2 % three of four,
+# and take none of 45,000 pairs of different photos, or of 1.6 million pairs of digits, for copies.
+_MAX_BITS = 6
 """Hashes of near copies differ in at most so many of 64 bits."""
-_BANDS = ((0, 13), (13, 13), (26, 13), (39, 13), (52, 12))
+_BANDS = ((0, 10), (10, 9), (19, 9), (28, 9), (37, 9), (46, 9), (55, 9))
 """Offset and width of one band more than bits may differ: two near hashes agree in one band at least (pigeonholes)."""
-_MIN_CORRELATION = 0.995
-_MAX_DIFFERENCE = 8.0
+_MIN_CORRELATION = 0.99
+_MAX_DIFFERENCE = 32.0
 """Gray levels of 255, on average over the 16x16 pixels."""
 _NEIGHBOURS = 500
 """Where very many hashes agree in a band, each is compared with so many that follow it in order."""

@@ -45,11 +45,11 @@ def twins_of(files: list[str], facts: list[Facts]) -> list[Twins]:
 def test_near_pairs_equal_those_of_a_full_comparison() -> None:
     generator = np.random.default_rng(0)
     base = generator.integers(0, 2**63, 60, dtype=np.uint64)
-    hashes = np.concatenate([base, *(base ^ flips(generator, bits) for bits in (1, 3, 4, 5, 8))])
+    hashes = np.concatenate([base, *(base ^ flips(generator, bits) for bits in (1, 3, 6, 7, 10))])
     thumbs = np.tile(generator.integers(0, 255, (1, 256), dtype=np.uint8), (len(hashes), 1))  # all look alike
     found = {tuple(p) for p in near_pairs(hashes, thumbs, among=np.arange(len(hashes))).tolist()}
     distance = np.bitwise_count(hashes[:, None] ^ hashes[None, :])
-    expected = {(i, j) for i, j in np.argwhere(distance <= 4).tolist() if i < j}
+    expected = {(i, j) for i, j in np.argwhere(distance <= 6).tolist() if i < j}
     assert found == expected
     assert len(expected) >= 180
 
@@ -72,7 +72,7 @@ def test_what_people_do_to_photos_is_seen_through(tmp_path: Path, change: str) -
         changed = {
             "jpeg": scene(i),
             "smaller": scene(i).resize((60, 50), Image.Resampling.LANCZOS),
-            "brighter": ImageEnhance.Brightness(scene(i)).enhance(1.03),
+            "brighter": ImageEnhance.Brightness(scene(i)).enhance(1.1),
         }[change]
         changed.save(tmp_path / f"{i}-changed.jpg", quality=70)
     files = sorted(tmp_path.iterdir())
