@@ -45,7 +45,7 @@ class Workers:
                         worker.give([to_give.popleft() for _ in range(min(_AT_ONCE, len(to_give)))], paths)
                 answers.update(self._wait(paths))
                 for i, worker in enumerate(self._workers):
-                    if worker.seconds_left() <= 0:
+                    if worker.seconds_left() <= 0 and not worker.connection.poll():
                         answers[worker.given.popleft()] = Facts(problem=f"{TOO_LONG} {LIMIT_S:g} s to decode")
                         to_give.extendleft(reversed(worker.given))
                         worker.stop()

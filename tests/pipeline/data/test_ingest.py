@@ -111,9 +111,9 @@ def test_classes_beside_split_folders_are_refused(pictures: Path, data: Data, tm
 def test_digits_are_written_as_they_are(tmp_path: Path) -> None:
     from sklearn.datasets import load_digits
 
-    found = list(Digits(tmp_path).find())
+    found, images = list(Digits(tmp_path).find()), load_digits().images
     assert len(found) == 1797
     for i in (0, 900, 1796):
         stored = Image.open(tmp_path / found[i].path)
-        expected = load_digits().images[i] * 255 / 16
+        expected = images[i] * 255 / 16
         assert abs(expected - stored).max() <= 0.5
