@@ -20,7 +20,7 @@ from pipeline.config import compose
 from pipeline.data.decode import Framing
 from pipeline.data.images import open_images_of
 from pipeline.data.manifest import Manifest, read_manifest
-from pipeline.data.split import thin_out
+from pipeline.data.split import choose_groups
 from pipeline.learning.schedule import epoch_batches
 from pipeline.model.weights import load_backbone
 from pipeline.settings import Settings, read_settings
@@ -64,10 +64,10 @@ def run_ingest(seed: int, root: Path) -> tuple[Settings, Path]:
 def probe(settings: Settings, manifest: Manifest, weights: str) -> tuple[float, float]:
     """Test accuracy with all training images, and with a tenth of them."""
     backbone = load_backbone(settings.model.arch, weights, seed=settings.seed, image_size=settings.data.image_size)
-    tenth = {s.path for s in thin_out(manifest.of("train"), 0.1, seed=settings.seed)}
+    is_kept = choose_groups(((s.label, s.group) for s in manifest.of("train")), 0.1, seed=settings.seed)
     features, targets = activations(backbone, settings, manifest, "train")
     tested, expected = activations(backbone, settings, manifest, "test")
-    few = torch.tensor([s.path in tenth for s in manifest.of("train")])
+    few = torch.tensor([is_kept(s.group) for s in manifest.of("train")])
     scores = []
     for rows in (torch.ones_like(few), few):
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))

@@ -19,12 +19,13 @@ def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
-def write_jsonl(path: Path, rows: Iterable[object]) -> None:
-    """Write flat dataclasses as a JSON object per line; line breaks inside names are escaped."""
+def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
+    """Write flat dataclasses, all of one kind, as a JSON object per line; line breaks inside names are escaped."""
+    names: list[str] = []
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
-            values = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}  # type: ignore[arg-type]
-            file.write(json.dumps(values) + "\n")
+            names = names or [field.name for field in dataclasses.fields(row)]
+            file.write(json.dumps({name: getattr(row, name) for name in names}) + "\n")
 
 
 @contextmanager

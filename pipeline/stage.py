@@ -349,7 +349,12 @@ def _input_digest(name: str, folders: Mapping[str, Path], stage: Stage) -> str:
 
 def _folder_digest(folder: Path) -> str:
     files = sorted(p for p in folder.rglob("*") if p.is_file())
-    return _digest({p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files})
+    return _digest({p.relative_to(folder).as_posix(): _file_digest(p) for p in files})
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest(value: Any) -> str:

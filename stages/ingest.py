@@ -5,18 +5,17 @@ of what is there, of what was rejected or flagged, and of what is there twice. D
 split, and the order of the classes.
 """
 
-from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from PIL import Image
 
 from pipeline.console import progress_bar
 from pipeline.data.decode import DecodeError, decode
-from pipeline.data.found import UNLABELLED
 from pipeline.data.ingest import Ingested, ingest
-from pipeline.data.ledger import LedgerLine, RejectedError, count_verdicts
 from pipeline.data.manifest import write_manifest
 from pipeline.data.reader import FactsCache, read_facts
+from pipeline.data.register import Register
 from pipeline.data.sources import open_source, typed_root
 from pipeline.files import write_jsonl
 from pipeline.places import state_dir
@@ -35,42 +34,53 @@ def run(context: StageContext) -> Metrics:
     """Check, hash and divide all images."""
     data = context.settings.data
     source = open_source(data, out=context.out)
-    found = list(source.find())
-    files = [f.path for f in found if not f.problem]
-    cache = FactsCache(state_dir() / "images.sqlite", background=data.background)
-    with progress_bar("ingest", len(files)) as bar:
-        workers = context.runtime.workers
-        facts = read_facts(source.root, files, background=data.background, workers=workers, bar=bar, cache=cache)
+    with closing(Register()) as register:
+        register.add_found(source.find())
         try:
-            result = ingest(found, facts, data, seed=context.settings.seed)
-        except RejectedError as error:
-            raise SettingsError(f"{error}\n  every file's line: {_keep_ledger(error.ledger)}") from None
-        finally:
-            cache.close()
-    write_manifest(context.out, result.samples, result.classes, root=typed_root(data))
-    write_jsonl(context.out / "ledger.jsonl", result.ledger)
-    _draw(result, source.root, context)
-    metrics = _count(result)
-    _say(result, metrics, context)
+            result = _look(register, source.root, context)
+        except SettingsError as error:
+            if not any(register.ledger(limit=1)):
+                raise
+            raise SettingsError(f"{error}\n  every file's line: {_keep_ledger(register)}") from None
+        write_manifest(context.out, register.samples(), result.classes, root=typed_root(data))
+        write_jsonl(context.out / "ledger.jsonl", register.ledger())
+        _draw(result, source.root, context)
+        metrics = _count(result)
+        _say(result, metrics, context)
     return metrics
 
 
-def _keep_ledger(ledger: Sequence[LedgerLine]) -> Path:
+def _look(register: Register, root: Path, context: StageContext) -> Ingested:
+    """Read what was never read, or has changed since, and decide on all."""
+    data, workers = context.settings.data, context.runtime.workers
+    with (
+        closing(FactsCache(state_dir() / "images.sqlite", background=data.background)) as cache,
+        progress_bar("ingest", register.count_to_read()) as bar,
+    ):
+        paths = register.paths_to_read()
+        facts = read_facts(root, paths, background=data.background, workers=workers, bar=bar, cache=cache)
+        return ingest(register, facts, data, seed=context.settings.seed)
+
+
+def _keep_ledger(register: Register) -> Path:
     """Write the ledger where it stays though the stage fails."""
     file = state_dir() / "errors" / "ledger.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_jsonl(file, ledger)
+    write_jsonl(file, register.ledger())
     return file
 
 
 def _count(result: Ingested) -> Metrics:
+    register, verdicts = result.register, result.register.count_verdicts()
+    images = {split: sum(by_class.values()) for split, by_class in register.counts().items()}
+    used = register.count_used()
     return {
-        "found": len(result.ledger),
-        "used": len(result.samples),
-        **count_verdicts(result.ledger),
+        "found": sum(verdicts.values()),
+        "used": used,
+        **verdicts,
         "classes": len(result.classes),
-        "images": {split: sum(by_class.values()) for split, by_class in result.counts().items()},
-        "unlabelled": sum(s.split == UNLABELLED for s in result.samples),
+        "images": images,
+        "unlabelled": used - sum(images.values()),
         "copies": sum(t.exact for t in result.twins),
         "near_copies": sum(not t.exact for t in result.twins),
         "copies_across_splits": sum(t.crosses_splits for t in result.twins),
@@ -93,12 +103,13 @@ def _say(result: Ingested, metrics: Metrics, context: StageContext) -> None:
             f"{context.settings.data.duplicates})"
         )
     for verdict in ("rejected", "flagged"):
-        for line in [x for x in result.ledger if x.verdict == verdict][:5]:
+        for line in result.register.ledger(verdict, limit=5):
             context.say(f"{verdict} {line.path!r}: {line.reason}")
 
 
 def _draw(result: Ingested, root: Path, context: StageContext) -> None:
-    plot_class_counts(context.out / "class_counts.png", counts=result.counts())
+    register = result.register
+    plot_class_counts(context.out / "class_counts.png", counts=register.counts())
 
     def show(path: str) -> Image.Image | None:
         try:
@@ -109,13 +120,13 @@ def _draw(result: Ingested, root: Path, context: StageContext) -> None:
     def shown(*paths: str) -> list[Image.Image]:
         return [image for path in paths if (image := show(path)) is not None]
 
-    training = [s for s in result.samples if s.split == "train"]
-    rows = [
-        (name, shown(*[s.path for s in training if s.label == name][:SHOWN_PER_CLASS]))
-        for name in result.classes[:SHOWN_CLASSES]
-    ]
+    def first_of(label: str) -> list[str]:
+        samples = register.samples("split = 'train' AND label = ?", label, limit=SHOWN_PER_CLASS)
+        return [s.path for s in samples]
+
+    rows = [(name, shown(*first_of(name))) for name in result.classes[:SHOWN_CLASSES]]
     contact_sheet(context.out / "samples.png", rows=rows)
-    troubles = [x for verdict in ("rejected", "flagged") for x in result.ledger if x.verdict == verdict]
+    troubles = [x for verdict in ("rejected", "flagged") for x in register.ledger(verdict, limit=SHOWN_TROUBLES)]
     if troubles:
         rows = [(f"{x.path}: {x.reason}", shown(x.path)) for x in troubles[:SHOWN_TROUBLES]]
         contact_sheet(context.out / "troubles.png", rows=rows)

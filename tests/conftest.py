@@ -7,6 +7,7 @@ os.environ["UNFREEZE_TRACKING"] = "false"
 os.environ["UNFREEZE_THREADS"] = "1"
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,11 @@ from PIL import Image
 
 from pipeline.config import compose
 from pipeline.console import Bar
-from pipeline.data.ingest import Ingested, ingest
+from pipeline.data.ingest import ingest
+from pipeline.data.ledger import LedgerLine
+from pipeline.data.manifest import Sample
 from pipeline.data.reader import read_facts
+from pipeline.data.register import Register
 from pipeline.data.sources import Folder
 from pipeline.files import read_json
 from pipeline.settings import Data, Runtime, read_settings, with_environment
@@ -102,9 +106,20 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, pictures: Path, compose_con
     return Run(run_all(params, tmp_path_factory.mktemp("recipe")), params)
 
 
-def ingest_folder(root: Path, data: Data, *, seed: int = 0) -> Ingested:
+@dataclass(frozen=True)
+class Looked:
+    """What ingest makes of a folder, all in lists."""
+
+    samples: list[Sample]
+    classes: list[str]
+    ledger: list[LedgerLine]
+    counts: dict[str, dict[str, int]]
+
+
+def ingest_folder(root: Path, data: Data, *, seed: int = 0) -> Looked:
     """Ingest a folder of pictures, as the stage does."""
-    found = list(Folder(root).find())
-    files = [f.path for f in found if not f.problem]
-    facts = read_facts(root, files, background=data.background, workers=1, bar=Bar())
-    return ingest(found, facts, replace(data, root=str(root)), seed=seed)
+    with closing(Register()) as register:
+        register.add_found(Folder(root).find())
+        facts = read_facts(root, register.paths_to_read(), background=data.background, workers=1, bar=Bar())
+        result = ingest(register, facts, replace(data, root=str(root)), seed=seed)
+        return Looked([*register.samples()], result.classes, [*register.ledger()], register.counts())

@@ -17,7 +17,11 @@ from pipeline.data.colour import Notes, to_rgb
 
 BICUBIC = Image.Resampling.BICUBIC
 MAX_PIXELS = 89_478_485
-"""More are rejected: a pixel takes up to 9 bytes on the way, and a file of a few KB can claim any number of them."""
+"""More are not decoded: a pixel takes up to 9 bytes on the way, and a file of a few KB can claim any number of them.
+
+A JPEG of up to twice as many (Pillow opens no larger one) is decoded at half its size, which needs no more memory,
+unless it is progressive, whose whole coefficients must be held.
+"""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 """What is read. Pillow knows others, some of which run programs or believe any file to be theirs. JPEG opens MPO."""
 SUFFIXES = {
@@ -92,15 +96,15 @@ def decode(path: Path, *, background: str, at_least_px: int | None = None) -> De
     """Read an image whole: upright, in sRGB, alpha put over `background`, 16 bits scaled to 8, the first frame.
 
     With `at_least_px` a JPEG may be decoded at a half, a quarter or an eighth of its size, if its short side keeps
-    that many pixels. Raises DecodeError with the reason, for whatever Pillow raises on whatever bytes.
+    that many pixels; one of more than `MAX_PIXELS` is in any case. Raises DecodeError with the reason, for whatever
+    Pillow raises on whatever bytes.
     """
     notes = Notes()
     try:
         _check_is_file(path)
         with Image.open(path, formats=FORMATS) as file:
             _check_header(file, path, notes)
-            if at_least_px is not None:
-                file.draft(None, (at_least_px, at_least_px))
+            _reduce(file, at_least_px)
             file.load()
             image = to_rgb(_turn_upright(file, notes), background, notes)
     except DecodeError:
@@ -148,13 +152,24 @@ def _check_is_file(path: Path) -> None:
 
 def _check_header(file: Image.Image, path: Path, notes: Notes) -> None:
     """What is known before anything is decoded."""
-    if file.width * file.height > MAX_PIXELS:
-        raise DecodeError(_too_large(file.width * file.height))
-    suffix, kind = path.suffix.lower(), file.format or ""
+    suffix, kind, pixels = path.suffix.lower(), file.format or "", file.width * file.height
+    if pixels > MAX_PIXELS:
+        if kind not in ("JPEG", "MPO") or "progressive" in file.info:
+            raise DecodeError(_too_large(pixels))
+        notes.conversions.append(f"read at half its size, for its {pixels / 1e6:.0f} million pixels")
     if suffix in {s for of_kind in SUFFIXES.values() for s in of_kind} and suffix not in SUFFIXES[kind]:
         notes.flags.append(f"named {suffix}, but {kind}")
     if getattr(file, "is_animated", False):
         notes.conversions.append("the first of several frames")
+
+
+def _reduce(file: Image.Image, at_least_px: int | None) -> None:
+    """Let a JPEG's decoder shrink it, as far as is wanted, or as must be."""
+    if file.width * file.height > MAX_PIXELS:
+        half = min(file.size) // 2
+        at_least_px = half if at_least_px is None else min(at_least_px, half)
+    if at_least_px is not None:
+        file.draft(None, (at_least_px, at_least_px))
 
 
 def _turn_upright(file: Image.Image, notes: Notes) -> Image.Image:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.data.facts import Facts
 from pipeline.settings import Data, SettingsError
 
 VERDICTS = ("accepted", "converted", "flagged", "rejected", "ignored")
@@ -21,31 +22,16 @@ class LedgerLine:
     reason: str
 
 
-class RejectedError(SettingsError):
-    """More was rejected than the settings allow."""
-
-    def __init__(self, text: str, ledger: Sequence[LedgerLine]) -> None:
-        super().__init__(text)
-        self.ledger = ledger
-
-
-def judge(path: str, *, problem: str, conversions: Sequence[str], flags: Sequence[str]) -> LedgerLine:
+def judge(path: str, facts: Facts) -> LedgerLine:
     """The line of a file that was looked at: the gravest verdict, with all that is to be said."""
-    if problem:
-        return LedgerLine(path, "rejected", problem)
-    verdict = "flagged" if flags else "converted" if conversions else "accepted"
-    return LedgerLine(path, verdict, "; ".join([*flags, *conversions]))
+    if facts.problem:
+        return LedgerLine(path, "rejected", facts.problem)
+    verdict = "flagged" if facts.flags else "converted" if facts.conversions else "accepted"
+    return LedgerLine(path, verdict, "; ".join([*facts.flags, *facts.conversions]))
 
 
-def count_verdicts(ledger: Sequence[LedgerLine]) -> dict[str, int]:
-    counts = Counter(line.verdict for line in ledger)
-    return {verdict: counts[verdict] for verdict in VERDICTS}
-
-
-def check_rejected(ledger: Sequence[LedgerLine], data: Data) -> None:
-    """Raise RejectedError, with the first files and the ways to go on, where more was rejected than `data` allows."""
-    rejected = [line for line in ledger if line.verdict == "rejected"]
-    looked_at = sum(line.verdict != "ignored" for line in ledger)
+def check_rejected(rejected: Sequence[LedgerLine], data: Data, *, looked_at: int) -> None:
+    """Raise SettingsError, with the first files and the ways to go on, where more was rejected than `data` allows."""
     if not rejected or (data.on_reject == "skip" and len(rejected) <= data.max_rejected * looked_at):
         return
     shown = "".join(f"\n    {line.path!r}: {line.reason}" for line in rejected[:_LISTED])
@@ -57,10 +43,9 @@ def check_rejected(ledger: Sequence[LedgerLine], data: Data) -> None:
         if data.on_reject == "fail"
         else f"data.max_rejected={data.max_rejected:g} allows {int(data.max_rejected * looked_at)}"
     )
-    raise RejectedError(
+    raise SettingsError(
         f"{len(rejected)} of {looked_at} files were rejected ({why}), and {rule}:{shown}{more}\n"
-        f"  mend or remove them{_way_on(len(rejected) / looked_at, data)}",
-        ledger,
+        f"  mend or remove them{_way_on(len(rejected) / looked_at, data)}"
     )
 
 

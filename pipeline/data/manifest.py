@@ -1,6 +1,5 @@
 """The list of samples, as `ingest` writes it and all later stages read it."""
 
-import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,12 +26,6 @@ class Sample:
     """Of the decoded pixels: equal for copies in whatever format that loses nothing."""
     width: int
     height: int
-
-    def with_split(self, split: str) -> "Sample":
-        return self if split == self.split else dataclasses.replace(self, split=split)
-
-    def with_group(self, group: str) -> "Sample":
-        return self if group == self.group else dataclasses.replace(self, group=group)
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,16 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import fields
 from functools import partial
-from multiprocessing import get_context
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pipeline.console import Bar
 from pipeline.data.facts import Facts, look_at
-from pipeline.data.watch import watched
+from pipeline.data.workers import TOO_LONG, Look, Workers
 from pipeline.imports import code_fingerprint
 
 _PROJECT = Path(__file__).resolve().parents[2]
@@ -26,6 +24,7 @@ _FEW = 2000
 _BLOCK = 4096
 """Files whose facts are in memory and not yet handed on."""
 _FACTS = [field.name for field in fields(Facts)]
+_TUPLES = ("conversions", "flags")
 _COLUMNS = ["path", "state", "made_by", *_FACTS]
 
 
@@ -50,7 +49,7 @@ class FactsCache:
         query = f"SELECT * FROM facts WHERE made_by = ? AND path IN ({', '.join('?' * len(files))})"
         rows = self._db.execute(query, (self._made_by, *(os.fsencode(path) for path, _ in files)))
         known = {(os.fsdecode(path), state): facts for path, state, _, *facts in rows}
-        return [_from_columns(*known[file]) if file in known else None for file in files]
+        return [_from_columns(known[file]) if file in known else None for file in files]
 
     def put(self, rows: Iterable[tuple[str, str, Facts]]) -> None:
         """Keep facts by path and state."""
@@ -60,29 +59,25 @@ class FactsCache:
 
 
 def read_facts(
-    root: Path, paths: Sequence[str], *, background: str, workers: int, bar: Bar, cache: FactsCache | None = None
+    root: Path, paths: Iterable[str], *, background: str, workers: int, bar: Bar, cache: FactsCache | None = None
 ) -> Iterator[Facts]:
     """Yield the facts of each file below `root`, in order; the same whatever the number of workers.
 
-    Raises OSError where a worker was killed.
+    One that takes too long is a problem like others. Raises OSError where a worker was killed.
     """
-    look, began, read = partial(watched, partial(look_at, background=background)), time.monotonic(), 0
-    with _Pools(workers) as pools:
-        for start in range(0, len(paths), _BLOCK):
-            names = [os.path.join(root, path) for path in paths[start : start + _BLOCK]]  # noqa: PTH118 (much faster)
+    pools, began, read = _Pools(partial(look_at, background=background), workers), time.monotonic(), 0
+    with closing(pools):
+        names_of_all = (os.path.join(root, path) for path in paths)  # noqa: PTH118 (much faster than pathlib)
+        while names := list(islice(names_of_all, _BLOCK)):
             block = [(name, _state(name)) for name in names]
             known = cache.get(block) if cache else [None] * len(block)
             new = [item for item, facts in zip(block, known, strict=True) if facts is None]
             bar.advance(len(block) - len(new))
             found = []
-            try:
-                for facts in pools.best_for(len(new)).map(look, [Path(name) for name, _ in new], chunksize=32):
-                    found.append(facts)
-                    read += 1
-                    bar.advance(note=f"{read / (time.monotonic() - began):.0f} per second")
-            except BrokenProcessPool:
-                raise OSError("a process that reads images was killed, most likely for want of memory: set "
-                              "UNFREEZE_WORKERS to a smaller number, and run again") from None  # fmt: skip
+            for facts in pools.look_at([Path(name) for name, _ in new]):
+                found.append(facts)
+                read += 1
+                bar.advance(note=f"{read / (time.monotonic() - began):.0f} per second")
             if cache:
                 cache.put(
                     (name, state, facts)
@@ -101,22 +96,24 @@ def _open_table(file: Path) -> sqlite3.Connection:
     return db
 
 
-class _Pools(ExitStack):
+class _Pools:
     """Threads for a few files, processes for many; each begun when it is first needed."""
 
-    def __init__(self, workers: int) -> None:
-        super().__init__()
-        self._workers = workers or os.cpu_count() or 1
-        self._threads: Executor | None = None
-        self._processes: Executor | None = None
+    def __init__(self, look: Look, workers: int) -> None:
+        self._look, self._count = look, workers or os.cpu_count() or 1
+        self._begun: dict[bool, Workers] = {}
 
-    def best_for(self, count: int) -> Executor:
-        if self._workers == 1 or (count <= _FEW and not self._processes):
-            self._threads = self._threads or self.enter_context(ThreadPoolExecutor(self._workers))
-            return self._threads
-        spawn = get_context("spawn")
-        self._processes = self._processes or self.enter_context(ProcessPoolExecutor(self._workers, mp_context=spawn))
-        return self._processes
+    def look_at(self, paths: Sequence[Path]) -> Iterator[Facts]:
+        if not paths:
+            return iter(())
+        processes = len(paths) > _FEW or True in self._begun
+        if processes not in self._begun:
+            self._begun[processes] = Workers(self._look, self._count, processes=processes)
+        return self._begun[processes].look_at(paths)
+
+    def close(self) -> None:
+        for workers in self._begun.values():
+            workers.close()
 
 
 def _state(path: str) -> str:
@@ -129,8 +126,9 @@ def _state(path: str) -> str:
 
 
 def _lasts(facts: Facts, state: str) -> bool:
-    """Whether the answer holds until the file changes: permissions and memory may come back without that."""
-    return bool(state) and not facts.problem.startswith(("no permission", "not enough memory", "cannot be read"))
+    """Whether the answer holds until the file changes: permissions, memory and time may come back without that."""
+    passing = ("no permission", "not enough memory", "cannot be read", TOO_LONG)
+    return bool(state) and not facts.problem.startswith(passing)
 
 
 def _to_columns(facts: Facts) -> list[object]:
@@ -138,8 +136,8 @@ def _to_columns(facts: Facts) -> list[object]:
     return [json.dumps(v) if isinstance(v, tuple) else v for v in values]
 
 
-def _from_columns(*values: Any) -> Facts:
-    columns = dict(zip(_FACTS, values, strict=True))
-    for name in ("conversions", "flags"):
-        columns[name] = tuple(json.loads(columns[name]))
-    return Facts(**columns)
+def _from_columns(values: Sequence[Any]) -> Facts:
+    columns: list[Any] = [
+        tuple(json.loads(v)) if name in _TUPLES else v for name, v in zip(_FACTS, values, strict=True)
+    ]
+    return Facts(*columns)

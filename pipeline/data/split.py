@@ -7,56 +7,93 @@ from a split is the fewest possible moved, see `_fill_gaps`.
 """
 
 import hashlib
+import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from pipeline.data.manifest import Sample
+from pipeline.data.register import Register
 from pipeline.settings import Split
 
 _BY_NEED = ("train", "valid", "test")
 """A class with fewer images than splits fills them in this order."""
 
 
-def assign_splits(samples: Sequence[Sample], split: Split, *, seed: int) -> list[Sample]:
+def assign_splits(register: Register, split: Split, *, seed: int) -> None:
     """Give each sample without a split one, by the hash of its group.
 
     Where a source has split folders these stand, and a split that it lacks is cut from its training images.
     """
-    given = {s.split for s in samples if s.split}
+    given = {name for (name,) in register.db.execute("SELECT DISTINCT split FROM file WHERE used")}
     shares = {name: 0.0 if name in given else share for name, share in (("valid", split.valid), ("test", split.test))}
-    labels = _labels_of_groups(s for s in samples if s.split in ("", "train"))
+    wanted = ["train", *(name for name, share in shares.items() if share > 0)]
+    register.db.create_function("place", 1, lambda group: _place(unit_hash(seed, group), shares))
+    register.db.execute("""UPDATE file SET split = place("group") WHERE used AND split IN ('', 'train')""")
+
+    counts = _count_groups(register, wanted)
+    labels = _labels_near_gaps(register, counts, wanted)
     order = {group: unit_hash(seed, group) for group in labels}
     places = {group: _place(x, shares) for group, x in order.items()}
-    _fill_gaps(places, labels, order, ["train", *(name for name, share in shares.items() if share > 0)])
-    assigned = [s.with_split(places[s.group]) if s.split in ("", "train") else s for s in samples]
-    return sorted(assigned, key=lambda s: s.path)
+    before = dict(places)
+    _fill_gaps(places, labels, order, counts, wanted)
+    moved = [(name, group, before[group]) for group, name in places.items() if name != before[group]]
+    register.db.executemany('UPDATE file SET split = ? WHERE used AND "group" = ? AND split = ?', moved)
 
 
-def thin_out(samples: Sequence[Sample], fraction: float, *, seed: int) -> list[Sample]:
-    """Keep `fraction` of the training groups, by a hash of their own; the first of each class in any case.
+def thin_out(register: Register, fraction: float, *, seed: int) -> None:
+    """Keep `fraction` of the training samples, by their groups."""
+    if fraction == 1:
+        return
+    rows = register.db.execute("""SELECT label, "group" FROM file WHERE used AND split = 'train'""")
+    register.db.create_function("is_kept", 1, choose_groups(rows, fraction, seed=seed))
+    register.db.execute("""UPDATE file SET used = FALSE WHERE used AND split = 'train' AND NOT is_kept("group")""")
+
+
+def choose_groups(groups: Iterable[tuple[str, str]], fraction: float, *, seed: int) -> Callable[[str], bool]:
+    """Whether a group is among `fraction` of all (label, group), by a hash of its own; the first of each label is.
 
     A smaller fraction keeps a part of what a larger one keeps.
     """
-    if fraction == 1:
-        return list(samples)
-    training = [s for s in samples if s.split == "train"]
-    order = {s.group: unit_hash(seed, "train_fraction", s.group) for s in training}
+
+    def order(group: str) -> float:
+        return unit_hash(seed, "train_fraction", group)
+
     first: dict[str, str] = {}
-    for s in training:
-        first[s.label] = min(first.get(s.label, s.group), s.group, key=order.__getitem__)
-    kept = {group for group, x in order.items() if x < fraction} | set(first.values())
-    return [s for s in samples if s.split != "train" or s.group in kept]
+    for label, group in groups:
+        first[label] = min(first.get(label, group), group, key=order)
+    always = set(first.values())
+    return lambda group: group in always or order(group) < fraction
 
 
-def _labels_of_groups(samples: Iterable[Sample]) -> dict[str, frozenset[str]]:
-    """The labels in each group; equal ones are one object, as mostly a group is a single image."""
-    sets: dict[str, frozenset[str]] = {}
-    labels: dict[str, frozenset[str]] = {}
-    for s in samples:
-        known = labels.setdefault(s.group, sets.setdefault(s.label, frozenset([s.label])))
-        if s.label not in known:
-            labels[s.group] = known | {s.label}
-    return labels
+def _count_groups(register: Register, wanted: Sequence[str]) -> Counter[tuple[str, str]]:
+    """Groups by label and split, in those splits that are ours to fill."""
+    rows = register.db.execute(
+        f"""SELECT label, split, count(DISTINCT "group") FROM file
+        WHERE used AND split IN ({_marks(wanted)}) GROUP BY label, split""",
+        wanted,
+    )
+    return Counter({(label, name): count for label, name, count in rows})
+
+
+def _labels_near_gaps(
+    register: Register, counts: Counter[tuple[str, str]], wanted: Sequence[str]
+) -> dict[str, frozenset[str]]:
+    """The labels in each group that could be moved to fill a gap, or that another's move could open one for."""
+    near = {label for label, _ in counts if not all(counts[label, name] for name in wanted)}
+    while near:
+        listed = sorted(near)
+        rows = register.db.execute(
+            f"""SELECT "group", label FROM file WHERE used AND split IN ({_marks(wanted)}) AND "group" IN
+            (SELECT "group" FROM file WHERE used AND label IN (SELECT value FROM json_each(?)))""",
+            (*wanted, json.dumps(listed)),
+        )
+        labels: dict[str, frozenset[str]] = {}
+        for group, label in rows:
+            labels[group] = labels.get(group, frozenset()) | {label}
+        reached = {label for names in labels.values() for label in names}
+        if reached <= near:
+            return labels
+        near |= reached
+    return {}
 
 
 def unit_hash(*parts: int | str) -> float:
@@ -73,7 +110,11 @@ def _place(x: float, shares: dict[str, float]) -> str:
 
 
 def _fill_gaps(
-    places: dict[str, str], labels: dict[str, frozenset[str]], order: dict[str, float], wanted: Sequence[str]
+    places: dict[str, str],
+    labels: dict[str, frozenset[str]],
+    order: dict[str, float],
+    counts: Counter[tuple[str, str]],
+    wanted: Sequence[str],
 ) -> None:
     """Where a split has no image of a class, move the group that is nearest to it by its hash.
 
@@ -81,7 +122,6 @@ def _fill_gaps(
     a split of equal or greater need without its class. As soon as the class has an image there by its own hash, the
     moved one is back at its own place.
     """
-    counts = Counter((label, places[group]) for group, names in labels.items() for label in names)
     members: dict[str, list[str]] = defaultdict(list)
     for group, names in labels.items():
         for label in names:
@@ -107,3 +147,7 @@ def _may_leave(
 
 def _distance(x: float, split: str) -> float:
     return {"valid": x, "test": 1 - x, "train": abs(x - 0.5)}[split]
+
+
+def _marks(values: Sequence[str]) -> str:
+    return ", ".join("?" * len(values))

@@ -8,11 +8,10 @@ import torch
 
 from pipeline.data.decode import Framing
 from pipeline.data.images import Images
-from pipeline.data.ingest import Ingested
 from pipeline.data.ledger import LedgerLine
 from pipeline.data.manifest import read_manifest, write_manifest
 from pipeline.settings import Data, SettingsError, read_settings
-from tests.conftest import Compose, ingest_folder
+from tests.conftest import Compose, Looked, ingest_folder
 from tests.pipeline.data.cases import CASES, Case, saved
 
 
@@ -39,12 +38,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ingested(root: Path, data: Data) -> Ingested:
+def ingested(root: Path, data: Data) -> Looked:
     return ingest_folder(root, data)
 
 
 @pytest.fixture(scope="module")
-def lines(ingested: Ingested) -> dict[str, LedgerLine]:
+def lines(ingested: Looked) -> dict[str, LedgerLine]:
     return {line.path: line for line in ingested.ledger}
 
 
@@ -54,7 +53,7 @@ def test_each_file_gets_its_verdict(lines: dict[str, LedgerLine], case: Case) ->
     assert (line.verdict, case.reason in line.reason) == (case.verdict, True), line
 
 
-def test_every_file_has_one_line(ingested: Ingested, lines: dict[str, LedgerLine]) -> None:
+def test_every_file_has_one_line(ingested: Looked, lines: dict[str, LedgerLine]) -> None:
     assert len(lines) == len(ingested.ledger)
     assert lines["README.md"].verdict == lines["empty"].verdict == "ignored"
     assert lines["linked"].reason.startswith("a link that leads back")
@@ -63,7 +62,7 @@ def test_every_file_has_one_line(ingested: Ingested, lines: dict[str, LedgerLine
     assert used == {s.path for s in ingested.samples}
 
 
-def test_all_that_is_accepted_becomes_pixels(ingested: Ingested, root: Path, tmp_path: Path) -> None:
+def test_all_that_is_accepted_becomes_pixels(ingested: Looked, root: Path, tmp_path: Path) -> None:
     write_manifest(tmp_path, ingested.samples, ingested.classes, root=str(root))
     manifest = read_manifest(tmp_path)
     for fit in ("zoom", "pad", "squish"):

@@ -117,3 +117,29 @@ def test_the_margin_is_background_all_around() -> None:
     blue = fitted[..., 2] == 255
     assert blue.sum() == 32 * 32 - 28 * 28
     assert not blue[2:-2, 2:-2].any()
+
+
+@pytest.mark.parametrize("size", [(300, 200), (401, 150)])
+@pytest.mark.parametrize("px", [None, 8, 1000])
+def test_a_jpeg_above_the_limit_is_read_at_half_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], px: int | None
+) -> None:
+    monkeypatch.setattr("pipeline.data.decode.MAX_PIXELS", 50_000)
+    x, y = np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1]))
+    image = Image.fromarray(np.dstack([x, y, 255 - x]).astype(np.uint8))
+    image.save(tmp_path / "x.jpg", quality=95)
+    decoded = decode(tmp_path / "x.jpg", background="white", at_least_px=px)
+    assert decoded.conversions == ("read at half its size, for its 0 million pixels",)
+    scale = 2 if px != 8 else 8
+    assert decoded.image.size == (-(-size[0] // scale), -(-size[1] // scale))
+    expected = np.asarray(image.resize(decoded.image.size, Image.Resampling.BOX)).astype(int)
+    assert np.abs(expected - np.asarray(decoded.image)).mean() < 3
+
+
+def test_what_would_take_too_much_memory_even_so_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.data.decode.MAX_PIXELS", 50_000)
+    Image.new("RGB", (300, 200)).save(tmp_path / "progressive.jpg", progressive=True)
+    Image.new("RGB", (300, 200)).save(tmp_path / "x.png")
+    for name in ("progressive.jpg", "x.png"):
+        with pytest.raises(DecodeError, match="million pixels, more than"):
+            decode(tmp_path / name, background="white")

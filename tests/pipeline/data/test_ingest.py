@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.data.ingest import Ingested
 from pipeline.data.manifest import read_manifest, write_manifest
 from pipeline.data.sources import Digits
 from pipeline.settings import Data, SettingsError, read_settings
-from tests.conftest import CLASSES, Compose, ingest_folder
+from tests.conftest import CLASSES, Compose, Looked, ingest_folder
 
 
 @pytest.fixture
@@ -19,15 +18,15 @@ def data(compose_conf: Compose) -> Data:
     return read_settings(compose_conf("data=folder", "data.root=x"), source="x").data
 
 
-def look(root: Path, data: Data, *, seed: int = 0) -> Ingested:
+def look(root: Path, data: Data, *, seed: int = 0) -> Looked:
     return ingest_folder(root, data, seed=seed)
 
 
 def test_every_class_is_in_every_split(pictures: Path, data: Data) -> None:
     result = look(pictures, data)
     assert result.classes == list(CLASSES)
-    assert all(count > 0 for by_class in result.counts().values() for count in by_class.values())
-    assert sum(sum(by_class.values()) for by_class in result.counts().values()) == 72
+    assert all(count > 0 for by_class in result.counts.values() for count in by_class.values())
+    assert sum(sum(by_class.values()) for by_class in result.counts.values()) == 72
 
 
 def test_the_seed_fixes_the_split_and_another_changes_it(pictures: Path, data: Data) -> None:
@@ -50,7 +49,7 @@ def test_given_split_folders_stand_and_missing_ones_are_cut_from_train(
     for name in CLASSES:
         shutil.copytree(pictures / name, tmp_path / "train" / name)
         shutil.copytree(pictures / name, tmp_path / "val" / name)
-    counts = {k: sum(v.values()) for k, v in look(tmp_path, data).counts().items()}
+    counts = {k: sum(v.values()) for k, v in look(tmp_path, data).counts.items()}
     assert counts["valid"] == 72
     assert counts["train"] + counts["test"] == 72
     assert 5 < counts["test"] < 25
@@ -59,7 +58,7 @@ def test_given_split_folders_stand_and_missing_ones_are_cut_from_train(
 def test_a_fraction_of_the_training_images_leaves_valid_and_test_alone(pictures: Path, data: Data) -> None:
     whole = look(pictures, data)
     thin = look(pictures, Data(**{**vars(data), "train_fraction": 0.5}))
-    assert 10 < sum(thin.counts()["train"].values()) < 33
+    assert 10 < sum(thin.counts["train"].values()) < 33
     rest = [s for s in whole.samples if s.split != "train"]
     assert [s for s in thin.samples if s.split != "train"] == rest
     assert set(thin.samples) < set(whole.samples)
@@ -112,9 +111,9 @@ def test_classes_beside_split_folders_are_refused(pictures: Path, data: Data, tm
 def test_digits_are_written_as_they_are(tmp_path: Path) -> None:
     from sklearn.datasets import load_digits
 
-    found = list(Digits(tmp_path).find())
+    found, images = list(Digits(tmp_path).find()), load_digits().images
     assert len(found) == 1797
     for i in (0, 900, 1796):
         stored = Image.open(tmp_path / found[i].path)
-        expected = load_digits().images[i] * 255 / 16
+        expected = images[i] * 255 / 16
         assert abs(expected - stored).max() <= 0.5

@@ -2,11 +2,16 @@
 
 import math
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 
 import numpy as np
 import pytest
 
+from pipeline.data.facts import Facts
+from pipeline.data.found import Found
 from pipeline.data.manifest import Sample
+from pipeline.data.register import Register
 from pipeline.data.split import assign_splits, thin_out, unit_hash
 from pipeline.settings import Split
 
@@ -15,6 +20,22 @@ SHARES = Split(0.2, 0.2)
 
 def sample(name: str, label: str = "a", *, group: str | None = None, split: str = "") -> Sample:
     return Sample(f"{label}/{name}", label, split, f"{label}{name}" if group is None else group, "", name, 8, 8)
+
+
+@contextmanager
+def registered(given: list[Sample]) -> Iterator[Register]:
+    with closing(Register()) as register:
+        register.add_found(Found(s.path, s.label, s.split or None, s.group) for s in given)
+        seen = (Facts(sha256=s.sha256, width=s.width, height=s.height) for s in given)
+        assert all(not facts.problem for facts in register.add_facts(seen))
+        yield register
+
+
+def divide(given: list[Sample], shares: Split, *, seed: int = 0, fraction: float = 1.0) -> list[Sample]:
+    with registered(given) as register:
+        assign_splits(register, shares, seed=seed)
+        thin_out(register, fraction, seed=seed)
+        return list(register.samples())
 
 
 def samples(count: int, label: str = "a") -> list[Sample]:
@@ -26,12 +47,12 @@ def sizes(assigned: list[Sample]) -> dict[str, int]:
 
 
 def places(given: list[Sample], seed: int = 0) -> dict[str, str]:
-    return {s.path: s.split for s in assign_splits(given, SHARES, seed=seed)}
+    return {s.path: s.split for s in divide(given, SHARES, seed=seed)}
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_each_class_has_its_shares_within_chance(seed: int) -> None:
-    assigned = assign_splits([s for label in "abcd" for s in samples(500, label)], SHARES, seed=seed)
+    assigned = divide([s for label in "abcd" for s in samples(500, label)], SHARES, seed=seed)
     for label in "abcd":
         counts = Counter(s.split for s in assigned if s.label == label)
         for split, share in (("train", 0.6), ("valid", 0.2), ("test", 0.2)):
@@ -66,7 +87,7 @@ def test_a_tiny_class_may_move_its_own_images_only() -> None:
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize(("count", "expected"), [(1, {"train"}), (2, {"train", "valid"}), (3, None), (7, None)])
 def test_small_classes_train_first_then_validate(count: int, expected: set[str] | None, seed: int) -> None:
-    assigned = assign_splits(samples(count), SHARES, seed=seed)
+    assigned = divide(samples(count), SHARES, seed=seed)
     assert set(sizes(assigned)) == (expected or {"train", "valid", "test"})
 
 
@@ -82,7 +103,7 @@ def test_as_few_as_possible_are_moved(seed: int) -> None:
 def test_groups_are_never_divided() -> None:
     given = [sample(f"{i}", label, group=f"patient {i % 9}") for i in range(90) for label in "ab"]
     splits: dict[str, set[str]] = {}
-    for s in assign_splits(given, SHARES, seed=0):
+    for s in divide(given, SHARES, seed=0):
         splits.setdefault(s.group, set()).add(s.split)
     assert all(len(found) == 1 for found in splits.values())
     assert {x for found in splits.values() for x in found} == {"train", "valid", "test"}
@@ -90,22 +111,24 @@ def test_groups_are_never_divided() -> None:
 
 def test_given_splits_stand_and_a_missing_one_is_cut_from_train() -> None:
     given = [sample(f"t{i}", split="train") for i in range(200)] + [sample(f"v{i}", split="valid") for i in range(9)]
-    assigned = assign_splits(given, SHARES, seed=0)
+    assigned = divide(given, SHARES, seed=0)
     assert [s.path for s in assigned if s.split == "valid"] == [f"a/v{i}" for i in range(9)]
     assert 20 < sizes(assigned)["test"] < 60
 
 
 def test_a_change_of_one_share_leaves_the_other_split_alone() -> None:
     def of(split: str, shares: Split) -> set[str]:
-        return {s.path for s in assign_splits(samples(200), shares, seed=0) if s.split == split}
+        return {s.path for s in divide(samples(200), shares, seed=0) if s.split == split}
 
     assert of("test", Split(0.1, 0.2)) == of("test", Split(0.5, 0.2))
     assert of("valid", Split(0.2, 0.1)) < of("valid", Split(0.3, 0.3))
 
 
 def test_fractions_are_nested_and_leave_each_class_one_image() -> None:
-    assigned = assign_splits(samples(200) + samples(5, "b"), SHARES, seed=0)
-    kept = [{s.path for s in thin_out(assigned, fraction, seed=0)} for fraction in (0.001, 0.25, 0.5, 1.0)]
-    assert kept[0] < kept[1] < kept[2] < kept[3] == {s.path for s in assigned}
-    assert {s.label for s in thin_out(assigned, 0.001, seed=0) if s.split == "train"} == {"a", "b"}
-    assert 40 < sizes(thin_out(assigned, 0.5, seed=0))["train"] < 80
+    def thinned(fraction: float) -> list[Sample]:
+        return divide(samples(200) + samples(5, "b"), SHARES, fraction=fraction)
+
+    kept = [{s.path for s in thinned(fraction)} for fraction in (0.001, 0.25, 0.5, 1.0)]
+    assert kept[0] < kept[1] < kept[2] < kept[3] == {s.path for s in samples(200) + samples(5, "b")}
+    assert {s.label for s in thinned(0.001) if s.split == "train"} == {"a", "b"}
+    assert 40 < sizes(thinned(0.5))["train"] < 80
