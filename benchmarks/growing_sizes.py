@@ -1,12 +1,13 @@
 """Small images first, then larger ones, against large ones only: accuracy at equal time.
 
 `python -m benchmarks.growing_sizes [--sizes 16 24 32] [--epochs 1 2] [--seeds 3] [--overrides ...]` runs the pipeline
-up to `lr_find_full` at the largest size, on the digits or on what the overrides name (`data=folder data.root=photos
-augment=side_on model=imagenet model.arch=mobilenet_v2 --sizes 128 160 224`). Then it trains the whole model, at the
-rate found, for a cycle per size, each of so many epochs: with sizes that grow, and with the largest only. Each row is a
-mean over seeds of the scores on valid, always seen at the largest size, and of the seconds of training.
+up to `lr_find_full`, at the smallest size and at the largest, on the digits or on what the overrides name (`data=folder
+data.root=photos augment=side_on model=imagenet model.arch=mobilenet_v2 --sizes 128 160 224`). Then it trains the whole
+model, at the rate found, for a cycle per size, each of so many epochs: with sizes that grow from the smallest, and with
+the largest only. Each row is a mean over seeds of the scores on valid, always seen at the largest size. Seconds are
+those of the stages from `precompute` on, and those of training.
 
-Large only is shown after every cycle: all are alike, so the seconds are their share. The row of like time is marked.
+Large only is shown after every cycle: all are alike, so their seconds are shares. The row of like time is marked.
 """
 
 import argparse
@@ -32,6 +33,17 @@ from stages.config import write_fingerprints
 from stages.dag import load_stages
 
 LATER = ("full_train", "tta_evaluate")
+FREE = ("ingest", "augment_config")
+"""Stages whose time does not follow from the size."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The pipeline up to `lr_find_full`, and the seconds that it took."""
+
+    artifacts: Path
+    settings: Settings
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -51,38 +63,42 @@ def main() -> None:
     parser.add_argument("--overrides", nargs="*", default=[])
     arguments = parser.parse_args()
     os.environ["UNFREEZE_TRACKING"] = "false"
-    growing, largest = tuple(arguments.sizes), (arguments.sizes[-1],) * len(arguments.sizes)
-    params = compose([*arguments.overrides, f"data.image_size={largest[-1]}"])
-    settings = read_settings(params, source="benchmark")
+    growing = tuple(arguments.sizes)
+    largest = growing[-1:] * len(growing)
     with tempfile.TemporaryDirectory() as folder:
-        artifacts = Path(folder) / "artifacts"
-        run_until_rates(params, settings, artifacts)
-        print("| sizes | epochs of each | seconds | accuracy | log loss |\n|---|---|---|---|---|")
+        small, large = (prepare(Path(folder), arguments.overrides, size) for size in (growing[0], growing[-1]))
+        print("| sizes | epochs of each | seconds before | training | accuracy | log loss |\n|---|---|---|---|---|---|")
         for epochs in arguments.epochs:
-            grown, large = (
-                [fit(artifacts, replace(settings, seed=seed), sizes, epochs) for seed in range(arguments.seeds)]
-                for sizes in (growing, largest)
-            )
-            seconds, per_cycle = fmean(f.seconds for f in grown), fmean(f.seconds for f in large) / len(largest)
-            print(f"| before | | 0 | {_scores(grown, 0)} |")
-            print(f"| {_sizes(growing)} | {epochs} | {seconds:.1f} | {_scores(grown, -1)} |")
-            equal = max(1, min(len(largest), round(seconds / per_cycle)))
-            for cycle in range(1, len(largest) + 1):
-                name = _sizes(largest[:cycle]) + (" (like time)" if cycle == equal else "")
-                print(f"| {name} | {epochs} | {cycle * per_cycle:.1f} | {_scores(large, cycle)} |", flush=True)
+            grown = [fit(small, growing, epochs, seed) for seed in range(arguments.seeds)]
+            seconds = fmean(f.seconds for f in grown)
+            _say(growing[:1], epochs, small, 0.0, grown, 0)
+            _say(growing, epochs, small, seconds, grown, len(growing))
+            only = [fit(large, largest, epochs, seed) for seed in range(arguments.seeds)]
+            per_cycle = fmean(f.seconds for f in only) / len(largest)
+            alike = round((small.seconds + seconds - large.seconds) / per_cycle)
+            for cycle in range(len(largest) + 1):
+                like = cycle == min(max(alike, 0), len(largest))
+                _say(largest[: max(1, cycle)], epochs, large, cycle * per_cycle, only, cycle, like=like)
 
 
-def run_until_rates(params: dict[str, object], settings: Settings, artifacts: Path) -> None:
-    """Run the stages before `full_train`."""
+def prepare(folder: Path, overrides: Sequence[str], size: int) -> Prepared:
+    """Run the stages before `full_train` on images of `size`."""
+    params = compose([*overrides, f"data.image_size={size}"])
+    settings, artifacts = read_settings(params, source="benchmark"), folder / str(size) / "artifacts"
     runtime = with_environment(settings.runtime)
     write_fingerprints(settings, artifacts / "config")
+    seconds = 0.0
     for stage in [s for s in load_stages() if s.name not in LATER]:
         folders = {n.partition("/")[0]: artifacts / n.partition("/")[0] for n in stage.inputs}
+        started = time.perf_counter()
         execute(stage, params, runtime, Places(folders, artifacts / stage.name, artifacts.parent / ".unfreeze"))
+        seconds += 0.0 if stage.name in FREE else time.perf_counter() - started
+    return Prepared(artifacts, settings, seconds)
 
 
-def fit(artifacts: Path, settings: Settings, sizes: tuple[int, ...], epochs: int) -> Fit:
+def fit(prepared: Prepared, sizes: tuple[int, ...], epochs: int, seed: int) -> Fit:
     """Train the unfrozen model for `epochs` at each of `sizes`."""
+    artifacts, settings = prepared.artifacts, replace(prepared.settings, seed=seed)
     runtime = with_environment(settings.runtime)
     wanted = replace(
         settings.full_train, image_size=sizes, num_cycles=len(sizes), cycle_len=epochs, cycle_mult=1, schedule="sgdr"
@@ -107,13 +123,24 @@ def fit(artifacts: Path, settings: Settings, sizes: tuple[int, ...], epochs: int
     return Fit(seconds, ends)
 
 
-def _scores(fits: Sequence[Fit], cycle: int) -> str:
+def _say(
+    sizes: Sequence[int],
+    epochs: int,
+    prepared: Prepared,
+    seconds: float,
+    fits: Sequence[Fit],
+    cycle: int,
+    *,
+    like: bool = False,
+) -> None:
+    """Print a row: the state after `cycle`, or before any layer but the head was trained."""
     ends = [f.ends[cycle] for f in fits]
-    return f"{fmean(e.valid_accuracy for e in ends):.4f} | {fmean(e.valid_loss for e in ends):.4f}"
-
-
-def _sizes(sizes: Sequence[int]) -> str:
-    return ", ".join(map(str, sizes))
+    name = ", ".join(map(str, sizes)) + ("" if cycle else ", the head alone") + (" (like time)" if like else "")
+    print(
+        f"| {name} | {epochs} | {prepared.seconds:.1f} | {seconds:.1f} "
+        f"| {fmean(e.valid_accuracy for e in ends):.4f} | {fmean(e.valid_loss for e in ends):.4f} |",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":
