@@ -1,11 +1,11 @@
 """Small images first, then larger ones, against large ones only: accuracy at equal time.
 
 `python -m benchmarks.growing_sizes [--sizes 16 24 32] [--epochs 1 2] [--seeds 3] [--overrides ...]` runs the pipeline
-up to `lr_find_full`, at the smallest size and at the largest, on the digits or on what the overrides name (`data=folder
-data.root=photos augment=side_on model=imagenet model.arch=mobilenet_v2 --sizes 128 160 224`). Then it trains the whole
-model, at the rate found, for a cycle per size, each of so many epochs: with sizes that grow from the smallest, and with
-the largest only. Each row is a mean over seeds of the scores on valid, always seen at the largest size. Seconds are
-those of the stages from `precompute` on, and those of training.
+up to `lr_find_full`, at the smallest size and at the largest (with `--head-at-largest` there alone), on the digits or
+on what the overrides name (`data=folder data.root=photos augment=side_on model=imagenet model.arch=mobilenet_v2`, with
+`--sizes 128 160 224`). Then it trains the whole model, at the rate found, for a cycle per size, each of so many epochs:
+with sizes that grow from the smallest, and with the largest only. Each row is a mean over seeds of the scores on valid,
+always seen at the largest size. Seconds are those of the stages from `precompute` on, and those of training.
 
 Large only is shown after every cycle: all are alike, so their seconds are shares. The row of like time is marked.
 """
@@ -60,18 +60,20 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[16, 24, 32])
     parser.add_argument("--epochs", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--head-at-largest", action="store_true", help="both heads trained at the largest size")
     parser.add_argument("--overrides", nargs="*", default=[])
     arguments = parser.parse_args()
     os.environ["UNFREEZE_TRACKING"] = "false"
     growing = tuple(arguments.sizes)
     largest = growing[-1:] * len(growing)
     with tempfile.TemporaryDirectory() as folder:
-        small, large = (prepare(Path(folder), arguments.overrides, size) for size in (growing[0], growing[-1]))
+        large = prepare(Path(folder), arguments.overrides, growing[-1])
+        small = large if arguments.head_at_largest else prepare(Path(folder), arguments.overrides, growing[0])
         print("| sizes | epochs of each | seconds before | training | accuracy | log loss |\n|---|---|---|---|---|---|")
         for epochs in arguments.epochs:
             grown = [fit(small, growing, epochs, seed) for seed in range(arguments.seeds)]
             seconds = fmean(f.seconds for f in grown)
-            _say(growing[:1], epochs, small, 0.0, grown, 0)
+            _say([small.settings.data.image_size], epochs, small, 0.0, grown, 0)
             _say(growing, epochs, small, seconds, grown, len(growing))
             only = [fit(large, largest, epochs, seed) for seed in range(arguments.seeds)]
             per_cycle = fmean(f.seconds for f in only) / len(largest)
