@@ -88,8 +88,11 @@ class Data(_Section):
     """Height and width that the network sees, in pixels."""
     fit: Literal["zoom", "pad", "squish"]
     """`zoom`: scale the short side and crop; `pad`: scale the long side and fill; `squish`: scale both."""
-    margin: Annotated[float, Field(ge=0, le=0.25)]
-    """Share of `image_size` that is left free at each side, for subjects that touch the edge of their image."""
+    margin: Annotated[float, Field(ge=-0.25, le=0.25)]
+    """Share of `image_size` that is left free at each side, for subjects that touch the edge of their image; where
+    negative, that is cut off at each side: -0.0714 enlarges to 256 and cuts 224 out, as torchvision's weights expect
+    (they were trained on random crops, which show things larger than whole images do: Touvron et al. 2019,
+    arXiv:1906.06423)."""
     background: str
     """Colour behind transparent pixels, around padded images and in the margin, by CSS name or #rrggbb."""
     batch_size: BatchSize
@@ -384,7 +387,7 @@ def _check_together(s: Settings) -> None:
     _check_source(s.data)
     if s.data.split.valid + s.data.split.test >= 1:
         raise SettingsError("data.split.valid and data.split.test leave nothing to train on: their sum must be below 1")
-    if s.data.margin and s.augment.crop_min < 1:
+    if s.data.margin > 0 and s.augment.crop_min < 1:
         raise SettingsError(
             f"data.margin={s.data.margin:g} has no effect on random crops: set augment.crop_min=1 or data.margin=0"
         )

@@ -33,6 +33,7 @@ CLASSES = ("bars", "dots", "plain")
 TINY = (
     "data=folder",
     "data.image_size=32",
+    "data.margin=0.0",
     "data.batch_size=8",
     "data.micro_batch_size=8",
     "model.arch=resnet18",

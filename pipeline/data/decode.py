@@ -67,7 +67,7 @@ class Framing:
     """`zoom`, `pad` or `squish`."""
     background: str
     margin: float = 0.0
-    """Share of `image_size` left free at each side."""
+    """Share of `image_size` left free at each side; where negative, cut off."""
 
     @property
     def margin_px(self) -> int:
@@ -75,7 +75,7 @@ class Framing:
 
     @property
     def inner_px(self) -> int:
-        """Side of the square that the image itself fills."""
+        """Side of the square that the image itself fills, before anything is cut off."""
         return self.image_size - 2 * self.margin_px
 
 
@@ -122,15 +122,25 @@ def decode_framed(path: Path, framing: Framing) -> Image.Image:
 
 def fit_image(image: Image.Image, framing: Framing) -> Image.Image:
     """Bring an image to [image_size, image_size], as `framing` says."""
+    inner = fit_inner(image, framing)
+    return add_margin(inner, framing) if framing.margin_px >= 0 else ImageOps.crop(inner, -framing.margin_px)
+
+
+def fit_inner(image: Image.Image, framing: Framing) -> Image.Image:
+    """Bring an image to [inner_px, inner_px]: without what is left free around it, or cut off of it."""
     size = (framing.inner_px, framing.inner_px)
-    fill = ImageColor.getrgb(framing.background)
     if framing.fit == "squish":
-        fitted = image.resize(size, BICUBIC)
-    elif framing.fit == "pad":
-        fitted = ImageOps.pad(image, size, BICUBIC, color=fill)
-    else:
-        fitted = ImageOps.fit(image, size, BICUBIC)
-    return ImageOps.expand(fitted, framing.margin_px, fill) if framing.margin_px else fitted
+        return image.resize(size, BICUBIC)
+    if framing.fit == "pad":
+        return ImageOps.pad(image, size, BICUBIC, color=ImageColor.getrgb(framing.background))
+    return ImageOps.fit(image, size, BICUBIC)
+
+
+def add_margin(inner: Image.Image, framing: Framing) -> Image.Image:
+    """Leave the margin free around an image, if there is one."""
+    if framing.margin_px <= 0:
+        return inner
+    return ImageOps.expand(inner, framing.margin_px, ImageColor.getrgb(framing.background))
 
 
 def hash_pixels(image: Image.Image) -> str:

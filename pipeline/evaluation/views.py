@@ -10,10 +10,10 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
-from PIL import Image, ImageColor, ImageOps
+from PIL import Image
 
 from pipeline.data.augment import Policy
-from pipeline.data.decode import BICUBIC, Framing, decode, decode_framed, fit_image
+from pipeline.data.decode import BICUBIC, Framing, add_margin, decode, decode_framed, fit_inner
 from pipeline.settings import TtaEvaluate
 
 Seed = tuple[int | str, ...]
@@ -31,12 +31,10 @@ def canvas(image: Image.Image, framing: Framing, zoom: float) -> Image.Image:
     """The image framed `zoom` times larger than the network's view, and nothing of it cut off."""
     larger = replace(framing, image_size=round(zoom * framing.image_size))
     if framing.fit != "zoom":
-        return fit_image(image, larger)
+        return add_margin(fit_inner(image, larger), larger)
     scale = larger.inner_px / min(image.size)
     width, height = (max(larger.inner_px, round(side * scale)) for side in image.size)
-    whole = image.resize((width, height), BICUBIC)
-    fill = ImageColor.getrgb(framing.background)
-    return ImageOps.expand(whole, larger.margin_px, fill) if larger.margin_px else whole
+    return add_margin(image.resize((width, height), BICUBIC), larger)
 
 
 def _decode_canvas(file: Path, framing: Framing, zoom: float) -> Image.Image:

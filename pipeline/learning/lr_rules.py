@@ -106,10 +106,15 @@ def check_learning(curve: Curve, num_classes: int) -> None:
 
 def _highest_harmless(curve: Curve) -> float:
     harmed = np.flatnonzero(curve.smoothed > (1 + HARM) * curve.smoothed[0])
-    if not len(harmed) or harmed[0] < MIN_POINTS:
+    told = f"the loss never fell (from {curve.smoothed[0]:.4f} to {curve.smoothed.min():.4f} at best)"
+    if not len(harmed):
         raise UnusableCurveError(
-            f"the loss never fell (from {curve.smoothed[0]:.4f} to {curve.smoothed.min():.4f} at best): raise end_lr "
-            "or num_steps, or set the training stage's lr yourself; if it stays so, the labels may not fit the images"
+            f"{told}, nor did it rise: raise end_lr or num_steps, or set the training stage's lr yourself; if it stays "
+            "so, the labels may not fit the images"
+        )
+    if harmed[0] < MIN_POINTS:
+        raise UnusableCurveError(
+            f"{told}, and rose at the lowest rates already: lower start_lr, or set the training stage's lr yourself"
         )
     return float(curve.lrs[harmed[0] - 1])
 

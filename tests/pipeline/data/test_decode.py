@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from pipeline.data.decode import DecodeError, Framing, decode, fit_image
+from pipeline.vision import v2
 
 
 def pixels(path: Path, background: str = "white") -> np.ndarray:
@@ -117,6 +118,16 @@ def test_the_margin_is_background_all_around() -> None:
     blue = fitted[..., 2] == 255
     assert blue.sum() == 32 * 32 - 28 * 28
     assert not blue[2:-2, 2:-2].any()
+
+
+@pytest.mark.parametrize(("size", "off_by"), [((300, 300), 0), ((400, 300), 3)])
+def test_a_negative_margin_is_torchvisions_resize_and_centre_crop(size: tuple[int, int], off_by: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (size[1] // 20, size[0] // 20, 3), np.uint8)
+    image = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+    reference = v2.Compose([v2.Resize(256, v2.InterpolationMode.BICUBIC), v2.CenterCrop(224)])(image)
+    framed = np.asarray(fit_image(image, Framing(224, "zoom", "white", -0.0714)), np.int16)
+    difference = np.abs(framed - np.asarray(reference, np.int16)).mean()
+    assert difference <= off_by  # a third of a pixel: torchvision rounds the long side, Pillow does not
 
 
 @pytest.mark.parametrize("size", [(300, 200), (401, 150)])

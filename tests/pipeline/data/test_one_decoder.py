@@ -35,7 +35,7 @@ framings = st.builds(
     image_size=st.sampled_from([8, 16, 33]),
     fit=st.sampled_from(["zoom", "pad", "squish"]),
     background=st.sampled_from(["black", "#102030"]),
-    margin=st.sampled_from([0.0, 0.125]),
+    margin=st.sampled_from([0.0, 0.125, -0.125]),
 )
 
 

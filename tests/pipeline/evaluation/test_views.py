@@ -69,7 +69,7 @@ def test_windows_cover_every_pixel_and_overlap_as_said(window: int, extra: int, 
 
 
 @pytest.mark.parametrize("shape", [(96, 32), (32, 90), (61, 47), (50, 50)])
-@pytest.mark.parametrize("margin", [0.0, 0.0625])
+@pytest.mark.parametrize("margin", [0.0, 0.0625, -0.0625])
 def test_sliding_windows_put_together_are_the_whole_image(shape: tuple[int, int], margin: float) -> None:
     image, framed = noise(*shape), policy(margin=margin)
     whole = np.asarray(canvas(image, framed.framing, 1.5))
@@ -79,6 +79,15 @@ def test_sliding_windows_put_together_are_the_whole_image(shape: tuple[int, int]
     for y, x in found:
         covered[y : y + SIZE, x : x + SIZE] = True
     assert covered.all()
+
+
+@pytest.mark.parametrize("fit", ["zoom", "pad", "squish"])
+def test_a_canvas_holds_what_a_negative_margin_cuts_off(fit: str) -> None:
+    framing = policy(fit=fit, margin=-0.125).framing
+    whole = canvas(noise(50, 50), framing, 1.0)
+    assert whole.size == (SIZE + SIZE // 4,) * 2
+    cut = np.asarray(whole)[SIZE // 8 : -(SIZE // 8), SIZE // 8 : -(SIZE // 8)]
+    assert np.array_equal(cut, np.asarray(fit_image(noise(50, 50), framing)))
 
 
 def _places(whole: "NDArray[np.uint8]", view: "NDArray[np.uint8]") -> "NDArray[np.intp]":

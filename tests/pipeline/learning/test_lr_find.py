@@ -85,8 +85,8 @@ def test_every_rule_answers_within_the_sweep() -> None:
 @pytest.mark.parametrize(
     ("losses", "said"),
     [
-        (np.full(60, 2.3), "never fell"),
-        (np.linspace(1, 5, 60), "never fell"),
+        (np.full(60, 2.3), "nor did it rise: raise end_lr"),
+        (np.linspace(1, 5, 60), "at the lowest rates already: lower start_lr"),
         (np.array([2.0, 9.0]), "diverged within"),
     ],
 )
