@@ -24,7 +24,10 @@ MIN_POINTS = 10
 MIN_FALL = 0.02
 """A curve that falls by less than this share of its first value is flat: what is left of the batches' luck."""
 HARM = 0.1
-"""A loss that has risen by this share of its first value has clearly risen."""
+HARM_NATS = 0.01
+"""A loss that has risen by this share of its first value, and by so much at all, has clearly risen."""
+HARMLESS_DECADES = 0.5
+"""What rises before the rate has grown by so much has risen from the first step on."""
 NEAR_CHANCE = 0.9
 """A loss of this share of a blind guess's, log(num_classes), is that of a model that knows next to nothing."""
 
@@ -68,7 +71,7 @@ def recipe(curve: Curve) -> float:
 
     That is where the smoothed loss falls, per decade of the rate, by at least CLEAR_SHARE of the curve's whole fall.
     A model that has nothing left to learn in so few steps shows no fall, but a rise at last: then it is the highest
-    rate that does no harm, before the loss has risen by HARM. Raises UnusableCurveError where there is neither.
+    rate that does no harm, before the loss has clearly risen. Raises UnusableCurveError where there is neither.
     """
     if not falls(curve):
         return _highest_harmless(curve)
@@ -105,14 +108,15 @@ def check_learning(curve: Curve, num_classes: int) -> None:
 
 
 def _highest_harmless(curve: Curve) -> float:
-    harmed = np.flatnonzero(curve.smoothed > (1 + HARM) * curve.smoothed[0])
-    told = f"the loss never fell (from {curve.smoothed[0]:.4f} to {curve.smoothed.min():.4f} at best)"
+    start = float(curve.smoothed[0])
+    harmed = np.flatnonzero(curve.smoothed > start + max(HARM * start, HARM_NATS))
+    told = f"the loss never fell (from {start:.4f} to {curve.smoothed.min():.4f} at best)"
     if not len(harmed):
         raise UnusableCurveError(
             f"{told}, nor did it rise: raise end_lr or num_steps, or set the training stage's lr yourself; if it stays "
             "so, the labels may not fit the images"
         )
-    if harmed[0] < MIN_POINTS:
+    if curve.lrs[harmed[0]] < curve.lrs[0] * 10**HARMLESS_DECADES:
         raise UnusableCurveError(
             f"{told}, and rose at the lowest rates already: lower start_lr, or set the training stage's lr yourself"
         )
