@@ -19,9 +19,11 @@ BICUBIC = Image.Resampling.BICUBIC
 MAX_PIXELS = 89_478_485
 """More are not decoded: a pixel takes up to 9 bytes on the way, and a file of a few KB can claim any number of them.
 
-A JPEG of up to twice as many (Pillow opens no larger one) is decoded at half its size, which needs no more memory,
-unless it is progressive, whose whole coefficients must be held.
+A JPEG may have more and is decoded at half its size then, which needs no more memory, unless it is progressive, whose
+whole coefficients must be held.
 """
+MAX_JPEG_PIXELS = 134_217_728
+"""Not every JPEG in several scans says that it is: its coefficients take 6 bytes a pixel, below 1 GB in all."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 """What is read. Pillow knows others, some of which run programs or believe any file to be theirs. JPEG opens MPO."""
 SUFFIXES = {
@@ -164,7 +166,7 @@ def _check_header(file: Image.Image, path: Path, notes: Notes) -> None:
     """What is known before anything is decoded."""
     suffix, kind, pixels = path.suffix.lower(), file.format or "", file.width * file.height
     if pixels > MAX_PIXELS:
-        if kind not in ("JPEG", "MPO") or "progressive" in file.info:
+        if kind not in ("JPEG", "MPO") or "progressive" in file.info or pixels > MAX_JPEG_PIXELS:
             raise DecodeError(_too_large(pixels))
         notes.conversions.append(f"read at half its size, for its {pixels / 1e6:.0f} million pixels")
     if suffix in {s for of_kind in SUFFIXES.values() for s in of_kind} and suffix not in SUFFIXES[kind]:

@@ -151,6 +151,8 @@ def test_what_would_take_too_much_memory_even_so_is_refused(tmp_path: Path, monk
     monkeypatch.setattr("pipeline.data.decode.MAX_PIXELS", 50_000)
     Image.new("RGB", (300, 200)).save(tmp_path / "progressive.jpg", progressive=True)
     Image.new("RGB", (300, 200)).save(tmp_path / "x.png")
-    for name in ("progressive.jpg", "x.png"):
+    monkeypatch.setattr("pipeline.data.decode.MAX_JPEG_PIXELS", 65_000)
+    Image.new("RGB", (300, 220)).save(tmp_path / "larger.jpg")
+    for name in ("progressive.jpg", "x.png", "larger.jpg"):
         with pytest.raises(DecodeError, match="million pixels, more than"):
             decode(tmp_path / name, background="white")
