@@ -106,7 +106,7 @@ def main() -> None:
         write_letters(root / "drawn")
         sources = {
             "digits": ["data=digits", *(["data.train_fraction=0.2"] if arguments.full else [])],
-            "letters": ["data=folder", f"data.root={root / 'drawn'}", "data.image_size=32"],
+            "letters": ["data=folder", f"data.root={root / 'drawn'}", "data.image_size=32", "data.margin=0"],
         }
         if arguments.photos:
             sources["photos"] = ["data=folder", f"data.root={arguments.photos.resolve()}", *arguments.overrides]

@@ -27,7 +27,7 @@ def main() -> None:
         root = Path(made)
         write_letters(root / "letters")
         write_photo_tiles(root / "tiles")
-        small = ["data=folder", "data.image_size=32"]
+        small = ["data=folder", "data.image_size=32", "data.margin=0"]
         sources = {
             "letters": [*small, f"data.root={root / 'letters'}"],
             "digits": ["data=digits"],

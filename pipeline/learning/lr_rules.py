@@ -24,8 +24,7 @@ MIN_POINTS = 10
 MIN_FALL = 0.02
 """A curve that falls by less than this share of its first value is flat: what is left of the batches' luck."""
 HARM = 0.1
-HARM_NATS = 0.01
-"""A loss that has risen by this share of its first value, and by so much at all, has clearly risen."""
+"""A loss that has risen by this share of its first value has clearly risen."""
 HARMLESS_DECADES = 0.5
 """What rises before the rate has grown by so much has risen from the first step on."""
 NEAR_CHANCE = 0.9
@@ -109,7 +108,7 @@ def check_learning(curve: Curve, num_classes: int) -> None:
 
 def _highest_harmless(curve: Curve) -> float:
     start = float(curve.smoothed[0])
-    harmed = np.flatnonzero(curve.smoothed > start + max(HARM * start, HARM_NATS))
+    harmed = np.flatnonzero(curve.smoothed > (1 + HARM) * start)
     told = f"the loss never fell (from {start:.4f} to {curve.smoothed.min():.4f} at best)"
     if not len(harmed):
         raise UnusableCurveError(
