@@ -17,7 +17,7 @@ from sklearn.svm import SVC
 from pipeline.config import compose
 from pipeline.data.manifest import Sample, read_manifest
 from pipeline.files import read_json
-from stages.dag import run_all
+from stages.dag import run_stages
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     rows = []
     for seed in arguments.seeds:
         with tempfile.TemporaryDirectory() as folder:
-            artifacts = run_all(compose([*arguments.overrides, f"seed={seed}"]), Path(folder))
+            artifacts = run_stages(compose([*arguments.overrides, f"seed={seed}"]), Path(folder))
             scores = read_json(artifacts / "tta_evaluate" / "metrics.json")
             rates = [read_json(artifacts / s / "lr.json")["lr"] for s in ("lr_find_head", "lr_find_full")]
             reference = svm_accuracy(artifacts / "ingest")

@@ -28,9 +28,8 @@ from pipeline.learning.learners import open_images, whole_model
 from pipeline.learning.loop import train
 from pipeline.learning.training import count_batch, epoch_sizes, plan_at
 from pipeline.settings import Settings, read_settings, with_environment
-from pipeline.stage import Places, execute
-from stages.config import write_fingerprints
-from stages.dag import load_stages
+from stages import STAGES
+from stages.dag import run_stages
 
 LATER = ("full_train", "tta_evaluate")
 FREE = ("ingest", "augment_config")
@@ -86,16 +85,10 @@ def main() -> None:
 def prepare(folder: Path, overrides: Sequence[str], size: int) -> Prepared:
     """Run the stages before `full_train` on images of `size`."""
     params = compose([*overrides, f"data.image_size={size}"])
-    settings, artifacts = read_settings(params, source="benchmark"), folder / str(size) / "artifacts"
-    runtime = with_environment(settings.runtime)
-    write_fingerprints(settings, artifacts / "config")
-    seconds = 0.0
-    for stage in [s for s in load_stages() if s.name not in LATER]:
-        folders = {n.partition("/")[0]: artifacts / n.partition("/")[0] for n in stage.inputs}
-        started = time.perf_counter()
-        execute(stage, params, runtime, Places(folders, artifacts / stage.name, artifacts.parent / ".unfreeze"))
-        seconds += 0.0 if stage.name in FREE else time.perf_counter() - started
-    return Prepared(artifacts, settings, seconds)
+    run_stages(params, folder / str(size), only=FREE)
+    started = time.perf_counter()
+    artifacts = run_stages(params, folder / str(size), only=set(STAGES) - {*FREE, *LATER})
+    return Prepared(artifacts, read_settings(params, source="benchmark"), time.perf_counter() - started)
 
 
 def fit(prepared: Prepared, sizes: tuple[int, ...], epochs: int, seed: int) -> Fit:

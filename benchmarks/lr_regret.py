@@ -32,14 +32,12 @@ from pipeline.learning.lr_find import LrFound, find_lr
 from pipeline.learning.lr_rules import RULES
 from pipeline.learning.training import plan_at
 from pipeline.settings import LrFind, Runtime, Settings, Train, read_settings, with_environment
-from pipeline.stage import Places, execute
-from stages.config import write_fingerprints
-from stages.dag import load_stages
+from stages import STAGES
+from stages.dag import run_stages
 
 GRID = (1 / 30, 1 / 10, 1 / 3, 1.0, 3.0, 10.0, 30.0)
 GRID_NAMES = ("1/30", "1/10", "1/3", "1", "3", "10", "30")
 BATCH_SIZES = (4, 16, 64)
-LATER = ("lr_find_full", "full_train", "tta_evaluate")
 
 
 @dataclass(frozen=True)
@@ -200,14 +198,10 @@ WHOLE = Studied(
 def prepare(name: str, overrides: Sequence[str], root: Path, *, full: bool) -> Data:
     """Run the stages up to `precompute`, or up to `unfreeze`."""
     params = compose([*overrides, "runtime.threads=1"])
-    settings, artifacts = read_settings(params, source=name), root / "artifacts"
+    settings = read_settings(params, source=name)
     runtime = with_environment(settings.runtime)
-    write_fingerprints(settings, artifacts / "config")
-    stages = load_stages()
-    wanted = [s.name for s in stages if s.name not in LATER] if full else ["ingest", "augment_config", "precompute"]
-    for stage in [s for s in stages if s.name in wanted]:
-        folders = {n.partition("/")[0]: artifacts / n.partition("/")[0] for n in stage.inputs}
-        execute(stage, params, runtime, Places(folders, artifacts / stage.name, root / ".unfreeze"))
+    last = "unfreeze" if full else "precompute"
+    artifacts = run_stages(params, root, only=STAGES[: STAGES.index(last) + 1])
     return Data(name, artifacts, settings, runtime)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.image_folders import write_letters, write_photo_tiles
 from pipeline.config import compose
 from pipeline.files import read_json
-from stages.dag import run_all
+from stages.dag import run_stages
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
             sources["photos"] = [*small, f"data.root={arguments.photos.resolve()}", "augment=side_on"]
         for name, overrides in sources.items():
             for seed in arguments.seeds:
-                artifacts = run_all(compose([*overrides, f"seed={seed}"]), root / f"{name}-{seed}")
+                artifacts = run_stages(compose([*overrides, f"seed={seed}"]), root / f"{name}-{seed}")
                 print(f"{name:<8} seed {seed}: {describe(artifacts / 'full_train' / 'verdict.json')}", flush=True)
 
 

@@ -3,7 +3,7 @@
 `python -m stages.dag > dvc.yaml`; a test compares the two.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,12 @@ def load_stages() -> list[Stage]:
     return [import_module(f"stages.{name}").STAGE for name in STAGES]
 
 
-def run_all(params: Mapping[str, Any], root: Path) -> Path:
-    """Run every stage in order in this process, without DVC and its cache; returns the folder of artifacts."""
+def run_stages(params: Mapping[str, Any], root: Path, *, only: Collection[str] = STAGES) -> Path:
+    """Run the stages, or `only` these of them, in order in this process, without DVC; returns the artifacts' folder."""
     settings, artifacts = read_settings(dict(params), source="params"), root / "artifacts"
     write_fingerprints(settings, artifacts / "config")
     runtime = with_environment(settings.runtime)
-    for stage in load_stages():
+    for stage in (s for s in load_stages() if s.name in only):
         folders = {name.partition("/")[0]: artifacts / name.partition("/")[0] for name in stage.inputs}
         execute(stage, params, runtime, Places(folders, artifacts / stage.name, root / ".unfreeze"))
     return artifacts

@@ -78,7 +78,7 @@ class Register:
         found: dict[int, Sample] = {}
         for start in range(0, len(wanted), _AT_ONCE):
             some = wanted[start : start + _AT_ONCE]
-            rows = self.db.execute(f"SELECT id, {_SAMPLE} FROM file WHERE id IN ({_marks(some)})", some)
+            rows = self.db.execute(f"SELECT id, {_SAMPLE} FROM file WHERE id IN ({marks(some)})", some)
             found.update((i, _sample(*row)) for i, *row in rows)
         return found
 
@@ -140,5 +140,6 @@ def _sample(path: bytes, *rest: object) -> Sample:
     return Sample(os.fsdecode(path), *rest)  # type: ignore[arg-type]
 
 
-def _marks(values: Sequence[object]) -> str:
+def marks(values: Sequence[object]) -> str:
+    """The placeholders of so many values in SQL."""
     return ", ".join("?" * len(values))

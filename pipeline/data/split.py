@@ -11,7 +11,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
-from pipeline.data.register import Register
+from pipeline.data.register import Register, marks
 from pipeline.settings import Split
 
 _BY_NEED = ("train", "valid", "test")
@@ -68,7 +68,7 @@ def _count_groups(register: Register, wanted: Sequence[str]) -> Counter[tuple[st
     """Groups by label and split, in those splits that are ours to fill."""
     rows = register.db.execute(
         f"""SELECT label, split, count(DISTINCT "group") FROM file
-        WHERE used AND split IN ({_marks(wanted)}) GROUP BY label, split""",
+        WHERE used AND split IN ({marks(wanted)}) GROUP BY label, split""",
         wanted,
     )
     return Counter({(label, name): count for label, name, count in rows})
@@ -82,7 +82,7 @@ def _labels_near_gaps(
     while near:
         listed = sorted(near)
         rows = register.db.execute(
-            f"""SELECT "group", label FROM file WHERE used AND split IN ({_marks(wanted)}) AND "group" IN
+            f"""SELECT "group", label FROM file WHERE used AND split IN ({marks(wanted)}) AND "group" IN
             (SELECT "group" FROM file WHERE used AND label IN (SELECT value FROM json_each(?)))""",
             (*wanted, json.dumps(listed)),
         )
@@ -147,7 +147,3 @@ def _may_leave(
 
 def _distance(x: float, split: str) -> float:
     return {"valid": x, "test": 1 - x, "train": abs(x - 0.5)}[split]
-
-
-def _marks(values: Sequence[str]) -> str:
-    return ", ".join("?" * len(values))
