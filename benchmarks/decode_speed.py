@@ -25,7 +25,7 @@ def main() -> None:
     framing = Framing(arguments.image_size, "squish", "white")
 
     def plain(file: Path) -> Image.Image:
-        return Image.open(file).convert("RGB").resize((arguments.image_size,) * 2, Image.Resampling.BICUBIC)
+        return Image.open(file).convert("RGB").resize((arguments.image_size,) * 2, Image.Resampling.BILINEAR)
 
     def ours(file: Path) -> Image.Image:
         return decode_framed(file, framing)

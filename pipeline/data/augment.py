@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 from PIL import Image, ImageColor
 
-from pipeline.data.decode import BICUBIC, Framing, decode, decode_framed
+from pipeline.data.decode import Framing, decode, decode_framed, filter_for
 from pipeline.seeds import seed_torch
 from pipeline.settings import Augment
 from pipeline.vision import InterpolationMode, v2
@@ -48,7 +48,8 @@ class Policy:
         scale = self.base_px / min(image.size)
         if scale >= 1:
             return image
-        return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), BICUBIC)
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        return image.resize(size, filter_for(scale))
 
     def describe(self) -> list[str]:
         """The transforms in words, in order."""
@@ -61,7 +62,7 @@ def _steps(a: Augment, framing: Framing) -> tuple[v2.Transform, ...]:
     if a.crop_min < 1:
         steps.append(
             v2.RandomResizedCrop(
-                framing.image_size, scale=(a.crop_min, 1.0), ratio=_RATIO, interpolation=InterpolationMode.BICUBIC
+                framing.image_size, scale=(a.crop_min, 1.0), ratio=_RATIO, interpolation=InterpolationMode.BILINEAR
             )
         )
     if a.flip in ("horizontal", "dihedral"):

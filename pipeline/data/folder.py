@@ -5,13 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.data.found import SPLITS, UNLABELLED, Found
+from pipeline.data.found import SPLIT_NAMES, SPLITS, UNLABELLED, Found
 from pipeline.settings import SettingsError
 
-_SPLIT_NAMES = {
-    "train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test",
-    "testing": "test", UNLABELLED: UNLABELLED, "unlabeled": UNLABELLED,
-}  # fmt: skip
 _LITTER = {"__MACOSX", "Thumbs.db", "desktop.ini", "ehthumbs.db", "Icon\r"}
 
 
@@ -35,7 +31,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
     folders = [p for p in _entries(root) if p.is_dir()]
     found: dict[str, Path] = {}
     for p in folders:
-        split = _SPLIT_NAMES.get(p.name.lower())
+        split = SPLIT_NAMES.get(p.name.lower())
         if split in found:
             raise SettingsError(f"data.root={root} has two folders for {split}, {found[split].name}/ and {p.name}/")
         if split is not None:

@@ -5,6 +5,11 @@ from dataclasses import dataclass
 SPLITS = ("train", "valid", "test")
 UNLABELLED = "unlabelled"
 """The split of images without a label: they are predicted, and take no part in anything else."""
+SPLIT_NAMES = {
+    **{split: split for split in (*SPLITS, UNLABELLED)},
+    **{"training": "train", "val": "valid", "validation": "valid", "testing": "test", "unlabeled": UNLABELLED},
+}
+"""What a split's folder, or a table's entry, may be called, in small letters."""
 
 
 @dataclass(frozen=True, slots=True)

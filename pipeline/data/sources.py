@@ -10,11 +10,9 @@ from PIL import Image
 
 from pipeline.data import archive, table, torchvision_set
 from pipeline.data.folder import find_in_folder
-from pipeline.data.found import SPLITS, UNLABELLED, Found
+from pipeline.data.found import SPLIT_NAMES, UNLABELLED, Found
 from pipeline.places import from_checkout
 from pipeline.settings import Data, SettingsError
-
-_TABLE_SPLITS = {"": None, **{s: s for s in SPLITS}, "val": "valid", "validation": "valid", UNLABELLED: UNLABELLED}
 
 
 class Source(Protocol):
@@ -91,10 +89,10 @@ class Table:
     def find(self) -> Iterator[Found]:
         first: dict[str, str] = {}
         for row in sorted(table.read_table(self.file, group=self.group), key=lambda r: r.path):
-            if row.split not in _TABLE_SPLITS:
+            split, problem = SPLIT_NAMES.get(row.split.lower()), ""
+            if row.split and split is None:
                 raise SettingsError(f"data.root={self.file}: split {row.split!r} of {row.path} is none of "
-                                    f"{', '.join(filter(None, _TABLE_SPLITS))}, or empty")  # fmt: skip
-            split, problem = _TABLE_SPLITS[row.split], ""
+                                    f"{', '.join(SPLIT_NAMES)}, or empty")  # fmt: skip
             if not row.path:
                 problem = "a row without a path"
             elif row.path in first:

@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from pipeline.data.augment import Policy
-from pipeline.data.decode import BICUBIC, Framing, add_margin, decode, decode_framed, fit_inner
+from pipeline.data.decode import Framing, add_margin, decode, decode_framed, filter_for, fit_inner
 from pipeline.settings import TtaEvaluate
 
 Seed = tuple[int | str, ...]
@@ -34,7 +34,7 @@ def canvas(image: Image.Image, framing: Framing, zoom: float) -> Image.Image:
         return add_margin(fit_inner(image, larger), larger)
     scale = larger.inner_px / min(image.size)
     width, height = (max(larger.inner_px, round(side * scale)) for side in image.size)
-    return add_margin(image.resize((width, height), BICUBIC), larger)
+    return add_margin(image.resize((width, height), filter_for(scale)), larger)
 
 
 def _decode_canvas(file: Path, framing: Framing, zoom: float) -> Image.Image:

@@ -72,7 +72,7 @@ class LrFound:
     lr: float
     rule: str
     improved: bool
-    """Whether the loss fell clearly at any rate; else `recipe` is the highest rate that did no harm."""
+    """Whether the loss fell clearly at any rate; else `recipe` is a third of the highest rate that did no harm."""
     repeats: list[float]
     """The rule's answer for each usable repeat."""
     spread: float

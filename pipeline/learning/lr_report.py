@@ -24,8 +24,8 @@ def find_and_report(
     _write_curves(bench.out / "curve.csv", curves)
     for step, (lr, loss) in enumerate(zip(curves[0].lrs, curves[0].smoothed, strict=True)):
         bench.journal.points(step, swept_lr=float(lr), smoothed_loss=float(loss))
-    if not found.improved:
-        bench.journal.note("the loss fell clearly at no rate: the highest one that did no harm is chosen")
+    if found.rule == "recipe" and not found.improved:
+        bench.journal.note("the loss fell clearly at no rate: a third of the highest one that did no harm is chosen")
     for reason in found.unusable:
         bench.journal.note(f"a repeat gave no rate: {reason}")
     plot_lr_find(

@@ -27,6 +27,9 @@ HARM = 0.1
 """A loss that has risen by this share of its first value has clearly risen."""
 HARMLESS_DECADES = 0.5
 """What rises before the rate has grown by so much has risen from the first step on."""
+SAFE_SHARE = 1 / 3
+"""This share of the highest harmless rate is taken: training lasts longer than a sweep, and what did not show there may
+yet do harm. A third or a quarter of the highest rate is Smith's rule of thumb (arXiv:1506.01186, section 3.3)."""
 NEAR_CHANCE = 0.9
 """A loss of this share of a blind guess's, log(num_classes), is that of a model that knows next to nothing."""
 
@@ -69,11 +72,12 @@ def recipe(curve: Curve) -> float:
     """The largest rate, at or left of the smoothed minimum, at which the loss still clearly improves.
 
     That is where the smoothed loss falls, per decade of the rate, by at least CLEAR_SHARE of the curve's whole fall.
-    A model that has nothing left to learn in so few steps shows no fall, but a rise at last: then it is the highest
-    rate that does no harm, before the loss has clearly risen. Raises UnusableCurveError where there is neither.
+    A model that has nothing left to learn in so few steps shows no fall, but a rise at last: then it is SAFE_SHARE of
+    the highest rate that does no harm, before the loss has clearly risen. Raises UnusableCurveError where there is
+    neither.
     """
     if not falls(curve):
-        return _highest_harmless(curve)
+        return SAFE_SHARE * _highest_harmless(curve)
     best = int(np.argmin(curve.smoothed))
     slope = np.gradient(curve.smoothed, np.log10(curve.lrs))
     fall = float(curve.smoothed[: best + 1].max() - curve.smoothed[best])

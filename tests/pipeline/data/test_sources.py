@@ -133,7 +133,7 @@ def test_a_damaged_archive_is_refused(tmp_path: Path, data: Data, name: str) -> 
 
 ROWS = [
     {"path": "bars/00.jpg", "label": "bars", "split": "train", "patient": "7"},
-    {"path": "bars/01.png", "label": "bars", "split": "val", "patient": "7"},
+    {"path": "bars/01.png", "label": "bars", "split": "Validation", "patient": "7"},
     {"path": "dots/00.jpg", "label": "dots", "split": "", "patient": "8"},
     {"path": "dots/00.jpg", "label": "bars", "split": "", "patient": "8"},
     {"path": "dots/01.png", "label": "", "split": "test", "patient": "9"},

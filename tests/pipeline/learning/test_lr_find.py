@@ -110,17 +110,17 @@ def test_the_mean_of_the_usable_curves_decides() -> None:
         choose([s_curve(-2.0), short, short], "recipe", num_classes=10)
 
 
-def test_where_nothing_is_left_to_learn_the_highest_harmless_rate_is_taken() -> None:
+def test_where_nothing_is_left_to_learn_a_third_of_the_highest_harmless_rate_is_taken() -> None:
     x = np.linspace(-4, 0, 81)
     found = choose([curve(0.06 + 0.06 * np.maximum(0, x + 2), -4, 0)], "recipe", num_classes=10)
-    assert np.log10(found.lr) == pytest.approx(-1.9, abs=0.06)  # a tenth of 0.06 is reached a tenth past -2
+    assert np.log10(3 * found.lr) == pytest.approx(-1.9, abs=0.06)  # a tenth of 0.06 is reached a tenth past -2
     assert not found.improved
 
 
 def test_a_sweep_of_few_points_on_few_images_has_a_harmless_rate_too() -> None:
     x = np.linspace(-4, -2, 15)  # from -2 on it diverged
     found = choose([curve(0.03 + 0.03 * np.maximum(0, x + 3.2), -4, -2)], "recipe", num_classes=2)
-    assert np.log10(found.lr) == pytest.approx(-3.15, abs=0.15)
+    assert np.log10(3 * found.lr) == pytest.approx(-3.15, abs=0.15)
 
 
 def test_where_nothing_can_be_learnt_no_rate_is_taken() -> None:
@@ -128,7 +128,7 @@ def test_where_nothing_can_be_learnt_no_rate_is_taken() -> None:
     at_chance = curve(np.log(10) + 2 * np.maximum(0, x + 2), -4, 0)
     with pytest.raises(UnusableCurveError, match=r"a blind guess among 10 classes has 2\.3026.*model\.weights"):
         choose([at_chance], "recipe", num_classes=10)
-    assert choose([at_chance], "recipe", num_classes=100).lr > 1e-2  # half of a guess's loss there: much is known
+    assert choose([at_chance], "recipe", num_classes=100).lr > 3e-3  # half of a guess's loss there: much is known
 
 
 def test_short_epochs_are_swept_for_two() -> None:
