@@ -24,8 +24,19 @@ def prepare(runtime: Runtime) -> dict[str, Any]:
         "torch": torch.__version__,
         "device": f"{device.type} ({name})",
         "threads": torch.get_num_threads(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "processor": processor(),
     }
+
+
+def processor() -> str:
+    """The processor, as far as torch tells what its last bits may depend on: name, caches and instruction sets.
+
+    Products of matrices are cut into blocks by the size of the caches, and summed by the widest instructions.
+    """
+    told = torch.cpu.get_capabilities()
+    caches = [f"{name}={told[name]}" for name in sorted(told) if name.endswith("cache_size")]
+    instructions = sorted(name for name, present in told.items() if present is True)
+    return " ".join([told.get("cpu_name", platform.machine()), *caches, *instructions])
 
 
 def choose_device(runtime: Runtime) -> torch.device:

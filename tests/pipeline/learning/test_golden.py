@@ -1,11 +1,10 @@
 """Each kind of training against losses that were written down: a change that should not alter numbers must not.
 
-Exact to the last bit, for one version of torch, one kind of processor and one thread; elsewhere the test is skipped. To
-write the file anew after a change that is meant to alter numbers: `python -m tests.pipeline.learning.test_golden`.
+Exact to the last bit for one version of torch and one processor; elsewhere to five digits, which a change of what is
+computed does not keep. To write the file anew after one that is meant: `python -m tests.pipeline.learning.test_golden`.
 """
 
 import json
-import platform
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 
 from pipeline.bench import Bench
+from pipeline.device import processor
 from pipeline.journal import Journal, read_points
 from pipeline.learning.head_learner import TensorBatches, head_group
 from pipeline.learning.loop import Learner, ParameterGroup, Plan, train
@@ -90,19 +90,16 @@ def losses(stage: str) -> dict[str, list[float]]:
 
 
 def environment() -> dict[str, str]:
-    return {
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-    }
+    return {"torch": torch.__version__, "processor": processor()}
 
 
 @pytest.mark.parametrize("stage", ["head_train", "head_train_augmented", "full_train"])
 def test_losses_are_those_written_down(stage: str) -> None:
     golden: dict[str, Any] = json.loads(GOLDEN.read_text())
-    if golden["environment"] != environment():
-        pytest.skip(f"written with {golden['environment']}, this is {environment()}: last bits differ")
-    assert losses(stage) == golden["losses"][stage]
+    exact = golden["environment"] == environment()
+    for name, found in losses(stage).items():
+        written = golden["losses"][stage][name]
+        assert found == (written if exact else pytest.approx(written, rel=1e-5)), name
 
 
 if __name__ == "__main__":
