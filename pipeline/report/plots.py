@@ -248,11 +248,16 @@ def _mean_curve(curves: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
 
 
 def _sweep_ylim(mean: Array) -> tuple[float | None, float | None]:
-    """Choose y limits from the curve up to its minimum, so that divergence does not flatten it."""
+    """Choose y limits from the curve up to its minimum, so that divergence does not flatten it.
+
+    Of a curve that hardly falls the rise is shown, until it has doubled.
+    """
     if not len(mean):
         return None, None
     low = float(mean.min())
     high = float(mean[: int(mean.argmin()) + 1].max())
+    if high - low < 0.02 * abs(high):
+        high = low + abs(low)
     span = max(high - low, 0.1 * abs(high), 1e-6)
     return low - 0.15 * span, high + 0.35 * span
 
@@ -262,7 +267,8 @@ def _lr_title(chosen: float, rates: Array, mean: Array) -> str:
         return f"Learning rate {chosen:.2g}; no loss was finite"
     factor = float(rates[mean.argmin()]) / chosen
     if factor > 1.05:
-        return f"Learning rate {chosen:.2g} was chosen, {factor:.2g} times below that of the lowest loss"
+        times = f"{factor:,.0f}" if factor >= 10 else f"{factor:.2g}"
+        return f"Learning rate {chosen:.2g} was chosen, {times} times below that of the lowest loss"
     place = "above" if factor < 0.95 else "at"
     return f"Learning rate {chosen:.2g} was chosen, {place} that of the lowest loss"
 

@@ -187,8 +187,12 @@ def _result_section(out: Path, split: str) -> Section:
 def _lr_section(folder: Path, step: int, heading: str) -> Section:
     found = read_json(folder / "lr.json")
     text = (
-        f"Chosen: {found['lr']:.3g}, the highest rate at which the loss "
-        + ("still clearly improves" if found["improved"] else "has not clearly risen (it fell clearly at none)")
+        f"Chosen: {found['lr']:.3g}, "
+        + (
+            "the highest rate at which the loss still clearly improves"
+            if found["improved"]
+            else "a third of the highest rate at which the loss has not clearly risen (it fell clearly at none)"
+        )
         if found["rule"] == "recipe"
         else f"Chosen: {found['lr']:.3g}, by the rule `{found['rule']}`"
     )

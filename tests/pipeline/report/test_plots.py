@@ -154,6 +154,13 @@ def test_divergence_does_not_flatten_the_sweep() -> None:
     assert (0 < low < 0.5, 2.0 < high < 3.0) == (True, True)
 
 
+def test_of_a_sweep_that_only_rises_the_rise_is_shown() -> None:
+    low, high = plots._sweep_ylim(np.array([0.04, 0.041, 0.06, 1e6]))
+    assert low is not None
+    assert high is not None
+    assert (0.03 < low < 0.04, 0.08 < high < 0.1) == (True, True)
+
+
 def test_titles_say_what_is_seen() -> None:
     counts = np.array([[5, 2], [1, 4]])
     assert score_plots._confusion_title(counts, ["cat", "dog"]) == "9 of 12 right; most often mistaken: cat for dog (2)"
@@ -164,6 +171,7 @@ def test_titles_say_what_is_seen() -> None:
     assert plots._lr_title(0.01, np.array([0.01, 0.1]), np.array([2.0, 1.0])).endswith(
         "10 times below that of the lowest loss"
     )
+    assert "was chosen, 380 times below" in plots._lr_title(0.01, np.array([0.01, 3.8]), np.array([2.0, 1.0]))
     assert (
         plots._counts_title(["train"], np.array([[6, 0]]), ["a", "b"]) == "6 images of 2 classes; b has none in train"
     )
