@@ -264,6 +264,8 @@ def test_upstream_means_all_that_led_here(recipe: Run) -> None:
     folders = upstream_folders([FULL_TRAIN], recipe.artifacts)
     assert set(folders) == {"config", *STAGES} - {"full_train", "tta_evaluate"}
     check_upstream(recipe.params, folders)
+    with pytest.raises(FileNotFoundError, match="config is missing: run `dvc repro config` first"):
+        check_upstream(recipe.params, {"config": recipe.artifacts / "nowhere" / "config"})
 
 
 def test_a_ratio_outside_the_recipes_warns_and_says_why() -> None:
