@@ -12,10 +12,9 @@ from typing import Any
 from pipeline.config import is_sweep, run_app, to_yaml
 from pipeline.console import complain, say
 from pipeline.delivery import publish_now
-from pipeline.files import read_json
 from pipeline.places import state_dir
 from pipeline.settings import SettingsError, flatten, read_settings, with_environment
-from pipeline.stage import Places, Stage, execute, read_record
+from pipeline.stage import Places, Stage, execute, read_published, read_record
 
 ARTIFACTS = Path("artifacts")
 
@@ -77,22 +76,13 @@ def check_upstream(params: Mapping[str, Any], folders: Mapping[str, Path]) -> No
     """Raise SettingsError if `params` contradict a setting that one of `folders` was made with."""
     flat = flatten(dict(params))
     for name, folder in folders.items():
-        for key, value in _made_with(name, folder).items():
+        made_with = read_record(folder)["settings"] if name != "config" else read_published(folder / "views.json")
+        for key, value in made_with.items():
             if flat.get(key) != value:
                 raise SettingsError(
                     f"{key}={flat.get(key)} contradicts {folder}, which was made with {value}: leave {key} alone here, "
                     f"or make everything anew with `python -m pipeline {key}={flat.get(key)}`"
                 )
-
-
-def _made_with(name: str, folder: Path) -> dict[str, Any]:
-    """The settings that a folder was made with, by dotted key; of `config`, those that it holds for `precompute`."""
-    if name != "config":
-        return dict(read_record(folder)["settings"])
-    views = folder / "views.json"
-    if not views.exists():
-        raise FileNotFoundError(f"{folder} is missing: run `dvc repro config` first")
-    return dict(read_json(views))
 
 
 def _pick(metrics: Mapping[str, Any], dotted: str) -> float:

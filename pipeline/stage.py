@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from pipeline.bench import Bench
 from pipeline.console import complain, say
-from pipeline.files import write_atomically
+from pipeline.files import read_json, write_atomically
 from pipeline.imports import code_fingerprint
 from pipeline.journal import Journal, write_history
 from pipeline.places import state_dir
@@ -150,11 +150,16 @@ def code_digest(stage: Stage) -> str:
 
 def read_record(folder: Path) -> dict[str, Any]:
     """What a published folder says of itself. Raises FileNotFoundError with the way to make it."""
+    return read_published(folder / "stage.json")
+
+
+def read_published(file: Path) -> dict[str, Any]:
+    """Read a JSON file of a published folder. Raises FileNotFoundError with the way to make it."""
     try:
-        record: dict[str, Any] = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
+        values: dict[str, Any] = read_json(file)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{folder} is missing: run `dvc repro {folder.name}` first") from None
-    return record
+        raise FileNotFoundError(f"{file.parent} is missing: run `dvc repro {file.parent.name}` first") from None
+    return values
 
 
 def _run_under_dvc(stage: Stage) -> int:

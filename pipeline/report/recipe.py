@@ -186,17 +186,14 @@ def _result_section(out: Path, split: str) -> Section:
 
 def _lr_section(folder: Path, step: int, heading: str) -> Section:
     found = read_json(folder / "lr.json")
-    text = (
-        f"Chosen: {found['lr']:.3g}, "
-        + (
-            "the highest rate at which the loss still clearly improves"
-            if found["improved"]
-            else "a third of the highest rate at which the loss has not clearly risen (it fell clearly at none)"
-        )
-        if found["rule"] == "recipe"
-        else f"Chosen: {found['lr']:.3g}, by the rule `{found['rule']}`"
-    )
-    text += f"; from the mean of {len(found['repeats'])} sweeps that differ by a factor of {found['spread']:.2f}."
+    if found["rule"] != "recipe":
+        why = f"by the rule `{found['rule']}`"
+    elif found["improved"]:
+        why = "the highest rate at which the loss still clearly improves"
+    else:
+        why = "a third of the highest rate at which the loss has not clearly risen (it fell clearly at none)"
+    sweeps = f"{len(found['repeats'])} sweeps that differ by a factor of {found['spread']:.2f}"
+    text = f"Chosen: {found['lr']:.3g}, {why}; from the mean of {sweeps}."
     picture = Picture(folder / "lr_find.png", "Loss over the learning rate", "learning-rate sweep with the chosen rate")
     return Section(heading=heading, step=step, paragraphs=[text], pictures=[picture])
 

@@ -128,7 +128,7 @@ def test_where_nothing_can_be_learnt_no_rate_is_taken() -> None:
     at_chance = curve(np.log(10) + 2 * np.maximum(0, x + 2), -4, 0)
     with pytest.raises(UnusableCurveError, match=r"a blind guess among 10 classes has 2\.3026.*model\.weights"):
         choose([at_chance], "recipe", num_classes=10)
-    assert choose([at_chance], "recipe", num_classes=100).lr > 3e-3  # half of a guess's loss there: much is known
+    assert 3 * choose([at_chance], "recipe", num_classes=100).lr > 1e-2  # half of a guess's loss there: much is known
 
 
 def test_short_epochs_are_swept_for_two() -> None:
