@@ -22,7 +22,7 @@ from pipeline.data.images import open_images_of
 from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.data.split import choose_groups
 from pipeline.learning.schedule import epoch_batches
-from pipeline.model.weights import load_backbone
+from pipeline.model.weights import load_pretrained
 from pipeline.settings import Settings, read_settings
 from pipeline.stage import Places, execute
 from stages.config import write_fingerprints
@@ -63,7 +63,9 @@ def run_ingest(seed: int, root: Path) -> tuple[Settings, Path]:
 
 def probe(settings: Settings, manifest: Manifest, weights: str) -> tuple[float, float]:
     """Test accuracy with all training images, and with a tenth of them."""
-    backbone = load_backbone(settings.model.arch, weights, seed=settings.seed, image_size=settings.data.image_size)
+    backbone = load_pretrained(
+        settings.model.arch, weights, seed=settings.seed, image_size=settings.data.image_size
+    ).backbone
     is_kept = choose_groups(((s.label, s.group) for s in manifest.of("train")), 0.1, seed=settings.seed)
     features, targets = activations(backbone, settings, manifest, "train")
     tested, expected = activations(backbone, settings, manifest, "test")

@@ -1,8 +1,9 @@
 """Are the finders' choices good? Training at their rate, at other rules' rates, and over a grid around it.
 
 `python -m benchmarks.lr_regret [--photos FOLDER] [--overrides ...] [--seeds 5] [--spread-seeds 12]` studies
-`lr_find_head` and `head_train`; with `--full` it studies `lr_find_full` and one cycle of `full_train`, two epochs long.
-The latter is costly at a batch of 4, where a step takes as long as at 64: there the digits are a fifth of them.
+`lr_find_head` and the training of heads that begin with random weights; with `--full` it studies `lr_find_full` and one
+cycle of `full_train`, two epochs long. The latter is costly at a batch of 4, where a step takes as long as at 64: there
+the digits are a fifth of them.
 
 Data: the digits; letters drawn by pretraining's renderer, 26 classes; and, with `--photos`, a folder of one's own
 (`--only` chooses among them). For each, and for batches of 4, 16 and 64, it prints how training at 1/30 to 30 times the
@@ -25,7 +26,7 @@ from benchmarks.image_folders import write_letters
 from pipeline.bench import Bench
 from pipeline.config import compose
 from pipeline.journal import Journal
-from pipeline.learning.head_learner import head_on_activations
+from pipeline.learning.head_learner import random_head_on_activations
 from pipeline.learning.learners import open_images, whole_model
 from pipeline.learning.loop import Learner, train
 from pipeline.learning.lr_find import LrFound, find_lr
@@ -171,7 +172,7 @@ def fit(studied: Studied, data: Data, batch_size: int, lr: float, seed: int) -> 
 
 def _fresh_head(data: Data, settings: Settings, stage: str) -> Learner:
     del stage
-    return head_on_activations(data.artifacts / "precompute", settings, data.runtime)
+    return random_head_on_activations(data.artifacts / "precompute", settings, data.runtime)
 
 
 def _unfrozen_model(data: Data, settings: Settings, stage: str) -> Learner:

@@ -21,11 +21,11 @@ from pipeline.data.images import open_images_of
 from pipeline.data.manifest import read_manifest
 from pipeline.files import read_json
 from pipeline.journal import Journal
-from pipeline.learning.head_learner import head_on_activations
+from pipeline.learning.head_learner import first_head_on_activations
 from pipeline.learning.learners import assemble, head_on_backbone, open_images
 from pipeline.learning.loop import Learner, Plan, train
 from pipeline.learning.overfitting import best_cycle
-from pipeline.model.tensors import read_tensors, save_tensors
+from pipeline.model.tensors import read_tensors
 from pipeline.settings import Runtime, Settings, read_settings, with_environment
 from pipeline.stage import Places, execute
 from stages.config import write_fingerprints
@@ -48,7 +48,7 @@ def main() -> None:
             settings, root = read_settings(params, source="conf/"), Path(folder) / str(views)
             runtime = with_environment(settings.runtime)
             seconds = _run_up_to_the_finder(params, settings, runtime, root)
-            learner = head_on_activations(root / "precompute", settings, runtime)
+            learner = first_head_on_activations(root / "precompute", settings, runtime)
             print(_row(f"{views} views, precomputed in {seconds:.1f} s", learner, settings, root, arguments.epochs))
         learner = _through_backbone(root, settings, runtime)
         print(_row("through the backbone, augmented anew", learner, settings, root, arguments.epochs))
@@ -84,17 +84,16 @@ def _row(name: str, learner: Learner, settings: Settings, root: Path, epochs: in
 
 def _through_backbone(root: Path, settings: Settings, runtime: Runtime) -> Learner:
     """The same fresh head, behind its frozen backbone."""
-    fresh = head_on_activations(root / "precompute", settings, runtime)
-    save_tensors(fresh.model.state_dict(), root / "head.safetensors")
     sizes, seed = [settings.data.image_size], (0, "benchmark")
     images = open_images(root / "ingest", root / "augment_config", runtime, image_sizes=sizes, seed=seed)
-    return head_on_backbone(root / "precompute", root, images, runtime, micro_batch_size=settings.data.micro_batch_size)
+    made, micro = root / "precompute", settings.data.micro_batch_size
+    return head_on_backbone(made, made, images, runtime, micro_batch_size=micro)
 
 
 @torch.no_grad()
 def _difference(root: Path, settings: Settings) -> float:
     """Between stored activations of valid and what the backbone gives for each image alone."""
-    model, manifest = assemble(root / "precompute", root).eval(), read_manifest(root / "ingest")
+    model, manifest = assemble(root / "precompute", root / "precompute").eval(), read_manifest(root / "ingest")
     policy = read_policy(root / "augment_config" / "policy.yaml", image_size=settings.data.image_size)
     images = open_images_of(manifest, manifest.of("valid"), policy.framing, workers=0)
     stored = read_tensors(root / "precompute" / "activations-valid.safetensors")["activations"][0]

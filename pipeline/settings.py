@@ -112,6 +112,9 @@ class Model(_Section):
     """Any torchvision classifier, by its function's name."""
     weights: str
     """`glyphs` (shipped), `imagenet` (torchvision's download), `none`, or a .safetensors file."""
+    head_init: Literal["auto", "random"]
+    """How the head begins. `auto`: with what the classification layer of the weights says of our classes, where they
+    hold one (torchvision's do, `glyphs` does not); otherwise, and with `random`, at random."""
     dropout: Share
     """Share of features that the head drops while training."""
     precision: Literal["fp32", "bf16"]

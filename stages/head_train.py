@@ -5,7 +5,7 @@ costs a fraction of a second, because the backbone does not run; augmentation ha
 """
 
 from pipeline.learning.balance import balance_classes
-from pipeline.learning.head_learner import head_on_activations
+from pipeline.learning.head_learner import first_head_on_activations
 from pipeline.learning.training import make_plan, run_training
 from pipeline.model.tensors import save_tensors
 from pipeline.stage import Metrics, Stage, StageContext, main
@@ -14,7 +14,7 @@ from pipeline.stage import Metrics, Stage, StageContext, main
 def run(context: StageContext) -> Metrics:
     """Train a fresh head."""
     settings = context.settings
-    learner = head_on_activations(context.input("precompute"), settings, context.runtime)
+    learner = first_head_on_activations(context.input("precompute"), settings, context.runtime)
     learner = balance_classes(learner, settings.data.balance)
     plan = make_plan(
         settings.head_train,

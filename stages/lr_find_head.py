@@ -5,7 +5,7 @@ would say), `curve.csv` and the picture. Decides the rate of both head stages, u
 """
 
 from pipeline.learning.balance import balance_classes
-from pipeline.learning.head_learner import head_on_activations
+from pipeline.learning.head_learner import random_head_on_activations
 from pipeline.learning.lr_report import find_and_report
 from pipeline.learning.training import count_batch
 from pipeline.stage import Metrics, Stage, StageContext, main
@@ -14,7 +14,7 @@ from pipeline.stage import Metrics, Stage, StageContext, main
 def run(context: StageContext) -> Metrics:
     """Sweep the rate on activations: next to nothing, for the backbone does not run."""
     settings = context.settings
-    learner = head_on_activations(context.input("precompute"), settings, context.runtime)
+    learner = random_head_on_activations(context.input("precompute"), settings, context.runtime)
     learner = balance_classes(learner, settings.data.balance)
     batch_size = count_batch(settings.head_train.batch_size, settings.data.batch_size, learner.train.num_samples)
     return find_and_report(

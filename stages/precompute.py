@@ -1,9 +1,10 @@
 """Step 1: precompute activations.
 
 Reads the images of train and valid, the pretrained weights, and, for `precompute.views`, the augmentation. Writes the
-backbone (so that no later stage fetches weights again) and what it makes of each image in
-`activations-<split>.safetensors`: `targets` [N] and `activations` [views, N, num_features], the plain images' first.
-The head can then be trained in seconds, as long as its images do not change.
+backbone (so that no later stage fetches weights again), what it makes of each image in
+`activations-<split>.safetensors`: `targets` [N] and `activations` [views, N, num_features], the plain images' first,
+and `head.safetensors`, a head that nothing has been trained of yet. Decides how the head begins. It can then be trained
+in seconds, as long as its images do not change.
 """
 
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.console import Bar, progress_bar
 from pipeline.data.augment import Policy
@@ -24,9 +25,9 @@ from pipeline.files import read_json
 from pipeline.learning.schedule import epoch_batches
 from pipeline.model.backbone import Backbone, check_image_size
 from pipeline.model.growing import GrowingTensor
-from pipeline.model.head import Card, save_card
-from pipeline.model.tensors import save_tensors
-from pipeline.model.weights import load_backbone
+from pipeline.model.head import Card, build_head, save_card, start_from_classifier
+from pipeline.model.tensors import read_tensors, save_tensors
+from pipeline.model.weights import load_pretrained
 from pipeline.settings import Augment
 from pipeline.stage import Metrics, Stage, StageContext, main
 
@@ -41,7 +42,8 @@ def run(context: StageContext) -> Metrics:
     check_image_size(model.arch, image_size)
     framing = Framing(image_size, settings.data.fit, settings.data.background, settings.data.margin)
     policy = _policy(context, framing) if settings.precompute.views else None
-    backbone = load_backbone(model.arch, model.weights, seed=settings.seed, image_size=image_size)
+    pretrained = load_pretrained(model.arch, model.weights, seed=settings.seed, image_size=image_size)
+    backbone = pretrained.backbone
     save_tensors(backbone.state_dict(), context.out / "backbone.safetensors")
     save_card(Card(model.arch, model.dropout, model.precision, image_size, manifest.classes), context.out)
 
@@ -56,7 +58,31 @@ def run(context: StageContext) -> Metrics:
         + " and ".join(f"{count} {split} images" for split, count in counts.items())
         + (f", and for {settings.precompute.views} augmented views of each train image" if policy else "")
     )
-    return {"num_features": backbone.num_features, "images": counts, "views": settings.precompute.views}
+    begins = _begin_head(context, len(manifest.classes), pretrained.classifier)
+    return {
+        "num_features": backbone.num_features,
+        "images": counts,
+        "views": settings.precompute.views,
+        "head_begins": begins,
+    }
+
+
+def _begin_head(context: StageContext, num_classes: int, classifier: nn.Linear | None) -> str:
+    """Write a head that nothing has been trained of; returns what it begins with."""
+    settings = context.settings
+    train, valid = (read_tensors(context.out / f"activations-{split}.safetensors") for split in SPLITS)
+    plain = train["activations"][0]
+    head = build_head(plain, num_classes, dropout=settings.model.dropout, seed=settings.seed).eval()
+    if settings.model.head_init == "auto" and classifier is not None:
+        start_from_classifier(head, classifier, plain, train["targets"])
+        begins = f"what the weights' own {classifier.out_features} classes say of ours"
+    else:
+        begins = "random weights"
+    save_tensors(head.state_dict(), context.out / "head.safetensors")
+    with torch.no_grad():
+        right = head(valid["activations"][0]).argmax(1) == valid["targets"]
+    context.say(f"the head begins with {begins}: accuracy {right.double().mean():.4f} on valid")
+    return begins
 
 
 def _policy(context: StageContext, framing: Framing) -> Policy:

@@ -1,4 +1,4 @@
-"""The learner that sees activations: a fresh head. Apart from the others, because it needs no torchvision to load."""
+"""The learners that see activations: a head alone. Apart from the others, because they need no torchvision to load."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +11,9 @@ from pipeline.learning.loop import Learner, ParameterGroup
 from pipeline.model.head import Head, build_head, load_card
 from pipeline.model.tensors import read_tensors
 from pipeline.settings import Runtime, Settings
+
+Splits = dict[str, dict[str, Tensor]]
+"""For train and valid: `activations` [views, N, num_features] and `targets` [N]."""
 
 
 class TensorBatches:
@@ -45,12 +48,37 @@ class ViewBatches:
             yield self.activations[(index + draw) % len(self.activations), index], self.targets[index]
 
 
-def head_on_activations(precompute: Path, settings: Settings, runtime: Runtime) -> Learner:
-    """A fresh head, to be trained on precomputed activations."""
-    card = load_card(precompute)
-    splits = {s: read_tensors(precompute / f"activations-{s}.safetensors") for s in ("train", "valid")}
+def random_head_on_activations(precompute: Path, settings: Settings, runtime: Runtime) -> Learner:
+    """A head with random weights, for the finder.
+
+    One that knows the classes already has little to learn but the training images by heart, and that a sweep would take
+    for progress at ever higher rates.
+    """
+    card, splits = load_card(precompute), _read_splits(precompute)
+    plain = splits["train"]["activations"][0]
+    head = build_head(plain, len(card.classes), dropout=card.dropout, seed=settings.seed)
+    return _on_activations(head, splits, settings, runtime)
+
+
+def first_head_on_activations(precompute: Path, settings: Settings, runtime: Runtime) -> Learner:
+    """The head that `precompute` began, to be trained."""
+    card, state = load_card(precompute), read_tensors(precompute / "head.safetensors")
+    head = Head(len(state["0.mean"]), len(card.classes), dropout=card.dropout)
+    head.load_state_dict(state)
+    return _on_activations(head, _read_splits(precompute), settings, runtime)
+
+
+def head_group(head: Head) -> ParameterGroup:
+    """The head as a group of parameters, at the rate itself."""
+    return ParameterGroup("head", list(head.parameters()), 1.0)
+
+
+def _read_splits(precompute: Path) -> Splits:
+    return {split: read_tensors(precompute / f"activations-{split}.safetensors") for split in ("train", "valid")}
+
+
+def _on_activations(head: Head, splits: Splits, settings: Settings, runtime: Runtime) -> Learner:
     plain, valid = (TensorBatches(t["activations"][0], t["targets"]) for t in splits.values())
-    head = build_head(plain.inputs, len(card.classes), dropout=card.dropout, seed=settings.seed)
     device = choose_device(runtime)
 
     def set_mode() -> None:
@@ -67,8 +95,3 @@ def head_on_activations(precompute: Path, settings: Settings, runtime: Runtime) 
         precision="fp32",
         micro_batch_size=settings.data.micro_batch_size,
     )
-
-
-def head_group(head: Head) -> ParameterGroup:
-    """The head as a group of parameters, at the rate itself."""
-    return ParameterGroup("head", list(head.parameters()), 1.0)

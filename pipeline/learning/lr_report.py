@@ -33,6 +33,7 @@ def find_and_report(
         curves=[(c.lrs, c.losses, c.smoothed) for c in curves],
         chosen=found.lr,
         others={name: lr for name, lr in found.others.items() if name != found.rule},
+        falls=found.improved,
     )
     say(
         bench.name,

@@ -16,11 +16,13 @@ STD = (0.229, 0.224, 0.225)
 class Backbone(nn.Module):
     """A classifier without its last layer: images [N, 3, H, W] (normalised) to features [N, num_features]."""
 
-    def __init__(self, network: nn.Module, *, arch: str, num_features: int) -> None:
+    def __init__(self, network: nn.Module, *, arch: str, num_features: int, cut: str) -> None:
         super().__init__()
         self.network = network
         self.arch = arch
         self.num_features = num_features
+        self.cut = cut
+        """The name, in torchvision, of the last layer that it lacks."""
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.network(images)
@@ -56,7 +58,7 @@ def build_backbone(arch: str, *, image_size: int | None = None) -> Backbone:
     else:
         num_features = last.in_features
         setattr(parent, name.rpartition(".")[2], nn.Identity())
-    return Backbone(network, arch=arch, num_features=num_features)
+    return Backbone(network, arch=arch, num_features=num_features, cut=name)
 
 
 def check_image_size(arch: str, image_size: int, *, built_for: int | None = None) -> None:

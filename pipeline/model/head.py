@@ -57,6 +57,27 @@ def build_head(activations: Tensor, num_classes: int, *, dropout: float, seed: i
     return head
 
 
+@torch.no_grad()
+def start_from_classifier(head: Head, classifier: nn.Linear, activations: Tensor, targets: Tensor) -> None:
+    """Let the head begin with what the layer that was pretrained above the same features says of our classes.
+
+    `activations` [N, num_features] and `targets` [N] are those of the training images, some of each class. With p_c the
+    mean of what `classifier` predicts for the images of class c, its distribution over the classes of the pretraining
+    (as in LEEP, Nguyen et al. 2020, arXiv:2002.12462), the logit of c is the mean of the classifier's logits weighed by
+    p_c: minus the cross-entropy between p_c and the prediction, but for a term that is the same for all c. So an image
+    goes to the class whose images the old classifier takes for the same things.
+    """
+    standardise, _, layer = head
+    assert isinstance(standardise, Standardise)
+    assert isinstance(layer, nn.Linear)
+    predicted = classifier(activations).double().softmax(1)
+    seen_as = torch.stack([predicted[targets == c].mean(0) for c in range(layer.out_features)])
+    seen_as -= seen_as.mean(0)
+    weight, bias = seen_as @ classifier.weight.double(), seen_as @ classifier.bias.double()
+    layer.weight.copy_(weight * standardise.scale)
+    layer.bias.copy_(bias + weight @ standardise.mean.double())
+
+
 @dataclass(frozen=True)
 class Card:
     """What must be known of a model beside its weights; it travels with them as `model.json`."""

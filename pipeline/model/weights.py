@@ -1,4 +1,4 @@
-"""Where a backbone's weights come from: ours, torchvision's, a file, or nowhere.
+"""Where pretrained weights come from: ours, torchvision's, a file, or nowhere.
 
 Weights are tensors in safetensors files, under torchvision's names; nothing that is loaded can run code. Floating
 point tensors may be stored in half precision and are computed with in single precision.
@@ -6,6 +6,7 @@ point tensors may be stored in half precision and are computed with in single pr
 
 import os
 import urllib.error
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,7 +18,16 @@ from pipeline.model.weights_file import find_weights_file
 from pipeline.vision import models
 
 
-def load_backbone(arch: str, weights: str, *, seed: int, image_size: int | None = None) -> Backbone:
+@dataclass(frozen=True)
+class Pretrained:
+    """A backbone with its weights, and the layer that was cut off, which knows the classes of the pretraining."""
+
+    backbone: Backbone
+    classifier: nn.Linear | None
+    """None where the weights are random, or hold no such layer."""
+
+
+def load_pretrained(arch: str, weights: str, *, seed: int, image_size: int | None = None) -> Pretrained:
     """Build `arch` with the weights that `model.weights` names: `glyphs`, `imagenet`, `none` or a file.
 
     The global RNG is left as it was. Raises ValueError or FileNotFoundError where the weights are missing or belong
@@ -27,10 +37,21 @@ def load_backbone(arch: str, weights: str, *, seed: int, image_size: int | None 
         torch.manual_seed(seed)
         backbone = build_backbone(arch, image_size=image_size)
     if weights == "none":
-        return backbone
+        return Pretrained(backbone, None)
     source = _imagenet(arch) if weights == "imagenet" else read_tensors(find_weights_file(arch, weights))
     _load_strictly(backbone.network, source, described=f"model.weights={weights}", arch=arch)
-    return backbone
+    return Pretrained(backbone, _classifier(source, backbone))
+
+
+def _classifier(source: dict[str, Tensor], backbone: Backbone) -> nn.Linear | None:
+    """The last layer of the weights as one of features [N, num_features]; a 1x1 convolution is one of each place."""
+    if f"{backbone.cut}.weight" not in source:
+        return None
+    weight = source[f"{backbone.cut}.weight"].flatten(1)
+    bias = source.get(f"{backbone.cut}.bias", torch.zeros(len(weight)))
+    layer = nn.Linear(backbone.num_features, len(weight), device="meta")
+    layer.load_state_dict({"weight": weight, "bias": bias}, assign=True)
+    return layer
 
 
 def _imagenet(arch: str) -> dict[str, Tensor]:
@@ -54,7 +75,7 @@ def _show_progress() -> bool:
 
 
 def _load_strictly(network: nn.Module, tensors: dict[str, Tensor], *, described: str, arch: str) -> None:
-    """Load all tensors of `network` from `tensors`, which may also hold the classification layer that we dropped."""
+    """Load all tensors of `network` from `tensors`, which may also hold the last layer, that was cut off."""
     own = network.state_dict()
     missing = [n for n in own if n not in tensors and not n.endswith("num_batches_tracked")]
     other_shape = [

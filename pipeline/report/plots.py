@@ -40,14 +40,15 @@ def plot_lr_find(
     curves: Sequence[tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike]],
     chosen: float,
     others: Mapping[str, float | None],
+    falls: bool,
 ) -> None:
     """Draw the sweeps of the learning-rate finder, the chosen rate, and the other rules' answers (or None).
 
-    `curves` holds (rates, losses, smoothed losses) of each repeat.
+    `curves` holds (rates, losses, smoothed losses) of each repeat; `falls` says whether their mean ever clearly falls.
     """
     sweeps = [_finite_sweep(*curve) for curve in curves]
     rates, mean = _mean_curve([(lrs, smoothed) for lrs, _, smoothed in sweeps])
-    with figure(path, title=_lr_title(chosen, rates, mean), height_in=5.0 + 0.28 * len(others)) as fig:
+    with figure(path, title=_lr_title(chosen, rates, mean, falls), height_in=5.0 + 0.28 * len(others)) as fig:
         top, strip = panels_below(fig, [4.4, max(0.28 * len(others), 0.01)])
         for i, (lrs, losses, smoothed) in enumerate(sweeps):
             named = i == 0
@@ -66,7 +67,7 @@ def plot_lr_find(
             draw_line(top, lrs, smoothed, label=label if named else None, **style)
         if len(sweeps) > 1:
             draw_line(top, rates, mean, color=BLUE, lw=2.5, label="their mean")
-        top.set(ylabel="training loss", xscale="log", ylim=_sweep_ylim(mean))
+        top.set(ylabel="training loss", xscale="log", ylim=_sweep_ylim(mean, falls))
         for ax in (top, strip):
             ax.axvline(chosen, color=RED, lw=2, ls="--", zorder=1.5)
         top.plot([], [], color=RED, ls="--", label=f"chosen: {chosen:.2g}")
@@ -247,24 +248,24 @@ def _mean_curve(curves: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
     return grid, np.mean([np.interp(np.log(grid), np.log(x), y) for x, y in curves], axis=0)
 
 
-def _sweep_ylim(mean: Array) -> tuple[float | None, float | None]:
+def _sweep_ylim(mean: Array, falls: bool) -> tuple[float | None, float | None]:
     """Choose y limits from the curve up to its minimum, so that divergence does not flatten it.
 
-    Of a curve that hardly falls the rise is shown, until it has doubled.
+    Of a curve that never falls the rise is shown, until it has doubled.
     """
     if not len(mean):
         return None, None
     low = float(mean.min())
-    high = float(mean[: int(mean.argmin()) + 1].max())
-    if high - low < 0.02 * abs(high):
-        high = low + abs(low)
+    high = float(mean[: int(mean.argmin()) + 1].max()) if falls else low + abs(low)
     span = max(high - low, 0.1 * abs(high), 1e-6)
     return low - 0.15 * span, high + 0.35 * span
 
 
-def _lr_title(chosen: float, rates: Array, mean: Array) -> str:
+def _lr_title(chosen: float, rates: Array, mean: Array, falls: bool) -> str:
     if not len(rates):
         return f"Learning rate {chosen:.2g}; no loss was finite"
+    if not falls:
+        return f"Learning rate {chosen:.2g} was chosen; the loss clearly falls at no rate"
     factor = float(rates[mean.argmin()]) / chosen
     if factor > 1.05:
         times = f"{factor:,.0f}" if factor >= 10 else f"{factor:.2g}"

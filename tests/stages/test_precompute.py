@@ -10,13 +10,14 @@ from pipeline.data.augment import Policy
 from pipeline.data.decode import Framing
 from pipeline.data.images import normalise
 from pipeline.data.manifest import read_manifest
-from pipeline.learning.head_learner import ViewBatches, head_on_activations
+from pipeline.files import read_json
+from pipeline.learning.head_learner import ViewBatches, first_head_on_activations, random_head_on_activations
 from pipeline.learning.learners import assemble
 from pipeline.model.growing import GrowingTensor
-from pipeline.model.tensors import read_tensors
+from pipeline.model.tensors import read_tensors, save_tensors
 from pipeline.settings import Runtime, read_settings
 from pipeline.stage import Metrics, Places, execute
-from pipeline.vision import v2
+from pipeline.vision import models, v2
 from stages.config import write_fingerprints
 from stages.precompute import STAGE
 from tests.conftest import TINY, Compose, Run
@@ -69,7 +70,7 @@ def test_the_plain_view_and_valid_are_as_without_views(made: Path, recipe: Run) 
 def test_the_head_sees_another_view_in_each_epoch_and_is_measured_on_plain_ones(
     made: Path, with_views: dict[str, Any], runtime: Runtime
 ) -> None:
-    learner = head_on_activations(made, read_settings(with_views, source="x"), runtime)
+    learner = first_head_on_activations(made, read_settings(with_views, source="x"), runtime)
     stored = read_tensors(made / "activations-train.safetensors")
     assert isinstance(learner.train, ViewBatches)
     order = [[0, 1, 2], [5, 4]]
@@ -119,3 +120,36 @@ def test_views_without_augmentation_are_refused(
     params = compose_conf(*TINY, f"data.root={pictures}", "precompute.views=1", "augment=none")
     with pytest.raises(ValueError, match=r"precompute\.views=1 has no effect without augmentation"):
         precompute(params, recipe, tmp_path, runtime)
+
+
+@pytest.mark.parametrize(
+    ("head_init", "begins"),
+    [("auto", "what the weights' own 9 classes say of ours"), ("random", "random weights")],
+)
+def test_the_head_begins_with_the_weights_own_classes_where_they_have_any(
+    head_init: str,
+    begins: str,
+    recipe: Run,
+    compose_conf: Compose,
+    pictures: Path,
+    tmp_path: Path,
+    runtime: Runtime,
+) -> None:
+    arch = "shufflenet_v2_x0_5"
+    save_tensors(models.get_model_builder(arch)(weights=None, num_classes=9).state_dict(), tmp_path / "w.safetensors")
+    own = [f"model.arch={arch}", f"model.weights={tmp_path / 'w.safetensors'}", f"model.head_init={head_init}"]
+    params = compose_conf(*TINY, f"data.root={pictures}", *own)
+    made = tmp_path / "precompute"
+    assert precompute(params, recipe, tmp_path, runtime)["head_begins"] == begins
+    settings, train = read_settings(params, source="x"), read_tensors(made / "activations-train.safetensors")
+    first, random = (
+        learner(made, settings, runtime).model.eval()
+        for learner in (first_head_on_activations, random_head_on_activations)
+    )
+    plain = train["activations"][0]
+    with torch.no_grad():
+        assert torch.equal(first(plain), random(plain)) == (head_init == "random")
+
+
+def test_weights_without_classes_leave_the_head_at_random(recipe: Run) -> None:
+    assert read_json(recipe.folder("precompute") / "metrics.json")["head_begins"] == "random weights"

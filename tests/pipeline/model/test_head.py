@@ -1,9 +1,11 @@
 """The head: standardised features, and a draw that leaves the global RNG alone."""
 
+import pytest
 import torch
+from scipy.special import softmax
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.model.head import Standardise, build_head
+from pipeline.model.head import Standardise, build_head, start_from_classifier
 
 
 def test_features_are_standardised_by_those_of_the_training_images() -> None:
@@ -37,3 +39,51 @@ def test_a_head_depends_on_its_seed_alone() -> None:
     assert torch.equal(before, torch.get_rng_state())
     assert torch.equal(first["2.weight"], second["2.weight"])
     assert not torch.equal(first["2.weight"], other["2.weight"])
+
+
+@pytest.fixture(scope="module")
+def pretrained() -> tuple[torch.nn.Linear, torch.Tensor, torch.Tensor]:
+    """A layer that tells 20 classes apart, features [300, 8] that it was made for, and which of them each is."""
+    generator = torch.Generator().manual_seed(0)
+    centres = 3 * torch.randn(20, 8, generator=generator)
+    classes = torch.arange(300) % 20
+    features = centres[classes] + torch.randn(300, 8, generator=generator)
+    layer = torch.nn.Linear(8, 20)
+    with torch.no_grad():  # the best linear classifier of such clouds, by Bayes' rule
+        layer.weight.copy_(centres)
+        layer.bias.copy_(-centres.square().sum(1) / 2)
+    return layer, features, classes
+
+
+def test_the_logits_are_cross_entropies_between_the_pretrained_answers(
+    pretrained: tuple[torch.nn.Linear, torch.Tensor, torch.Tensor],
+) -> None:
+    layer, features, classes = pretrained
+    targets = classes % 3  # each of ours is a mixture of theirs
+    head = build_head(features, 3, dropout=0.5, seed=0).eval()
+    start_from_classifier(head, layer, features, targets)
+    with torch.no_grad():
+        answers, logits = softmax(layer(features).double().numpy(), axis=1), head(features).double().softmax(1).numpy()
+    for i in range(0, 300, 7):
+        scores = []
+        for c in range(3):
+            members = [answers[j] for j in range(300) if targets[j] == c]
+            typical = sum(members) / len(members)
+            scores.append(sum(p * torch.tensor(q).log().item() for p, q in zip(typical, answers[i], strict=True)))
+        assert logits[i] == pytest.approx(softmax(scores), rel=1e-3, abs=1e-5)
+
+
+def test_classes_that_were_pretrained_are_known_from_the_start(
+    pretrained: tuple[torch.nn.Linear, torch.Tensor, torch.Tensor],
+) -> None:
+    layer, features, classes = pretrained
+    ours = torch.tensor([11, 4, 17])  # in another order than theirs
+    chosen = torch.isin(classes, ours)
+    targets = (classes[chosen, None] == ours).int().argmax(1)
+    few = torch.cat([torch.nonzero(targets == c)[:2, 0] for c in range(3)])
+    head = build_head(features[chosen][few], 3, dropout=0.0, seed=0)
+    start_from_classifier(head, layer, features[chosen][few], targets[few])
+    with torch.no_grad():
+        theirs = layer(features[chosen])[:, ours].argmax(1)
+        assert (head(features[chosen]).argmax(1) == theirs).double().mean() > 0.95
+        assert (theirs == targets).double().mean() > 0.95

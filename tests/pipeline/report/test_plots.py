@@ -39,7 +39,7 @@ def _sweep(seed: int, n: int = 60) -> tuple[list[float], list[float], list[float
 
 
 def _lr_find(*curves: tuple[list[float], list[float], list[float]], **others: float | None) -> Draw:
-    return lambda path: plots.plot_lr_find(path, curves=curves, chosen=0.01, others=others)
+    return lambda path: plots.plot_lr_find(path, curves=curves, chosen=0.01, others=others, falls=True)
 
 
 def _schedule(num_steps: int, names: list[str], starts: list[int]) -> Draw:
@@ -148,14 +148,14 @@ def test_confusion_must_fit_the_classes(tmp_path: Path) -> None:
 
 
 def test_divergence_does_not_flatten_the_sweep() -> None:
-    low, high = plots._sweep_ylim(np.array([2.0, 1.0, 0.5, 1e6]))
+    low, high = plots._sweep_ylim(np.array([2.0, 1.0, 0.5, 1e6]), falls=True)
     assert low is not None
     assert high is not None
     assert (0 < low < 0.5, 2.0 < high < 3.0) == (True, True)
 
 
 def test_of_a_sweep_that_only_rises_the_rise_is_shown() -> None:
-    low, high = plots._sweep_ylim(np.array([0.04, 0.041, 0.06, 1e6]))
+    low, high = plots._sweep_ylim(np.array([0.04, 0.041, 0.06, 1e6]), falls=False)
     assert low is not None
     assert high is not None
     assert (0.03 < low < 0.04, 0.08 < high < 0.1) == (True, True)
@@ -168,10 +168,12 @@ def test_titles_say_what_is_seen() -> None:
     assert title == "Cycle 2 of 3 is kept: validation loss 0.25, accuracy 95.0%; shaded: over-fitting"
     title = plots._curves_title([5, 10, 15], [15, 5], (0.25, 0.95), None)
     assert title == "Cycles 3 + 1 of 3 are kept together: validation loss 0.25, accuracy 95.0%"
-    assert plots._lr_title(0.01, np.array([0.01, 0.1]), np.array([2.0, 1.0])).endswith(
-        "10 times below that of the lowest loss"
-    )
-    assert "was chosen, 380 times below" in plots._lr_title(0.01, np.array([0.01, 3.8]), np.array([2.0, 1.0]))
+    title = plots._lr_title(0.01, np.array([0.01, 0.1]), np.array([2.0, 1.0]), falls=True)
+    assert title.endswith("10 times below that of the lowest loss")
+    title = plots._lr_title(0.01, np.array([0.01, 3.8]), np.array([2.0, 1.0]), falls=True)
+    assert "was chosen, 380 times below" in title
+    title = plots._lr_title(0.03, np.array([0.01, 0.1]), np.array([1.0, 2.0]), falls=False)
+    assert title == "Learning rate 0.03 was chosen; the loss clearly falls at no rate"
     assert (
         plots._counts_title(["train"], np.array([[6, 0]]), ["a", "b"]) == "6 images of 2 classes; b has none in train"
     )
