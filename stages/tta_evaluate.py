@@ -25,7 +25,7 @@ from pipeline.report.score_plots import plot_calibration, plot_confusion
 from pipeline.stage import Metrics, Stage, StageContext, main
 
 SHOWN_MISTAKES = 10
-REPORTED = ("lr_find_head", "head_train", "head_train_augmented", "unfreeze", "lr_find_full")
+REPORTED = ("precompute", "lr_find_head", "head_train", "head_train_augmented", "unfreeze", "lr_find_full")
 
 
 def run(context: StageContext) -> Metrics:

@@ -70,8 +70,8 @@ def start_from_classifier(head: Head, classifier: nn.Linear, activations: Tensor
     standardise, _, layer = head
     assert isinstance(standardise, Standardise)
     assert isinstance(layer, nn.Linear)
-    predicted = classifier(activations).double().softmax(1)
-    seen_as = torch.stack([predicted[targets == c].mean(0) for c in range(layer.out_features)])
+    of_class = (activations[targets == c] for c in range(layer.out_features))
+    seen_as = torch.stack([classifier(features).double().softmax(1).mean(0) for features in of_class])
     seen_as -= seen_as.mean(0)
     weight, bias = seen_as @ classifier.weight.double(), seen_as @ classifier.bias.double()
     layer.weight.copy_(weight * standardise.scale)

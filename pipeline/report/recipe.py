@@ -55,7 +55,7 @@ def _tiles(scores: Mapping[str, Any], split: str) -> list[Tile]:
 
 def _data_sections(folders: Mapping[str, Path]) -> list[Section]:
     ingest, augment = folders["ingest"], folders["augment_config"]
-    counts = read_json(ingest / "metrics.json")
+    counts, precomputed = read_json(ingest / "metrics.json"), read_json(folders["precompute"] / "metrics.json")
     return [
         Section(
             heading="The images",
@@ -80,7 +80,11 @@ def _data_sections(folders: Mapping[str, Path]) -> list[Section]:
         Section(
             heading="Enable augmentation, precompute activations",
             step=1,
-            paragraphs=["Every training image is changed at random, anew in each epoch. First in each row: unchanged."],
+            paragraphs=[
+                "Every training image is changed at random, anew in each epoch. First in each row: unchanged.",
+                f"The frozen backbone makes {precomputed['num_features']} activations of each image. "
+                f"The head begins with {precomputed['head_begins']}.",
+            ],
             pictures=[Picture(augment / "augmentations.png", "Images and their random views", "augmented images")],
         ),
     ]

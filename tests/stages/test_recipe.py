@@ -40,7 +40,12 @@ def test_every_stage_leaves_what_the_design_names(recipe: Run) -> None:
     promised = {
         "ingest": ["manifest.jsonl", "classes.json", "ledger.jsonl", "samples.png", "class_counts.png"],
         "augment_config": ["policy.yaml", "augmentations.png"],
-        "precompute": ["activations-train.safetensors", "activations-valid.safetensors", "backbone.safetensors"],
+        "precompute": [
+            "activations-train.safetensors",
+            "activations-valid.safetensors",
+            "backbone.safetensors",
+            "head.safetensors",
+        ],
         "lr_find_head": ["lr.json", "curve.csv", "lr_find.png"],
         "head_train": ["head.safetensors", "history.csv", "learning_curves.png", "schedule.png"],
         "head_train_augmented": ["head.safetensors", "history.csv", "learning_curves.png"],
@@ -69,6 +74,16 @@ def test_precomputed_activations_are_the_frozen_backbones_output(recipe: Run) ->
             alone = torch.cat([model.backbone(x) for x, _ in images.batches([[i] for i in range(6)], draw=0)])
         torch.testing.assert_close(stored["activations"][0, :6], alone, rtol=1e-4, atol=1e-5)
         assert torch.equal(stored["targets"], images.targets)
+
+
+def test_head_training_begins_with_the_head_of_precompute_and_the_report_says_with_which(recipe: Run) -> None:
+    model = assemble(recipe.folder("precompute"), recipe.folder("precompute")).eval()
+    valid = read_tensors(recipe.folder("precompute") / "activations-valid.safetensors")
+    with torch.no_grad():
+        loss = torch.nn.functional.cross_entropy(model.head(valid["activations"][0]), valid["targets"])
+    before = read_json(recipe.folder("head_train") / "cycles.json")["ends"][0]
+    assert before["valid_loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert "The head begins with random weights." in (recipe.folder("tta_evaluate") / "report.html").read_text()
 
 
 def test_the_head_of_step_4_starts_from_step_3_and_leaves_the_backbone_alone(recipe: Run) -> None:
