@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from pipeline.bench import Bench
 from pipeline.config import compose
 from pipeline.journal import Journal
-from pipeline.learning.head_learner import TensorBatches, head_group
+from pipeline.learning.head_learner import on_activations
 from pipeline.learning.loop import Learner, train
 from pipeline.learning.training import make_plan
 from pipeline.model.head import build_head, start_from_classifier
@@ -60,12 +60,9 @@ def main() -> None:
         for few in (None, arguments.few):
             for beginning in BEGINNINGS:
                 scores = cross_validate(study, beginning, folds=arguments.folds, seeds=arguments.seeds, few=few)
-                described = "; ".join(
-                    f"{when} {a:.4f} right, log loss {loss:.4f}" for when, (a, loss) in scores.items()
-                )
-                print(
-                    f"{'all images' if few is None else f'{few} of each class'}, {beginning}: {described}", flush=True
-                )
+                which = "all images" if few is None else f"{few} of each class"
+                for when, (accuracy, loss) in scores.items():
+                    print(f"{which}, {beginning}, {when}: {accuracy:.4f} right, log loss {loss:.4f}", flush=True)
 
 
 def prepare(overrides: list[str], root: Path) -> Study:
@@ -73,9 +70,10 @@ def prepare(overrides: list[str], root: Path) -> Study:
     params = compose(overrides)
     settings = read_settings(params, source="overrides")
     artifacts = run_stages(params, root, only=STAGES[: STAGES.index("lr_find_head") + 1])
-    classifier = load_pretrained(settings.model.arch, settings.model.weights, seed=0).classifier
+    model, image_size = settings.model, settings.data.image_size
+    classifier = load_pretrained(model.arch, model.weights, seed=0, image_size=image_size).classifier
     if classifier is None:
-        raise SystemExit(f"model.weights={settings.model.weights} hold no classification layer: take other weights")
+        raise SystemExit(f"model.weights={model.weights} holds no classification layer: take other weights")
     parts = [
         read_tensors(artifacts / "precompute" / f"activations-{split}.safetensors") for split in ("train", "valid")
     ]
@@ -93,10 +91,9 @@ def cross_validate(
         for taken, left_out in cut:
             rows = torch.tensor(taken if few is None else _some(taken, study.targets.numpy(), few))
             learner = _learner(study, beginning, rows, torch.tensor(left_out), seed)
-            settings = study.settings
             plan = make_plan(
-                settings.head_train,
-                batch_size=settings.data.batch_size,
+                study.settings.head_train,
+                batch_size=study.settings.data.batch_size,
                 num_samples=len(rows),
                 found=study.lr_folder,
             )
@@ -122,22 +119,11 @@ def _learner(study: Study, beginning: str, rows: Tensor, left_out: Tensor, seed:
     head = build_head(inputs, int(study.targets.max()) + 1, dropout=settings.model.dropout, seed=seed)
     if beginning == "classifier":
         start_from_classifier(head, study.classifier, inputs, targets)
-
-    def set_mode() -> None:
-        head.train()
-
-    own, other = TensorBatches(inputs, targets), TensorBatches(study.inputs[left_out], study.targets[left_out])
-    return Learner(
-        model=head,
-        groups=[head_group(head)],
-        train=own,
-        train_plain=own,
-        valid=other,
-        set_mode=set_mode,
-        device=torch.device("cpu"),
-        precision="fp32",
-        micro_batch_size=settings.data.micro_batch_size,
-    )
+    splits = {
+        split: {"activations": study.inputs[part][None], "targets": study.targets[part]}
+        for split, part in (("train", rows), ("valid", left_out))
+    }
+    return on_activations(head, splits, settings, settings.runtime)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Step 3: train the head on precomputed activations.
 
-Reads the activations and the finder's rate. Writes `head.safetensors`, the learning curves and the schedule. An epoch
-costs a fraction of a second, because the backbone does not run; augmentation has no effect here.
+Reads the activations, the head that `precompute` began, and the finder's rate. Writes `head.safetensors`, the learning
+curves and the schedule. An epoch costs a fraction of a second, because the backbone does not run; augmentation has no
+effect here.
 """
 
 from pipeline.learning.balance import balance_classes
@@ -12,7 +13,7 @@ from pipeline.stage import Metrics, Stage, StageContext, main
 
 
 def run(context: StageContext) -> Metrics:
-    """Train a fresh head."""
+    """Train the head for the first time."""
     settings = context.settings
     learner = first_head_on_activations(context.input("precompute"), settings, context.runtime)
     learner = balance_classes(learner, settings.data.balance)

@@ -57,7 +57,7 @@ def random_head_on_activations(precompute: Path, settings: Settings, runtime: Ru
     card, splits = load_card(precompute), _read_splits(precompute)
     plain = splits["train"]["activations"][0]
     head = build_head(plain, len(card.classes), dropout=card.dropout, seed=settings.seed)
-    return _on_activations(head, splits, settings, runtime)
+    return on_activations(head, splits, settings, runtime)
 
 
 def first_head_on_activations(precompute: Path, settings: Settings, runtime: Runtime) -> Learner:
@@ -65,19 +65,11 @@ def first_head_on_activations(precompute: Path, settings: Settings, runtime: Run
     card, state = load_card(precompute), read_tensors(precompute / "head.safetensors")
     head = Head(len(state["0.mean"]), len(card.classes), dropout=card.dropout)
     head.load_state_dict(state)
-    return _on_activations(head, _read_splits(precompute), settings, runtime)
+    return on_activations(head, _read_splits(precompute), settings, runtime)
 
 
-def head_group(head: Head) -> ParameterGroup:
-    """The head as a group of parameters, at the rate itself."""
-    return ParameterGroup("head", list(head.parameters()), 1.0)
-
-
-def _read_splits(precompute: Path) -> Splits:
-    return {split: read_tensors(precompute / f"activations-{split}.safetensors") for split in ("train", "valid")}
-
-
-def _on_activations(head: Head, splits: Splits, settings: Settings, runtime: Runtime) -> Learner:
+def on_activations(head: Head, splits: Splits, settings: Settings, runtime: Runtime) -> Learner:
+    """A head, to be trained on the activations of train and measured on those of valid."""
     plain, valid = (TensorBatches(t["activations"][0], t["targets"]) for t in splits.values())
     device = choose_device(runtime)
 
@@ -95,3 +87,12 @@ def _on_activations(head: Head, splits: Splits, settings: Settings, runtime: Run
         precision="fp32",
         micro_batch_size=settings.data.micro_batch_size,
     )
+
+
+def head_group(head: Head) -> ParameterGroup:
+    """The head as a group of parameters, at the rate itself."""
+    return ParameterGroup("head", list(head.parameters()), 1.0)
+
+
+def _read_splits(precompute: Path) -> Splits:
+    return {split: read_tensors(precompute / f"activations-{split}.safetensors") for split in ("train", "valid")}
