@@ -63,17 +63,19 @@ def start_from_classifier(head: Head, classifier: nn.Linear, activations: Tensor
 
     `activations` [N, num_features] and `targets` [N] are those of the training images, some of each class. With p_c the
     mean of what `classifier` predicts for the images of class c, its distribution over the classes of the pretraining
-    (as in LEEP, Nguyen et al. 2020, arXiv:2002.12462), the logit of c is the mean of the classifier's logits weighed by
-    p_c: minus the cross-entropy between p_c and the prediction, but for a term that is the same for all c. So an image
-    goes to the class whose images the old classifier takes for the same things.
+    (as in LEEP, Nguyen et al. 2020, arXiv:2002.12462), and q what it predicts for an image, the logit of c is minus the
+    Kullback-Leibler divergence of q from p_c: linear in the classifier's logits, but for a term that is the same for
+    all c. So an image goes to the class whose images the old classifier takes for the same things, and a class whose
+    images it takes for many things is at no disadvantage (decision 0010).
     """
     standardise, _, layer = head
     assert isinstance(standardise, Standardise)
     assert isinstance(layer, nn.Linear)
     of_class = (activations[targets == c] for c in range(layer.out_features))
     seen_as = torch.stack([classifier(features).double().softmax(1).mean(0) for features in of_class])
+    entropies = torch.special.entr(seen_as).sum(1)
     seen_as -= seen_as.mean(0)
-    weight, bias = seen_as @ classifier.weight.double(), seen_as @ classifier.bias.double()
+    weight, bias = seen_as @ classifier.weight.double(), seen_as @ classifier.bias.double() + entropies
     layer.weight.copy_(weight * standardise.scale)
     layer.bias.copy_(bias + weight @ standardise.mean.double())
 

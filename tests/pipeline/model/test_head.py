@@ -3,6 +3,7 @@
 import pytest
 import torch
 from scipy.special import softmax
+from scipy.stats import entropy
 from sklearn.preprocessing import StandardScaler
 
 from pipeline.model.head import Standardise, build_head, start_from_classifier
@@ -55,11 +56,11 @@ def pretrained() -> tuple[torch.nn.Linear, torch.Tensor, torch.Tensor]:
     return layer, features, classes
 
 
-def test_the_logits_are_cross_entropies_between_the_pretrained_answers(
+def test_the_logits_are_divergences_between_the_pretrained_answers(
     pretrained: tuple[torch.nn.Linear, torch.Tensor, torch.Tensor],
 ) -> None:
     layer, features, classes = pretrained
-    targets = classes % 3  # each of ours is a mixture of theirs
+    targets = torch.where(classes < 2, classes, 2)  # two of theirs, and a mixture of all the others
     head = build_head(features, 3, dropout=0.5, seed=0).eval()
     start_from_classifier(head, layer, features, targets)
     with torch.no_grad():
@@ -69,8 +70,25 @@ def test_the_logits_are_cross_entropies_between_the_pretrained_answers(
         for c in range(3):
             members = [answers[j] for j in range(300) if targets[j] == c]
             typical = sum(members) / len(members)
-            scores.append(sum(p * torch.tensor(q).log().item() for p, q in zip(typical, answers[i], strict=True)))
+            scores.append(-entropy(typical, answers[i]))  # of two distributions: the divergence
         assert logits[i] == pytest.approx(softmax(scores), rel=1e-3, abs=1e-5)
+
+
+def test_what_is_seen_as_the_images_of_a_class_are_on_average_belongs_to_it() -> None:
+    """Gibbs' inequality: nothing is nearer to a distribution than itself, however broad it is."""
+    generator = torch.Generator().manual_seed(0)
+    layer, targets = torch.nn.Linear(20, 20), torch.arange(60) % 3
+    with torch.no_grad():
+        layer.weight.copy_(torch.eye(20))
+        layer.bias.zero_()
+    logits = torch.randn(60, 20, generator=generator)
+    logits[targets == 0, 5] += 8  # of one kind; the others of many
+    head = build_head(logits, 3, dropout=0.0, seed=0)
+    start_from_classifier(head, layer, logits, targets)
+    typical = torch.stack([logits[targets == c].softmax(1).mean(0) for c in range(3)])
+    with torch.no_grad():
+        assert head(typical.log()).argmax(1).tolist() == [0, 1, 2]
+        assert head(torch.zeros(1, 20)).argmax(1) != 0  # what looks like nothing is no image of the narrow class
 
 
 def test_classes_that_were_pretrained_are_known_from_the_start(
