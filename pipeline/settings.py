@@ -38,6 +38,7 @@ _TTA_NEEDS: dict[str, set[str]] = {
 }
 Schedule = Literal["sgdr", "constant", "step", "exponential", "one_cycle"]
 Snapshots = Literal["none", "best", "average", "ensemble"]
+HeadSnapshots = Literal["none", "best", "average"]  # what follows goes on from one head
 
 
 T = typing.TypeVar("T")
@@ -191,6 +192,8 @@ class HeadTrain(Train):
 
     image_size: Pixels | None
     """null takes `data.image_size`."""
+    snapshots: HeadSnapshots
+    """What the head is made of; see `FullTrain.snapshots`."""
 
 
 @dataclass(frozen=True)
@@ -199,6 +202,14 @@ class ImageTrain(Train):
 
     image_size: Pixels | tuple[Pixels, ...] | None
     """One size, or a size for each cycle (small first, to save time); null takes `data.image_size`."""
+
+
+@dataclass(frozen=True)
+class HeadTrainAugmented(ImageTrain):
+    """Training the head on images, through the frozen backbone."""
+
+    snapshots: HeadSnapshots
+    """What the head is made of; see `FullTrain.snapshots`."""
 
 
 @dataclass(frozen=True)
@@ -285,7 +296,7 @@ class Settings(_Section):
     precompute: Precompute
     lr_find_head: LrFind
     head_train: HeadTrain
-    head_train_augmented: ImageTrain
+    head_train_augmented: HeadTrainAugmented
     unfreeze: Unfreeze
     lr_find_full: LrFind
     full_train: FullTrain

@@ -23,7 +23,7 @@ def run(context: StageContext) -> Metrics:
         num_samples=learner.train.num_samples,
         found=context.input("lr_find_head"),
     )
-    outcome = run_training(learner, plan, context.bench, snapshots="best")
+    outcome = run_training(learner, plan, context.bench, snapshots=settings.head_train.snapshots)
     save_tensors(learner.model.state_dict(), context.out / "head.safetensors")
     return outcome.metrics
 

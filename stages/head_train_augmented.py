@@ -36,7 +36,7 @@ def run(context: StageContext) -> Metrics:
         num_samples=learner.train.num_samples,
         found=context.input("lr_find_head"),
     )
-    outcome = run_training(learner, plan, context.bench, snapshots="best")
+    outcome = run_training(learner, plan, context.bench, snapshots=train.snapshots)
     assert isinstance(learner.model, Classifier)
     save_tensors(learner.model.head.state_dict(), context.out / "head.safetensors")
     return outcome.metrics

@@ -86,6 +86,7 @@ def on_activations(head: Head, splits: Splits, settings: Settings, runtime: Runt
         device=device,
         precision="fp32",
         micro_batch_size=settings.data.micro_batch_size,
+        linear=True,
     )
 
 

@@ -94,7 +94,8 @@ def head_on_backbone(
         model.head.train()
 
     groups = [head_group(model.head)]
-    return _on_images(model, groups, images, set_mode, card.precision, runtime, micro_batch_size)
+    made = _on_images(model, groups, images, set_mode, card.precision, runtime, micro_batch_size)
+    return replace(made, linear=True)
 
 
 def whole_model(unfreeze: Path, images: ImageSources, runtime: Runtime, *, micro_batch_size: int) -> Learner:

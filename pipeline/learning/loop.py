@@ -73,6 +73,8 @@ class Learner(Computation):
     """Opens the layer groups that the cycle (from 1) trains; all are open before."""
     class_weights: Tensor | None = None
     """[num_classes], of the training loss; None is 1 for all."""
+    linear: bool = False
+    """Whether the logits are linear in what is trained, as a head's are: means of weights predict means of logits."""
 
 
 @dataclass(frozen=True)

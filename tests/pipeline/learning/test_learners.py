@@ -1,5 +1,6 @@
 """Learners that see images: sizes that grow with the epochs, and groups that open with the cycles."""
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -8,12 +9,15 @@ import torch
 
 from pipeline.files import write_json
 from pipeline.learning.head_learner import TensorBatches
-from pipeline.learning.learners import GrowingImages, ImageSources, whole_model
+from pipeline.learning.learners import GrowingImages, ImageSources, head_on_backbone, whole_model
+from pipeline.learning.loop import predict
+from pipeline.learning.snapshots import mean_state
 from pipeline.learning.training import epoch_sizes, first_size
 from pipeline.model.backbone import build_backbone
 from pipeline.model.batch_norm import batch_norms
-from pipeline.model.classifier import Classifier, save_model
+from pipeline.model.classifier import Classifier, load_classifier, save_model
 from pipeline.model.head import Card, Head
+from pipeline.model.tensors import save_tensors
 from pipeline.settings import Runtime, read_settings
 from stages.unfreeze import first_cycle
 from tests.conftest import Compose
@@ -71,6 +75,31 @@ def test_groups_open_from_the_head_down(
                 assert p.requires_grad == (i >= num_frozen and (batch_norm == "train" or id(p) not in norms))
         assert all(m.training == m.weight.requires_grad for m in batch_norms(learner.model))
         assert any(m.training for m in batch_norms(learner.model)) == (batch_norm == "train")
+
+
+def test_means_of_heads_predict_means_of_logits_and_whole_models_need_not(tmp_path: Path, runtime: Runtime) -> None:
+    """What `Learner.linear` says of each learner, by brute force."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randn(5, 3, 32, 32, generator=generator)
+    shown = TensorBatches(pixels, torch.zeros(5, dtype=torch.long))
+    images = ImageSources(shown, shown, shown, sizes=(32,))
+    folder = unfrozen(tmp_path, schedule="all", batch_norm="frozen")
+    model, _ = load_classifier(folder)
+    save_tensors(model.backbone.state_dict(), folder / "backbone.safetensors")
+    save_tensors(model.head.state_dict(), folder / "head.safetensors")
+    for learner in (
+        head_on_backbone(folder, folder, images, runtime, micro_batch_size=8),
+        whole_model(folder, images, runtime, micro_batch_size=8),
+    ):
+        states, logits = [], []
+        for _ in range(2):
+            with torch.no_grad():
+                for parameter in (p for group in learner.groups for p in group.parameters):
+                    parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+            states.append(copy.deepcopy(learner.model.state_dict()))
+            logits.append(predict(learner, learner.valid)[0])
+        learner.model.load_state_dict(mean_state(states))
+        assert torch.allclose(predict(learner, learner.valid)[0], sum(logits) / 2, atol=1e-5) == learner.linear
 
 
 def test_an_architecture_of_fixed_size_is_refused_other_sizes(tmp_path: Path, runtime: Runtime) -> None:

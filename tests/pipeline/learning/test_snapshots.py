@@ -89,11 +89,12 @@ SHARE = torch.sigmoid(torch.tensor(2.0))
 """The share of the second class, which a line of slope 1 says."""
 
 
-@pytest.fixture
-def line() -> Learner:
+@pytest.fixture(params=[False, True], ids=["by passes", "by logits"])
+def line(request: pytest.FixtureRequest) -> Learner:
     """A line through the origin whose slope says how probable the second class is; 1 is right."""
     targets = (torch.arange(1000) < 1000 * SHARE).long()
-    return learner_of(nn.Linear(1, 2), torch.ones(1000, 1), targets, micro_batch_size=1000)
+    made = learner_of(nn.Linear(1, 2), torch.ones(1000, 1), targets, micro_batch_size=1000)
+    return replace(made, linear=request.param)
 
 
 def states_of(*slopes: float) -> list[dict[str, Tensor]]:
