@@ -1,10 +1,11 @@
-"""What is it worth that the head begins with what the pretrained classifier says of the classes?
+"""What is a head worth that begins with what the pretrained classifier says of the classes, and which one to keep?
 
 `python -m benchmarks.head_init [--folds 4] [--seeds 6] [--few 12] [--overrides ...]` pools the activations of train and
-valid, cuts them into folds, and trains heads as `head_train` does, at the rate that `lr_find_head` finds, on all but
-one: such that begin at random, and such that begin with the classifier's answers. It prints, before and after training,
-how they do on the fold that is left out, with all images and with `--few` of each class. The weights that are named
-must hold their classification layer.
+valid and cuts them into folds. One fold is left out, a quarter of the others serves as valid, and heads are trained as
+`head_train` does, at the rate that `lr_find_head` finds, on the rest: such that begin at random, and such that begin
+with the classifier's answers. It prints how they do on the fold that is left out, untrained and as each way to keep
+snapshots leaves them, with all images and with `--few` of each class. Weights without a classification layer begin at
+random only.
 """
 
 import argparse
@@ -16,23 +17,27 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedKFold, train_test_split
 from torch import Tensor, nn
 
 from pipeline.bench import Bench
 from pipeline.config import compose
 from pipeline.journal import Journal
-from pipeline.learning.head_learner import on_activations
-from pipeline.learning.loop import Learner, train
+from pipeline.learning.head_learner import TensorBatches, on_activations
+from pipeline.learning.loop import Learner, evaluate, load_snapshot, train
+from pipeline.learning.snapshots import keep_snapshots
 from pipeline.learning.training import make_plan
 from pipeline.model.head import build_head, start_from_classifier
 from pipeline.model.tensors import read_tensors
 from pipeline.model.weights import load_pretrained
-from pipeline.settings import Settings, read_settings
+from pipeline.settings import HeadSnapshots, Settings, read_settings
 from stages import STAGES
 from stages.dag import run_stages
 
-BEGINNINGS = ("random", "classifier")
+KEPT: tuple[HeadSnapshots, ...] = ("none", "best", "average")
+
+Scores = dict[str, tuple[float, float]]
+"""Accuracy and log loss of the untrained head, and of each way to keep snapshots."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Study:
 
     inputs: Tensor
     targets: Tensor
-    classifier: nn.Linear
+    classifier: nn.Linear | None
     settings: Settings
     lr_folder: Path
 
@@ -57,8 +62,9 @@ def main() -> None:
     os.environ["UNFREEZE_TRACKING"] = "false"
     with tempfile.TemporaryDirectory() as folder:
         study = prepare(arguments.overrides, Path(folder))
+        beginnings = ("random", "classifier") if study.classifier else ("random",)
         for few in (None, arguments.few):
-            for beginning in BEGINNINGS:
+            for beginning in beginnings:
                 scores = cross_validate(study, beginning, folds=arguments.folds, seeds=arguments.seeds, few=few)
                 which = "all images" if few is None else f"{few} of each class"
                 for when, (accuracy, loss) in scores.items():
@@ -72,8 +78,6 @@ def prepare(overrides: list[str], root: Path) -> Study:
     artifacts = run_stages(params, root, only=STAGES[: STAGES.index("lr_find_head") + 1])
     model, image_size = settings.model, settings.data.image_size
     classifier = load_pretrained(model.arch, model.weights, seed=0, image_size=image_size).classifier
-    if classifier is None:
-        raise SystemExit(f"model.weights={model.weights} holds no classification layer: take other weights")
     parts = [
         read_tensors(artifacts / "precompute" / f"activations-{split}.safetensors") for split in ("train", "valid")
     ]
@@ -81,32 +85,53 @@ def prepare(overrides: list[str], root: Path) -> Study:
     return Study(inputs, targets, classifier, settings, artifacts / "lr_find_head")
 
 
-def cross_validate(
-    study: Study, beginning: str, *, folds: int, seeds: int, few: int | None
-) -> dict[str, tuple[float, float]]:
-    """Accuracy and log loss on images that were left out, before and after training; means over folds and seeds."""
-    ends: dict[str, list[tuple[float, float]]] = {"untrained": [], "trained": []}
+def cross_validate(study: Study, beginning: str, *, folds: int, seeds: int, few: int | None) -> Scores:
+    """Accuracy and log loss on images that were left out; means over folds and seeds."""
+    found: list[Scores] = []
     for seed in range(seeds):
-        cut = StratifiedKFold(folds, shuffle=True, random_state=seed).split(study.targets, study.targets)
-        for taken, left_out in cut:
-            rows = torch.tensor(taken if few is None else _some(taken, study.targets.numpy(), few))
-            learner = _learner(study, beginning, rows, torch.tensor(left_out), seed)
-            plan = make_plan(
-                study.settings.head_train,
-                batch_size=study.settings.data.batch_size,
-                num_samples=len(rows),
-                found=study.lr_folder,
+        for taken, left_out in StratifiedKFold(folds, shuffle=True, random_state=seed).split(
+            study.targets, study.targets
+        ):
+            train_rows, valid_rows = train_test_split(
+                taken, test_size=0.25, stratify=study.targets[taken], random_state=seed
             )
-            with tempfile.TemporaryDirectory() as scratch:
-                journal = Journal(Path(scratch) / "journal.jsonl")
-                trained = train(learner, plan, Bench("head_train", seed, Path(scratch), Path(scratch), journal, 1e9))
-                journal.close()
-            for when, end in (("untrained", trained.ends[0]), ("trained", trained.ends[-1])):
-                ends[when].append((end.valid_accuracy, end.valid_loss))
+            if few is not None:
+                train_rows = _some(train_rows, study.targets.numpy(), few)
+            rows = [torch.tensor(r) for r in (train_rows, valid_rows, left_out)]
+            found.append(_train_and_keep(study, beginning, *rows, seed=seed))
     return {
-        when: (statistics.fmean(a for a, _ in all_), statistics.fmean(b for _, b in all_))
-        for when, all_ in ends.items()
+        when: (statistics.fmean(f[when][0] for f in found), statistics.fmean(f[when][1] for f in found))
+        for when in found[0]
     }
+
+
+def _train_and_keep(
+    study: Study, beginning: str, train_rows: Tensor, valid_rows: Tensor, left_out: Tensor, *, seed: int
+) -> Scores:
+    learner = _learner(study, beginning, train_rows, valid_rows, seed)
+    plan = make_plan(
+        study.settings.head_train,
+        batch_size=study.settings.data.batch_size,
+        num_samples=len(train_rows),
+        found=study.lr_folder,
+    )
+    unseen = TensorBatches(study.inputs[left_out], study.targets[left_out])
+
+    def score() -> tuple[float, float]:
+        loss, accuracy = evaluate(learner, unseen)
+        return accuracy, loss
+
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        journal = Journal(scratch / "journal.jsonl")
+        trained = train(learner, plan, Bench("head_train", seed, scratch, scratch, journal, 1e9))
+        journal.close()
+        learner.model.load_state_dict(load_snapshot(scratch, 0))
+        scores = {"untrained": score()}
+        for how in KEPT:
+            keep_snapshots(learner, trained.ends, scratch, how)
+            scores[f"snapshots={how}"] = score()
+    return scores
 
 
 def _some(rows: np.ndarray, targets: np.ndarray, count: int) -> np.ndarray:
@@ -114,14 +139,15 @@ def _some(rows: np.ndarray, targets: np.ndarray, count: int) -> np.ndarray:
     return np.concatenate([rows[targets[rows] == c][:count] for c in np.unique(targets)])
 
 
-def _learner(study: Study, beginning: str, rows: Tensor, left_out: Tensor, seed: int) -> Learner:
+def _learner(study: Study, beginning: str, rows: Tensor, valid_rows: Tensor, seed: int) -> Learner:
     inputs, targets, settings = study.inputs[rows], study.targets[rows], study.settings
     head = build_head(inputs, int(study.targets.max()) + 1, dropout=settings.model.dropout, seed=seed)
     if beginning == "classifier":
+        assert study.classifier is not None
         start_from_classifier(head, study.classifier, inputs, targets)
     splits = {
         split: {"activations": study.inputs[part][None], "targets": study.targets[part]}
-        for split, part in (("train", rows), ("valid", left_out))
+        for split, part in (("train", rows), ("valid", valid_rows))
     }
     return on_activations(head, splits, settings, settings.runtime)
 

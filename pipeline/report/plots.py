@@ -67,7 +67,7 @@ def plot_lr_find(
             draw_line(top, lrs, smoothed, label=label if named else None, **style)
         if len(sweeps) > 1:
             draw_line(top, rates, mean, color=BLUE, lw=2.5, label="their mean")
-        top.set(ylabel="training loss", xscale="log", ylim=_sweep_ylim(mean, falls))
+        top.set(ylabel="training loss, less the luck of the batch", xscale="log", ylim=_sweep_ylim(mean, falls))
         for ax in (top, strip):
             ax.axvline(chosen, color=RED, lw=2, ls="--", zorder=1.5)
         top.plot([], [], color=RED, ls="--", label=f"chosen: {chosen:.2g}")
@@ -390,7 +390,8 @@ def _curves_title(
     elif len(kept) == 1:
         title = f"Cycle {kept[0]} of {len(cycle_ends)} is kept"
     elif kept:
-        title = f"Cycles {' + '.join(map(str, kept))} of {len(cycle_ends)} are kept together"
+        before = " (0: before training)" if 0 in kept else ""
+        title = f"The mean of cycles {' + '.join(map(str, kept))} of {len(cycle_ends)}{before} is kept"
     else:
         title = _count(len(cycle_ends), "cycle") + " of training"
     if kept_scores is not None:

@@ -95,11 +95,13 @@ def test_means_of_heads_predict_means_of_logits_and_whole_models_need_not(tmp_pa
         for _ in range(2):
             with torch.no_grad():
                 for parameter in (p for group in learner.groups for p in group.parameters):
-                    parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+                    parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
             states.append(copy.deepcopy(learner.model.state_dict()))
             logits.append(predict(learner, learner.valid)[0])
         learner.model.load_state_dict(mean_state(states))
-        assert torch.allclose(predict(learner, learner.valid)[0], sum(logits) / 2, atol=1e-5) == learner.linear
+        assert (
+            torch.allclose(predict(learner, learner.valid)[0], torch.stack(logits).mean(0), atol=1e-5) == learner.linear
+        )
 
 
 def test_an_architecture_of_fixed_size_is_refused_other_sizes(tmp_path: Path, runtime: Runtime) -> None:

@@ -167,7 +167,9 @@ def test_titles_say_what_is_seen() -> None:
     title = plots._curves_title([5, 10, 15], [10], (0.25, 0.95), 15)
     assert title == "Cycle 2 of 3 is kept: validation loss 0.25, accuracy 95.0%; shaded: over-fitting"
     title = plots._curves_title([5, 10, 15], [15, 5], (0.25, 0.95), None)
-    assert title == "Cycles 3 + 1 of 3 are kept together: validation loss 0.25, accuracy 95.0%"
+    assert title == "The mean of cycles 3 + 1 of 3 is kept: validation loss 0.25, accuracy 95.0%"
+    title = plots._curves_title([5, 10, 15], [15, 0], (0.25, 0.95), None)
+    assert title.startswith("The mean of cycles 3 + 0 of 3 (0: before training) is kept: validation loss")
     title = plots._lr_title(0.01, np.array([0.01, 0.1]), np.array([2.0, 1.0]), falls=True)
     assert title.endswith("10 times below that of the lowest loss")
     title = plots._lr_title(0.01, np.array([0.01, 3.8]), np.array([2.0, 1.0]), falls=True)
