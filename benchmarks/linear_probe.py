@@ -24,9 +24,7 @@ from pipeline.data.split import choose_groups
 from pipeline.learning.schedule import epoch_batches
 from pipeline.model.weights import load_pretrained
 from pipeline.settings import Settings, read_settings
-from pipeline.stage import Places, execute
-from stages.config import write_fingerprints
-from stages.ingest import STAGE as INGEST
+from stages.dag import run_stages
 
 
 def main() -> None:
@@ -55,10 +53,8 @@ def describe(row: tuple[float, ...] | list[float]) -> str:
 def run_ingest(seed: int, root: Path) -> tuple[Settings, Path]:
     """Ingest the digits with the split of `seed`."""
     params = compose([f"seed={seed}"])
-    settings = read_settings(params, source="conf")
-    write_fingerprints(settings, root / "config")
-    execute(INGEST, params, settings.runtime, Places({"config": root / "config"}, root / "ingest", root / "state"))
-    return settings, root / "ingest"
+    artifacts = run_stages(params, root, only=("ingest",))
+    return read_settings(params, source="conf"), artifacts / "ingest"
 
 
 def probe(settings: Settings, manifest: Manifest, weights: str) -> tuple[float, float]:

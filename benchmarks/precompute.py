@@ -10,7 +10,6 @@ import os
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -27,11 +26,8 @@ from pipeline.learning.loop import Learner, Plan, train
 from pipeline.learning.overfitting import best_cycle
 from pipeline.model.tensors import read_tensors
 from pipeline.settings import Runtime, Settings, read_settings, with_environment
-from pipeline.stage import Places, execute
-from stages.config import write_fingerprints
-from stages.dag import load_stages
-
-UP_TO = ("ingest", "augment_config", "precompute", "lr_find_head")
+from stages import STAGES
+from stages.dag import run_stages
 
 
 def main() -> None:
@@ -47,29 +43,24 @@ def main() -> None:
             params = compose([*arguments.overrides, f"precompute.views={views}"])
             settings, root = read_settings(params, source="conf/"), Path(folder) / str(views)
             runtime = with_environment(settings.runtime)
-            seconds = _run_up_to_the_finder(params, settings, runtime, root)
-            learner = first_head_on_activations(root / "precompute", settings, runtime)
-            print(_row(f"{views} views, precomputed in {seconds:.1f} s", learner, settings, root, arguments.epochs))
-        learner = _through_backbone(root, settings, runtime)
-        print(_row("through the backbone, augmented anew", learner, settings, root, arguments.epochs))
-        print(f"largest difference of a feature, precomputed and not: {_difference(root, settings):.2g}")
+            artifacts = run_stages(params, root, only=STAGES[: STAGES.index("lr_find_head") + 1])
+            learner = first_head_on_activations(artifacts / "precompute", settings, runtime)
+            name = f"{views} views, precomputed in {_seconds(root, 'precompute'):.1f} s"
+            print(_row(name, learner, settings, artifacts, arguments.epochs))
+        learner = _through_backbone(artifacts, settings, runtime)
+        print(_row("through the backbone, augmented anew", learner, settings, artifacts, arguments.epochs))
+        print(f"largest difference of a feature, precomputed and not: {_difference(artifacts, settings):.2g}")
 
 
-def _run_up_to_the_finder(params: dict[str, Any], settings: Settings, runtime: Runtime, root: Path) -> float:
-    """Run the first stages; returns the seconds that precompute took."""
-    write_fingerprints(settings, root / "config")
-    took = {}
-    for stage in load_stages()[: len(UP_TO)]:
-        began = time.monotonic()
-        places = Places({n: root / n for n in ("config", *UP_TO)}, root / stage.name, root / ".unfreeze")
-        execute(stage, params, runtime, places)
-        took[stage.name] = time.monotonic() - began
-    return took["precompute"]
+def _seconds(root: Path, stage: str) -> float:
+    """What the stage took, as it noted itself."""
+    digest = read_json(root / "artifacts" / stage / "stage.json")["digest"]
+    return float(read_json(root / ".unfreeze" / "timings" / f"{digest}.json")["seconds"])
 
 
-def _row(name: str, learner: Learner, settings: Settings, root: Path, epochs: int) -> str:
+def _row(name: str, learner: Learner, settings: Settings, artifacts: Path, epochs: int) -> str:
     """Train for `epochs` in one cycle; seconds are those of training and of validation after each epoch."""
-    lr, size = read_json(root / "lr_find_head" / "lr.json")["lr"], settings.data.batch_size
+    lr, size = read_json(artifacts / "lr_find_head" / "lr.json")["lr"], settings.data.batch_size
     assert isinstance(size, int)
     plan = Plan(1, epochs, 1, lr, size, 0.9, 0.0, False, "sgdr")
     with tempfile.TemporaryDirectory() as scratch:
@@ -82,21 +73,22 @@ def _row(name: str, learner: Learner, settings: Settings, root: Path, epochs: in
     return f"{name}: {seconds / epochs:.3f} s an epoch, {scores}"
 
 
-def _through_backbone(root: Path, settings: Settings, runtime: Runtime) -> Learner:
+def _through_backbone(artifacts: Path, settings: Settings, runtime: Runtime) -> Learner:
     """The same fresh head, behind its frozen backbone."""
     sizes, seed = [settings.data.image_size], (0, "benchmark")
-    images = open_images(root / "ingest", root / "augment_config", runtime, image_sizes=sizes, seed=seed)
-    made, micro = root / "precompute", settings.data.micro_batch_size
+    images = open_images(artifacts / "ingest", artifacts / "augment_config", runtime, image_sizes=sizes, seed=seed)
+    made, micro = artifacts / "precompute", settings.data.micro_batch_size
     return head_on_backbone(made, made, images, runtime, micro_batch_size=micro)
 
 
 @torch.no_grad()
-def _difference(root: Path, settings: Settings) -> float:
+def _difference(artifacts: Path, settings: Settings) -> float:
     """Between stored activations of valid and what the backbone gives for each image alone."""
-    model, manifest = assemble(root / "precompute", root / "precompute").eval(), read_manifest(root / "ingest")
-    policy = read_policy(root / "augment_config" / "policy.yaml", image_size=settings.data.image_size)
+    made, manifest = artifacts / "precompute", read_manifest(artifacts / "ingest")
+    model = assemble(made, made).eval()
+    policy = read_policy(artifacts / "augment_config" / "policy.yaml", image_size=settings.data.image_size)
     images = open_images_of(manifest, manifest.of("valid"), policy.framing, workers=0)
-    stored = read_tensors(root / "precompute" / "activations-valid.safetensors")["activations"][0]
+    stored = read_tensors(made / "activations-valid.safetensors")["activations"][0]
     alone = torch.cat([model.backbone(x) for x, _ in images.batches([[i] for i in range(len(stored))], draw=0)])
     return (stored - alone).abs().max().item()
 
