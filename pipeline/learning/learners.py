@@ -95,7 +95,7 @@ def head_on_backbone(
 
     groups = [head_group(model.head)]
     made = _on_images(model, groups, images, set_mode, card.precision, runtime, micro_batch_size)
-    return replace(made, linear=True)
+    return replace(made, linear=card.precision == "fp32")  # bf16 rounds each head's logits
 
 
 def whole_model(unfreeze: Path, images: ImageSources, runtime: Runtime, *, micro_batch_size: int) -> Learner:
