@@ -27,7 +27,8 @@ def serve_ui(*, port: int) -> None:
         raise FileNotFoundError(f"{file} does not exist yet: `make run` makes it")
     page = f"http://127.0.0.1:{port}/#/experiments/{_last_experiment(file)}/runs"
     print(f"The table of runs, in about twenty seconds (Ctrl-C ends it):\n  {page}?{_VIEW}", flush=True)
-    command = ["mlflow", "ui", "--backend-store-uri", uri, "--port", str(port), "--workers", "1"]
+    stores = ["--backend-store-uri", uri, "--registry-store-uri", uri]  # the second, or MLflow says that it lacks it
+    command = ["mlflow", "ui", *stores, "--port", str(port), "--workers", "1"]
     command += ["--uvicorn-opts", "--log-level warning"]
     os.execve(sys.executable, [sys.executable, "-m", *command], {**os.environ, **_QUIET})
 
