@@ -159,10 +159,14 @@ def _score_average(learner: Learner, cycles: list[int], scratch: Path, split: st
 
 def _score_mean_logits(learner: Learner, cycles: list[int], scratch: Path, split: str) -> tuple[float, float]:
     """What `_score_average` finds where the logits are linear in the weights, without another pass."""
-    logits = [load_logits(scratch, cycle)[split].double() for cycle in cycles]
-    return score(torch.stack(logits).mean(0), getattr(learner, split).targets)
+    mean = torch.stack(_load_all_logits(cycles, scratch, split)).mean(0)
+    return score(mean, getattr(learner, split).targets)
 
 
 def _score_ensemble(learner: Learner, cycles: list[int], scratch: Path, split: str) -> tuple[float, float]:
-    logits = [load_logits(scratch, cycle)[split].double() for cycle in cycles]
-    return score(mean_log_probs(logits), getattr(learner, split).targets)
+    mean = mean_log_probs(_load_all_logits(cycles, scratch, split))
+    return score(mean, getattr(learner, split).targets)
+
+
+def _load_all_logits(cycles: list[int], scratch: Path, split: str) -> list[Tensor]:
+    return [load_logits(scratch, cycle)[split].double() for cycle in cycles]

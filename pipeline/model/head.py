@@ -64,9 +64,9 @@ def start_from_classifier(head: Head, classifier: nn.Linear, activations: Tensor
     `activations` [N, num_features] and `targets` [N] are those of the training images, some of each class. With p_c the
     mean of what `classifier` predicts for the images of class c, its distribution over the classes of the pretraining
     (as in LEEP, Nguyen et al. 2020, arXiv:2002.12462), and q what it predicts for an image, the logit of c is minus the
-    Kullback-Leibler divergence of q from p_c: linear in the classifier's logits, but for a term that is the same for
-    all c. So an image goes to the class whose images the old classifier takes for the same things, and a class whose
-    images it takes for many things is at no disadvantage (decision 0010).
+    Kullback-Leibler divergence KL(p_c || q): linear in the classifier's logits, but for a term that is the same for all
+    c. So an image goes to the class whose images the old classifier takes for the same things, and a class whose images
+    it takes for many things is at no disadvantage (decision 0010).
     """
     standardise, _, layer = head
     assert isinstance(standardise, Standardise)
