@@ -50,10 +50,7 @@ def main() -> None:
     manifest, model = read_manifest(arguments.artifacts / "ingest"), _model(trained, runtime)
     print("| mode | plain weighs | accuracy | gain, points | p | log loss | fall of log loss | views | ms an image |")
     print("|---|---|---|---|---|---|---|---|---|")
-    for mode, changes in LADDER:
-        if mode == "flip" and policy.flip == "none":
-            continue
-        tta = TtaEvaluate(**{**yaml.safe_load((CONF / f"{mode}.yaml").read_text()), **changes})
+    for name, tta in modes_for(policy).items():
         viewed = _look(model, manifest, arguments.split, tta, policy)
         for weights in arguments.weights:
             weight = None
@@ -61,8 +58,18 @@ def main() -> None:
                 weight = choose_plain_weight(
                     _look(model, manifest, "valid", tta, policy), targets_of(manifest, "valid")
                 )
-            name = " ".join([mode, *(f"{k}={v}" for k, v in changes.items())])
             print(_row(name, viewed, targets_of(manifest, arguments.split), weight), flush=True)
+
+
+def modes_for(policy: Policy) -> dict[str, TtaEvaluate]:
+    """The modes of LADDER that `policy` allows, by what sets them apart."""
+    return {
+        " ".join([mode, *(f"{k}={v}" for k, v in changes.items())]): TtaEvaluate(
+            **{**yaml.safe_load((CONF / f"{mode}.yaml").read_text()), **changes}
+        )
+        for mode, changes in LADDER
+        if mode != "flip" or policy.flip != "none"
+    }
 
 
 def _model(trained: Path, runtime: Runtime) -> Computation:

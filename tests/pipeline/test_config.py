@@ -17,11 +17,27 @@ CONF = PROJECT / "conf"
 @pytest.mark.parametrize("file", sorted(CONF.glob("*/*.yaml")), ids=lambda f: f"{f.parent.name}={f.stem}")
 def test_every_shipped_file_composes(compose_conf: Compose, file: Path) -> None:
     group = file.parent.name
-    needed = ["data.root=photos"] if file.stem in ("folder", "csv") else []
+    needed = ["data.root=photos"] if file.stem in ("folder", "csv", "photos") else []
     needed += ["data.margin=0.0"] if file.stem in ("side_on", "top_down") else []  # random crops leave no margin
     needed += ["augment=side_on", "data.margin=0.0"] if file.stem == "flip" else []
     values = compose_conf(f"{group}={file.stem}", *needed)
     assert set(values) == {k for k in all_keys() if "." not in k}
+
+
+def test_the_photo_experiment_stands_for_four_choices_and_each_can_be_made_otherwise(compose_conf: Compose) -> None:
+    groups = {"data": "folder", "model": "imagenet", "augment": "side_on", "tta_evaluate": "sliding_window"}
+    for changed in ({}, {"augment": "top_down"}, {"tta_evaluate": "flip"}, {"data": "csv"}):
+        spelled_out = [f"{group}={name}" for group, name in (groups | changed).items()]
+        beside_it = [f"{group}={name}" for group, name in changed.items()]
+        assert compose_conf("experiment=photos", "data.root=photos", *beside_it) == compose_conf(
+            "data.root=photos", *spelled_out
+        )
+
+
+def test_experiments_can_be_combined(compose_conf: Compose) -> None:
+    both = compose_conf("experiment=[photos,quick]", "data.root=photos")
+    assert both["data"]["train_fraction"] == compose_conf("experiment=quick")["data"]["train_fraction"] < 1
+    assert both["model"]["weights"] == "imagenet"
 
 
 @pytest.mark.parametrize(
