@@ -36,9 +36,14 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 def main() -> int:
     """Settle, fingerprint, and say what changed."""
+    is_experiment = "DVC_EXP_NAME" in os.environ
     try:
-        values = settle(is_experiment="DVC_EXP_NAME" in os.environ)
+        values = settle(is_experiment=is_experiment)
         write_fingerprints(read_settings(values, source=str(PARAMS)), ARTIFACT)
+        if is_experiment:
+            from pipeline.dvc_lock import mend_lock  # DVC takes half a second
+
+            mend_lock(Path())
     except (ValueError, OSError) as error:
         complain("config", str(error))
         return 1

@@ -1,0 +1,35 @@
+"""What `dvc.lock` says of outputs that DVC's cache does not hold, as after a clone: put right before an experiment.
+
+`dvc exp run` looks up which of a stage's inputs are DVC's own. Where `dvc.lock` names a folder that is not in the cache
+and the stage that makes it comes out of the run cache, DVC 3.67 ends there: "failed to load directory". `dvc repro`
+does not look.
+"""
+
+from pathlib import Path
+
+from dvc.repo import Repo
+from dvc.utils.serialize import modify_yaml
+
+PIPELINE, LOCK = "dvc.yaml", "dvc.lock"
+
+
+def mend_lock(checkout: Path) -> list[str]:
+    """Make `dvc.lock` name nothing that is missing; returns the stages that it no longer knows, in its order.
+
+    Outputs that lie in the workspace as `dvc.lock` says are put into the cache; all others would be made anew, or taken
+    from the run cache, in any case.
+    """
+    forgotten = []
+    with Repo(str(checkout)) as repo:
+        for stage in (s for s in repo.index.stages if s.path_in_repo == PIPELINE):
+            missing = [o for o in stage.outs if o.hash_info.isdir and not repo.cache.local.exists(o.hash_info.value)]
+            if any(out.workspace_status() for out in missing):
+                forgotten.append(stage.name)
+            else:
+                for out in missing:
+                    out.commit()
+    if forgotten:
+        with modify_yaml(str(checkout / LOCK)) as lock:
+            for name in forgotten:
+                del lock["stages"][name]
+    return forgotten
