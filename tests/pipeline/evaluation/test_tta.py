@@ -91,7 +91,7 @@ def test_every_mode_is_the_mean_over_the_plain_image_and_its_views(mode: str, fi
 def test_images_have_different_numbers_of_views_and_one_without_keeps_its_plain_prediction(
     files: list[ViewedFile],
 ) -> None:
-    viewed = look(COMPUTATION, files, tta("sliding_window"), policy("none"), seed=0)
+    viewed = look(COMPUTATION, files, tta("sliding_window", zoom=1.0), policy("none"), seed=0)
     assert list(viewed.num_views) == [0, 3, 4, 2, 0, 2, 5]  # e.g. 40 x 90: 72 pixels, 40 to go in steps of 16
     for weight in (None, 0.0, 0.5):
         np.testing.assert_array_equal(viewed.combined(weight)[[0, 4]], viewed.plain[[0, 4]])
