@@ -156,7 +156,8 @@ def _tta_section(metrics: Mapping[str, Any], tta_card: TtaCard) -> Section:
 
 def _tta_text(metrics: Mapping[str, Any], tta_card: TtaCard) -> str:
     num_views = metrics["valid"]["num_views"]
-    text = f"Mode {tta_card.tta.mode}: each image is looked at plain and from {num_views:.3g} other views"
+    about = "" if float(num_views).is_integer() else " on average"
+    text = f"Mode {tta_card.tta.mode}: each image is looked at plain and from {num_views:.3g} other views{about}"
     if tta_card.plain_weight is None:
         return f"{text}, all with the same weight."
     return (
