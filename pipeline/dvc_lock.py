@@ -14,13 +14,15 @@ PIPELINE, LOCK = "dvc.yaml", "dvc.lock"
 
 
 def mend_lock(checkout: Path) -> list[str]:
-    """Make `dvc.lock` name nothing that is missing; returns the stages that it no longer knows, in its order.
+    """Make `dvc.lock` name nothing that is missing; returns the stages that it no longer knows.
 
     Outputs that lie in the workspace as `dvc.lock` says are put into the cache; all others would be made anew, or taken
-    from the run cache, in any case.
+    from the run cache, in any case. With a default remote nothing is done: DVC finds there what the cache lacks.
     """
     forgotten = []
     with Repo(str(checkout)) as repo:
+        if repo.config["core"].get("remote"):
+            return []
         for stage in (s for s in repo.index.stages if s.path_in_repo == PIPELINE):
             missing = [o for o in stage.outs if o.hash_info.isdir and not repo.cache.local.exists(o.hash_info.value)]
             if any(out.workspace_status() for out in missing):

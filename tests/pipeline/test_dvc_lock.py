@@ -101,6 +101,12 @@ def test_missing_outputs_are_forgotten_and_nothing_else(checkout: Path) -> None:
     assert lock(checkout) == {}
 
 
+def test_what_a_remote_may_hold_is_not_forgotten(checkout: Path) -> None:
+    run("dvc", "remote", "add", "-d", "shelf", str(checkout.parent / "shelf"), cwd=checkout)
+    assert mend_lock(checkout) == []
+    assert list(lock(checkout)) == ["settle", "first", "second"]
+
+
 def test_outputs_in_the_workspace_are_put_back_into_the_cache(checkout: Path) -> None:
     run("dvc", "repro", cwd=checkout)
     before = (checkout / "dvc.lock").read_bytes()
