@@ -4,6 +4,7 @@ One job is one `dvc exp run`, so that DVC's cache serves what is unchanged; in a
 copy of the checkout. Any Hydra sweeper and launcher can drive it: a job returns the validation loss of `full_train`.
 """
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -31,8 +32,8 @@ def run_experiment(params: dict[str, Any], folder: Path, overrides: list[str]) -
     if subprocess.run(command, check=False).returncode:
         raise ChildProcessError(f"`{' '.join(command[2:])}` failed; its last lines say why")
     file, key = OBJECTIVE
-    metrics = dvc.api.metrics_show(file, rev=f"sweep-{name}" if name else None)
-    return float(metrics[key])
+    metrics = dvc.api.read(file, rev=f"sweep-{name}") if name else Path(file).read_text(encoding="utf-8")
+    return float(json.loads(metrics)[key])
 
 
 if __name__ == "__main__":

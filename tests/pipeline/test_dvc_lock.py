@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.__main__ import run_experiment
 from pipeline.dvc_lock import mend_lock
 from tests.conftest import PROJECT
 
@@ -21,23 +22,27 @@ PIPELINE = {
     "second": {"cmd": "python make.py second", "deps": ["out/first/made.json"], "outs": ["out/second"]},
 }
 MAKE = """
-import pathlib, sys, yaml
+import json, pathlib, sys, yaml
 folder = pathlib.Path("out", sys.argv[1])
 folder.mkdir(parents=True)
-folder.joinpath("made.json").write_text(f"{sys.argv[1]} {yaml.safe_load(open('params.yaml'))}")
+folder.joinpath("made.json").write_text(json.dumps({"stage": sys.argv[1], **yaml.safe_load(open("params.yaml"))}))
 """
 
 pytestmark = pytest.mark.xdist_group("dvc_lock")
 
 
-def run(*command: str, cwd: Path, mending: bool = True) -> str:
-    told = {
+def environment(folder: Path, *, mending: bool) -> dict[str, str]:
+    return {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "PYTHONPATH": str(PROJECT),
-        "DVC_SITE_CACHE_DIR": str(cwd.parent / "site"),
+        "DVC_SITE_CACHE_DIR": str(folder.parent / "site"),
         "MENDING": "1" if mending else "",
     }
-    done = subprocess.run(command, cwd=cwd, env={**os.environ, **told}, capture_output=True, text=True, check=False)
+
+
+def run(*command: str, cwd: Path, mending: bool = True) -> str:
+    told = {**os.environ, **environment(cwd, mending=mending)}
+    done = subprocess.run(command, cwd=cwd, env=told, capture_output=True, text=True, check=False)
     return done.stdout + done.stderr
 
 
@@ -72,8 +77,10 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def checkout(origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
-    return Path(shutil.copytree(origin, tmp_path / "checkout"))
+    checkout = Path(shutil.copytree(origin, tmp_path / "checkout"))
+    for name, value in environment(checkout, mending=True).items():
+        monkeypatch.setenv(name, value)
+    return checkout
 
 
 def experiment(folder: Path, value: int, *, mending: bool = True) -> str:
@@ -94,6 +101,14 @@ def test_an_experiment_after_the_lock_was_checked_out_again(checkout: Path, mend
     # Without: DVC's own behaviour. Where this fails, DVC was mended, and pipeline/dvc_lock.py can go.
     assert ("failed to load directory" in said) != mending
     assert ("applied" in said) == mending
+
+
+@pytest.mark.parametrize("sweep", [False, True])
+def test_the_app_returns_its_objective_on_a_clone(checkout: Path, monkeypatch: pytest.MonkeyPatch, sweep: bool) -> None:
+    monkeypatch.chdir(checkout)
+    monkeypatch.setattr("pipeline.__main__.is_sweep", lambda: sweep)
+    monkeypatch.setattr("pipeline.__main__.OBJECTIVE", ("out/second/made.json", "a"))
+    assert run_experiment({}, Path("runs/today/0"), ["a=3"]) == 3.0
 
 
 def test_missing_outputs_are_forgotten_and_nothing_else(checkout: Path) -> None:
@@ -117,7 +132,7 @@ def test_outputs_in_the_workspace_are_put_back_into_the_cache(checkout: Path) ->
     (checkout / "dvc.lock").write_bytes(before)
     shutil.rmtree(checkout / "out" / "first")
     run("dvc", "checkout", "first", cwd=checkout)
-    assert (checkout / "out" / "first" / "made.json").read_text() == "first {'a': 0}"
+    assert (checkout / "out" / "first" / "made.json").read_text() == '{"stage": "first", "a": 0}'
 
 
 def test_a_lock_that_misses_nothing_stays_as_it_is(checkout: Path) -> None:
