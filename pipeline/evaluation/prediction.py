@@ -65,7 +65,11 @@ def save_model_folder(folder: Path, *, trained: Path, policy: Path, tta_card: Tt
 
 
 def load_predictor(folder: Path) -> Predictor:
-    """Read what `save_model_folder` wrote."""
+    """Read what `save_model_folder` wrote. Raises FileNotFoundError for any other folder."""
+    if not (folder / "tta.json").is_file():
+        raise FileNotFoundError(
+            f"{folder} is no model folder (it has no tta.json): `dvc repro` makes one, artifacts/tta_evaluate/model"
+        )
     model, card = load_model(folder)
     policy = read_policy(folder / "policy.yaml", image_size=card.image_size)
     values = read_json(folder / "tta.json")

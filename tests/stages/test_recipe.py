@@ -169,7 +169,8 @@ def test_prediction_names_what_it_cannot_read(
     (tmp_path / "x.jpg").write_text("no image")
     for arguments, named in (
         ([model, str(tmp_path / "x.jpg")], "not an image"),
-        ([str(tmp_path), picture], "model.json"),
+        ([str(tmp_path), picture], f"{tmp_path} is no model folder"),
+        ([str(recipe.folder("full_train")), picture], "full_train is no model folder"),
     ):
         assert predict_main(arguments) == 1
         assert named in capfd.readouterr().err
