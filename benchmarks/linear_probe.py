@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
@@ -68,10 +68,14 @@ def probe(settings: Settings, manifest: Manifest, weights: str) -> tuple[float, 
     few = torch.tensor([is_kept(s.group) for s in manifest.of("train")])
     scores = []
     for rows in (torch.ones_like(few), few):
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
-        model.fit(features[rows].numpy(), targets[rows].numpy())
+        model = logistic_regression().fit(features[rows].numpy(), targets[rows].numpy())
         scores.append(float(model.score(tested.numpy(), expected.numpy())))
     return scores[0], scores[1]
+
+
+def logistic_regression() -> Pipeline:
+    """The probe: on features that it standardises."""
+    return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
 
 
 @torch.no_grad()

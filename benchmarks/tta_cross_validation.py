@@ -18,41 +18,43 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
+from benchmarks.linear_probe import activations, logistic_regression
 from benchmarks.tta_modes import modes_for
 from pipeline.config import compose
 from pipeline.console import progress_bar
-from pipeline.data.augment import Policy, read_policy
-from pipeline.data.decode import decode_framed
+from pipeline.data.augment import read_policy
 from pipeline.data.images import normalise
-from pipeline.data.manifest import Manifest, Sample, read_manifest
-from pipeline.evaluation.scores import targets_of
+from pipeline.data.manifest import read_manifest
+from pipeline.evaluation.metrics import log_loss
 from pipeline.evaluation.views import views_of
 from pipeline.model.head import build_head, start_from_classifier
 from pipeline.model.weights import load_pretrained
-from pipeline.settings import TtaEvaluate, read_settings
+from pipeline.settings import read_settings
 from pipeline.vision import v2
 from stages.dag import run_stages
 
-Features = list[Tensor]
-"""Of each image, [num_views, num_features]; the plain one first."""
 Probabilities = Callable[[Tensor], NDArray[np.float64]]
 """From features [N, num_features] to probabilities [N, num_classes]."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """What every mode shows of the images of train and valid."""
+    """What the backbone makes of the images of train and valid."""
 
-    seen: dict[str, Features]
-    targets: NDArray[np.int64]
+    plain: Tensor
+    """[N, num_features]"""
+    views: dict[str, list[Tensor]]
+    """By mode, of each image [num_views, num_features] beside the plain one."""
+    targets: Tensor
     classifier: nn.Linear | None
     dropout: float
+
+
+Fit = Callable[[Study, NDArray[np.int64]], Probabilities]
+"""From the plain images in some rows to a head."""
 
 
 def main() -> None:
@@ -65,18 +67,16 @@ def main() -> None:
     os.environ["UNFREEZE_TRACKING"] = "false"
     with tempfile.TemporaryDirectory() as folder:
         study = prepare(arguments.overrides, Path(folder))
-    heads = (
-        {"as it begins": begun, "logistic regression": probe} if study.classifier else {"logistic regression": probe}
-    )
+    heads: dict[str, Fit] = {"as it begins": begun} if study.classifier else {}
+    heads["logistic regression"] = probe
     print("| head | mode | right | log loss | views |")
     print("|---|---|---|---|---|")
     for name, fit in heads.items():
-        for mode, features in study.seen.items():
-            probs, targets = cross_validate(study, fit, features, folds=arguments.folds, seeds=arguments.seeds)
+        found, targets = cross_validate(study, fit, folds=arguments.folds, seeds=arguments.seeds)
+        for mode, probs in found.items():
             right = int((probs.argmax(1) == targets).sum())
-            loss = -np.log(probs[np.arange(len(targets)), targets]).mean()
-            views = np.mean([len(f) for f in features]) - 1
-            print(f"| {name} | {mode} | {right} of {len(targets)} | {loss:.4f} | {views:.3g} |", flush=True)
+            views = np.mean([len(v) for v in study.views[mode]])
+            print(f"| {name} | {mode} | {right} of {len(targets)} | {log_loss(probs, targets):.4f} | {views:.3g} |")
 
 
 @torch.no_grad()
@@ -89,69 +89,60 @@ def prepare(overrides: list[str], root: Path) -> Study:
     pretrained = load_pretrained(model.arch, model.weights, seed=0, image_size=size)
     policy = read_policy(artifacts / "augment_config" / "policy.yaml", image_size=size)
     manifest = read_manifest(artifacts / "ingest")
-    samples = [*manifest.of("train"), *manifest.of("valid")]
-    targets = np.concatenate([targets_of(manifest, split) for split in ("train", "valid")])
-    backbone = pretrained.backbone.eval()
-    modes = {"plain": None, **modes_for(policy)}
+    splits = ("train", "valid")
+    plain, targets = zip(*(activations(pretrained.backbone, settings, manifest, s) for s in splits), strict=True)
+    samples = [sample for split in splits for sample in manifest.of(split)]
+    views: dict[str, list[Tensor]] = {"plain": [torch.empty(0)] * len(samples)}
+    modes = modes_for(policy)
     with progress_bar("views", len(modes) * len(samples)) as bar:
-        seen: dict[str, Features] = {}
         for name, tta in modes.items():
-            seen[name] = []
+            views[name] = []
             for sample in samples:
-                seen[name].append(_activations(backbone, _look(manifest, sample, tta, policy)))
+                images = views_of(manifest.root / sample.path, tta, policy, seed=(0, "tta", sample.sha256))
+                views[name].append(_activations(pretrained.backbone, images))
                 bar.advance(1)
-    return Study(seen, targets, pretrained.classifier, model.dropout)
+    return Study(torch.cat(plain), views, torch.cat(targets), pretrained.classifier, model.dropout)
 
 
 def cross_validate(
-    study: Study,
-    fit: Callable[[Study, NDArray[np.int64]], Probabilities],
-    features: Features,
-    *,
-    folds: int,
-    seeds: int,
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Probabilities [seeds * N, num_classes] of images that the head did not learn from, and their targets."""
-    found, rows = [], []
+    study: Study, fit: Fit, *, folds: int, seeds: int
+) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.int64]]:
+    """By mode, probabilities [seeds * N, num_classes] of images that the head did not learn from; their targets."""
+    found: dict[str, list[NDArray[np.float64]]] = {mode: [] for mode in study.views}
+    rows: list[int] = []
     for seed in range(seeds):
         cut = StratifiedKFold(folds, shuffle=True, random_state=seed)
         for taken, left_out in cut.split(study.targets, study.targets):
             predict = fit(study, taken)
-            found += [predict(features[i]).mean(0) for i in left_out]
             rows += left_out.tolist()
-    return np.stack(found), study.targets[rows]
+            for mode, views in study.views.items():
+                found[mode] += [predict(_with_plain(study.plain[i], views[i])).mean(0) for i in left_out]
+    return {mode: np.stack(probs) for mode, probs in found.items()}, study.targets.numpy()[rows]
 
 
 def begun(study: Study, rows: NDArray[np.int64]) -> Probabilities:
-    """The recipe's head before its first step, made from the plain images in `rows`."""
+    """The recipe's head before its first step."""
     assert study.classifier is not None
-    inputs, targets = _plain(study, rows), torch.tensor(study.targets[rows])
+    inputs, targets = study.plain[rows], study.targets[rows]
     head = build_head(inputs, int(study.targets.max()) + 1, dropout=study.dropout, seed=0).eval()
     start_from_classifier(head, study.classifier, inputs, targets)
     return lambda features: head(features).detach().double().softmax(1).numpy()
 
 
 def probe(study: Study, rows: NDArray[np.int64]) -> Probabilities:
-    """Logistic regression on the standardised features of the plain images in `rows`."""
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
-    model.fit(_plain(study, rows).numpy(), study.targets[rows])
+    """Logistic regression on standardised features."""
+    model = logistic_regression().fit(study.plain[rows].numpy(), study.targets[rows].numpy())
     return lambda features: np.asarray(model.predict_proba(features.numpy()))
 
 
-def _plain(study: Study, rows: NDArray[np.int64]) -> Tensor:
-    return torch.cat([study.seen["plain"][i] for i in rows])
-
-
-def _look(manifest: Manifest, sample: Sample, tta: TtaEvaluate | None, policy: Policy) -> list[Image.Image]:
-    """The plain image and, of a mode, its views."""
-    file = manifest.root / sample.path
-    views = [] if tta is None else views_of(file, tta, policy, seed=(0, "tta", sample.sha256))
-    return [decode_framed(file, policy.framing), *views]
+def _with_plain(plain: Tensor, views: Tensor) -> Tensor:
+    return torch.cat([plain[None], views]) if len(views) else plain[None]
 
 
 def _activations(backbone: nn.Module, images: list[Image.Image]) -> Tensor:
-    """Features [num_views, num_features]; views of one mode may differ in size."""
-    return torch.cat([backbone(normalise(v2.functional.pil_to_tensor(image)[None])) for image in images])
+    """Features [num_views, num_features]; views of one mode may differ in size. Empty where there is none."""
+    each = [backbone(normalise(v2.functional.pil_to_tensor(image)[None])) for image in images]
+    return torch.cat(each) if each else torch.empty(0)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 Reads `conf/`. Writes `params.yaml` (the resolved settings), `overrides.json` (what an experiment changed against
 `conf/`) and `artifacts/config/`: fingerprints of the images, of the weights, of what precomputed views depend on, and
-of each stage's code with all that it imports, so that whatever changes reruns what depends on it. Runs at every `dvc
-repro`, in a fraction of a second.
+of each stage's code with all that it imports, so that whatever changes reruns what depends on it. In an experiment it
+also mends `dvc.lock`. Runs at every `dvc repro`, in a fraction of a second.
 """
 
 import hashlib

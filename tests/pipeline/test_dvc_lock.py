@@ -15,12 +15,20 @@ from tests.conftest import PROJECT
 
 # As in the project: the first stage always runs and mends, the others may come from the run cache, and each depends on
 # a file inside the folder that the one before it makes.
-MEND = "import pathlib; from pipeline.dvc_lock import mend_lock; mend_lock(pathlib.Path())"
 PIPELINE = {
-    "settle": {"cmd": "python mend.py", "always_changed": True, "deps": ["conf"], "outs": ["out/settle"]},
+    "settle": {"cmd": "python settle.py", "always_changed": True, "deps": ["conf"], "outs": ["out/settle"]},
     "first": {"cmd": "python make.py first", "deps": ["out/settle/code.json"], "params": ["a"], "outs": ["out/first"]},
     "second": {"cmd": "python make.py second", "deps": ["out/first/made.json"], "outs": ["out/second"]},
 }
+SETTLE = """
+import os, pathlib
+folder = pathlib.Path("out", "settle")
+folder.mkdir(parents=True)
+folder.joinpath("code.json").write_text("1")
+if os.environ["MENDING"]:
+    from pipeline.dvc_lock import mend_lock
+    mend_lock(pathlib.Path())
+"""
 MAKE = """
 import json, pathlib, sys, yaml
 folder = pathlib.Path("out", sys.argv[1])
@@ -54,10 +62,7 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (origin / "conf" / "config.yaml").write_text("a: 0\n")
     (origin / "params.yaml").write_text("a: 0\n")
     (origin / "make.py").write_text(MAKE)
-    (origin / "mend.py").write_text(
-        "import os, pathlib\npathlib.Path('out/settle').mkdir(parents=True)\n"
-        f"pathlib.Path('out/settle/code.json').write_text('1')\nif os.environ['MENDING']: exec({MEND!r})\n"
-    )
+    (origin / "settle.py").write_text(SETTLE)
     (origin / "dvc.yaml").write_text(yaml.safe_dump({"stages": PIPELINE}, sort_keys=False))
     for command in (
         ["git", "init", "-q"],
