@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 from sklearn.svm import SVC
 
-from pipeline.config import compose
 from pipeline.data.manifest import Sample, read_manifest
 from pipeline.files import read_json
+from pipeline.harness.compose import compose
 from stages.dag import run_stages
 
 

@@ -19,15 +19,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
-from pipeline.bench import Bench
-from pipeline.config import compose
 from pipeline.files import read_json
+from pipeline.harness.compose import compose
 from pipeline.journal import Journal
 from pipeline.learning.checkpoint import CycleEnd
-from pipeline.learning.learners import open_images, whole_model
+from pipeline.learning.image_learners import open_images, whole_model
 from pipeline.learning.loop import train
 from pipeline.learning.training import count_batch, epoch_sizes, plan_at
 from pipeline.settings import Settings, read_settings, with_environment
+from pipeline.workspace import Workspace
 from stages import STAGES
 from stages.dag import run_stages
 
@@ -110,11 +110,11 @@ def fit(prepared: Prepared, sizes: tuple[int, ...], epochs: int, seed: int) -> F
     plan = plan_at(read_json(artifacts / "lr_find_full" / "lr.json")["lr"], wanted, batch_size=batch_size)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        bench = Bench("full_train", settings.seed, folder, folder, Journal(folder / "journal.jsonl"), 1e9)
+        workspace = Workspace("full_train", settings.seed, folder, folder, Journal(folder / "journal.jsonl"), 1e9)
         started = time.perf_counter()
-        ends = train(learner, plan, bench).ends
+        ends = train(learner, plan, workspace).ends
         seconds = time.perf_counter() - started
-        bench.journal.close()
+        workspace.journal.close()
     return Fit(seconds, ends)
 
 

@@ -20,10 +20,9 @@ import torch
 from sklearn.model_selection import StratifiedKFold, train_test_split
 from torch import Tensor, nn
 
-from pipeline.bench import Bench
-from pipeline.config import compose
+from pipeline.harness.compose import compose
 from pipeline.journal import Journal
-from pipeline.learning.head_learner import TensorBatches, on_activations
+from pipeline.learning.activation_learners import TensorBatches, on_activations
 from pipeline.learning.loop import Learner, evaluate, load_snapshot, train
 from pipeline.learning.snapshots import keep_snapshots
 from pipeline.learning.training import make_plan
@@ -31,6 +30,7 @@ from pipeline.model.head import build_head, start_from_classifier
 from pipeline.model.tensors import read_tensors
 from pipeline.model.weights import load_pretrained
 from pipeline.settings import HeadSnapshots, Settings, read_settings
+from pipeline.workspace import Workspace
 from stages import STAGES
 from stages.dag import run_stages
 
@@ -124,7 +124,7 @@ def _train_and_keep(
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         journal = Journal(scratch / "journal.jsonl")
-        trained = train(learner, plan, Bench("head_train", seed, scratch, scratch, journal, 1e9))
+        trained = train(learner, plan, Workspace("head_train", seed, scratch, scratch, journal, 1e9))
         journal.close()
         learner.model.load_state_dict(load_snapshot(scratch, 0))
         scores = {"untrained": score()}

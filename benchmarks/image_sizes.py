@@ -17,7 +17,7 @@ from pipeline.data.manifest import read_manifest
 from pipeline.evaluation.metrics import accuracy, log_loss
 from pipeline.evaluation.scores import targets_of
 from pipeline.evaluation.tta import ViewedFile, look_plain
-from pipeline.learning.learners import trained_model
+from pipeline.learning.image_learners import trained_model
 from pipeline.model.backbone import Backbone
 from pipeline.model.classifier import Classifier
 from pipeline.model.head import load_card

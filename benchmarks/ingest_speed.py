@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.config import compose
+from pipeline.harness.compose import compose
+from pipeline.harness.stage import Places, execute
 from pipeline.settings import read_settings, with_environment
-from pipeline.stage import Places, execute
 from stages.config import write_fingerprints
 from stages.ingest import STAGE
 

@@ -16,11 +16,11 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from benchmarks.digits_accuracy import svm_accuracy
-from pipeline.config import compose
 from pipeline.data.decode import Framing
 from pipeline.data.images import open_images_of
 from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.data.split import choose_groups
+from pipeline.harness.compose import compose
 from pipeline.learning.schedule import epoch_batches
 from pipeline.model.weights import load_pretrained
 from pipeline.settings import Settings, read_settings

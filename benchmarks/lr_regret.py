@@ -23,16 +23,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.image_folders import write_letters
-from pipeline.bench import Bench
-from pipeline.config import compose
+from pipeline.harness.compose import compose
 from pipeline.journal import Journal
-from pipeline.learning.head_learner import random_head_on_activations
-from pipeline.learning.learners import open_images, whole_model
+from pipeline.learning.activation_learners import random_head_on_activations
+from pipeline.learning.image_learners import open_images, whole_model
 from pipeline.learning.loop import Learner, train
 from pipeline.learning.lr_find import LrFound, find_lr
 from pipeline.learning.lr_rules import RULES
 from pipeline.learning.training import plan_at
-from pipeline.settings import LrFind, Runtime, Settings, Train, read_settings, with_environment
+from pipeline.settings import LrFind, Runtime, Settings, Training, read_settings, with_environment
+from pipeline.workspace import Workspace
 from stages import STAGES
 from stages.dag import run_stages
 
@@ -59,7 +59,7 @@ class Studied:
     """The stage's name, as `trainer`."""
     trainer: str
     find: Callable[[Settings], LrFind]
-    train: Callable[[Settings], Train]
+    train: Callable[[Settings], Training]
     learner: Callable[[Data, Settings, str], Learner]
     """Of the settings, which hold the seed, and the stage's name."""
     sparing: bool
@@ -138,19 +138,19 @@ def find(studied: Studied, data: Data, batch_size: int, seed: int) -> LrFound:
     settings = replace(data.settings, seed=seed)
     learner = studied.learner(data, settings, studied.finder)
     with tempfile.TemporaryDirectory() as folder:
-        bench = _bench(studied.finder, seed, Path(folder))
+        workspace = _bench(studied.finder, seed, Path(folder))
         try:
             momentum = studied.train(settings).momentum
             found, _ = find_lr(
                 learner,
                 studied.find(settings),
-                bench,
+                workspace,
                 batch_size=batch_size,
                 momentum=momentum,
                 sparing=studied.sparing,
             )
         finally:
-            bench.journal.close()
+            workspace.journal.close()
     return found
 
 
@@ -160,13 +160,13 @@ def fit(studied: Studied, data: Data, batch_size: int, lr: float, seed: int) -> 
     learner = studied.learner(data, settings, studied.trainer)
     plan = plan_at(lr, studied.train(settings), batch_size=batch_size)
     with tempfile.TemporaryDirectory() as folder:
-        bench = _bench(studied.trainer, seed, Path(folder))
+        workspace = _bench(studied.trainer, seed, Path(folder))
         try:
-            last = train(learner, plan, bench).ends[-1]
+            last = train(learner, plan, workspace).ends[-1]
         except ValueError:
             return 0.0, float("inf")
         finally:
-            bench.journal.close()
+            workspace.journal.close()
     return last.valid_accuracy, last.valid_loss
 
 
@@ -251,8 +251,8 @@ def _means(rows: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return statistics.fmean(r[0] for r in rows), statistics.fmean(r[1] for r in rows)
 
 
-def _bench(name: str, seed: int, folder: Path) -> Bench:
-    return Bench(name, seed, folder, folder, Journal(folder / "journal.jsonl"), 1e9)
+def _bench(name: str, seed: int, folder: Path) -> Workspace:
+    return Workspace(name, seed, folder, folder, Journal(folder / "journal.jsonl"), 1e9)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pipeline.data.manifest import read_manifest
 from pipeline.evaluation.metrics import log_loss, log_losses
 from pipeline.evaluation.scores import targets_of
 from pipeline.evaluation.tta import Probs, ViewedFile, look_plain
-from pipeline.learning.learners import trained_model
+from pipeline.learning.image_learners import trained_model
 from pipeline.model.head import load_card
 from pipeline.model.tensors import read_tensors
 from pipeline.settings import read_settings, with_environment

@@ -13,19 +13,19 @@ from pathlib import Path
 
 import torch
 
-from pipeline.bench import Bench
-from pipeline.config import compose
 from pipeline.data.augment import read_policy
 from pipeline.data.images import open_images_of
 from pipeline.data.manifest import read_manifest
 from pipeline.files import read_json
+from pipeline.harness.compose import compose
 from pipeline.journal import Journal
-from pipeline.learning.head_learner import first_head_on_activations
-from pipeline.learning.learners import assemble, head_on_backbone, open_images
+from pipeline.learning.activation_learners import first_head_on_activations
+from pipeline.learning.image_learners import assemble, head_on_backbone, open_images
 from pipeline.learning.loop import Learner, Plan, train
 from pipeline.learning.overfitting import best_cycle
 from pipeline.model.tensors import read_tensors
 from pipeline.settings import Runtime, Settings, read_settings, with_environment
+from pipeline.workspace import Workspace
 from stages import STAGES
 from stages.dag import run_stages
 
@@ -65,7 +65,7 @@ def _row(name: str, learner: Learner, settings: Settings, artifacts: Path, epoch
     plan = Plan(1, epochs, 1, lr, size, 0.9, 0.0, False, "sgdr")
     with tempfile.TemporaryDirectory() as scratch:
         journal, began = Journal(Path(scratch) / "journal.jsonl"), time.monotonic()
-        trained = train(learner, plan, Bench("head_train", 0, Path(scratch), Path(scratch), journal, 1e9))
+        trained = train(learner, plan, Workspace("head_train", 0, Path(scratch), Path(scratch), journal, 1e9))
         seconds = time.monotonic() - began
         journal.close()
     end = best_cycle(trained.ends)

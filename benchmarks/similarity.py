@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.image_folders import write_letters, write_photo_tiles
-from pipeline.config import compose
 from pipeline.files import read_json
+from pipeline.harness.compose import compose
 from stages.dag import run_stages
 
 

@@ -23,13 +23,13 @@ from torch import Tensor, nn
 
 from benchmarks.linear_probe import activations, logistic_regression
 from benchmarks.tta_modes import modes_for
-from pipeline.config import compose
 from pipeline.console import progress_bar
 from pipeline.data.augment import read_policy
 from pipeline.data.images import normalise
 from pipeline.data.manifest import read_manifest
 from pipeline.evaluation.metrics import log_loss
 from pipeline.evaluation.views import views_of
+from pipeline.harness.compose import compose
 from pipeline.model.head import build_head, start_from_classifier
 from pipeline.model.weights import load_pretrained
 from pipeline.settings import read_settings

@@ -16,7 +16,7 @@ from pipeline.data.augment import Policy, read_policy
 from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.evaluation.scores import Predicted, Targets, score_split, targets_of
 from pipeline.evaluation.tta import Viewed, ViewedFile, choose_plain_weight, look
-from pipeline.learning.learners import trained_model
+from pipeline.learning.image_learners import trained_model
 from pipeline.learning.loop import Computation
 from pipeline.model.head import load_card
 from pipeline.settings import Runtime, TtaEvaluate, read_settings, with_environment

@@ -11,7 +11,7 @@ from itertools import pairwise
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-from pipeline.config import check_overrides
+from pipeline.harness.compose import check_overrides
 
 _FLAGS = ("-S", "--set-param")
 

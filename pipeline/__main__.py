@@ -12,7 +12,7 @@ from typing import Any
 
 import dvc.api
 
-from pipeline.config import is_sweep, run_app
+from pipeline.harness.compose import is_sweep, run_app
 
 OBJECTIVE = ("artifacts/full_train/metrics.json", "valid_loss")
 

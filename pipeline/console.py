@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from pipeline.workspace import Bar
 
 _console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -21,22 +23,17 @@ def complain(stage: str, text: str) -> None:
     _console.print(f"  {stage:<20} error: {text}", markup=False, style="bold red")
 
 
-class Bar:
-    """A progress bar's handle. Where there is no bar, it does nothing."""
-
-    def __init__(self, progress: Progress | None = None, task: int = 0) -> None:
-        self._progress = progress
-        self._task = task
+class _VisibleBar(Bar):
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task = progress, task
 
     def advance(self, count: int = 1, *, note: str = "") -> None:
-        """Move by `count`; `note` stands behind the bar."""
-        if self._progress is not None:
-            self._progress.update(self._progress.task_ids[self._task], advance=count, note=note)
+        self._progress.update(self._task, advance=count, note=note)
 
 
 @contextmanager
 def progress_bar(stage: str, total: int, *, start: int = 0) -> Iterator[Bar]:
-    """Show a bar with time left while the block runs, in a terminal; elsewhere (CI, files) nothing."""
+    """Show a bar with the time left while the block runs, in a terminal; elsewhere (CI, files) nothing."""
     can_show = _console.is_terminal and not _console.is_dumb_terminal and sys.stderr.isatty()
     if os.environ.get("CI") or not can_show:
         yield Bar()
@@ -46,5 +43,4 @@ def progress_bar(stage: str, total: int, *, start: int = 0) -> Iterator[Bar]:
         TimeRemainingColumn(), TextColumn("left  {task.fields[note]}"),
     )  # fmt: skip
     with Progress(*columns, console=_console, transient=True) as progress:
-        progress.add_task(stage, total=total, completed=start, note="")
-        yield Bar(progress)
+        yield _VisibleBar(progress, progress.add_task(stage, total=total, completed=start, note=""))

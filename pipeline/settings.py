@@ -11,13 +11,10 @@ import os
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from yaml import YAMLError
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Pixels = Annotated[int, Field(ge=8, le=2048)]
@@ -169,7 +166,7 @@ class LrFind(_Section):
 
 
 @dataclass(frozen=True)
-class Train(_Section):
+class Training(_Section):
     """A training stage: `num_cycles` cycles, the first of `cycle_len` epochs, each next `cycle_mult` times longer."""
 
     num_cycles: Annotated[int, Field(ge=1, le=1000)]
@@ -187,7 +184,7 @@ class Train(_Section):
 
 
 @dataclass(frozen=True)
-class HeadTrain(Train):
+class HeadTraining(Training):
     """Training the head on activations."""
 
     image_size: Pixels | None
@@ -197,7 +194,7 @@ class HeadTrain(Train):
 
 
 @dataclass(frozen=True)
-class ImageTrain(Train):
+class ImageTraining(Training):
     """Training on images."""
 
     image_size: Pixels | tuple[Pixels, ...] | None
@@ -205,7 +202,7 @@ class ImageTrain(Train):
 
 
 @dataclass(frozen=True)
-class HeadTrainAugmented(ImageTrain):
+class HeadTrainAugmented(ImageTraining):
     """Training the head on images, through the frozen backbone."""
 
     snapshots: HeadSnapshots
@@ -227,7 +224,7 @@ class Unfreeze(_Section):
 
 
 @dataclass(frozen=True)
-class FullTrain(ImageTrain):
+class FullTrain(ImageTraining):
     """Training all layers."""
 
     until_overfit: bool
@@ -295,7 +292,7 @@ class Settings(_Section):
     augment: Augment
     precompute: Precompute
     lr_find_head: LrFind
-    head_train: HeadTrain
+    head_train: HeadTraining
     head_train_augmented: HeadTrainAugmented
     unfreeze: Unfreeze
     lr_find_full: LrFind
@@ -312,25 +309,6 @@ def read_settings(values: dict[str, Any], *, source: str) -> Settings:
     except SettingsError as error:
         raise SettingsError(f"{source}: {error}") from None
     return settings
-
-
-def load_params(path: Path) -> dict[str, Any]:
-    """Read a YAML file as nested dict. Raises SettingsError naming the file."""
-    try:
-        values = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, YAMLError, OmegaConfBaseException) as error:
-        raise SettingsError(f"{path} cannot be read: {error}") from None
-    if not isinstance(values, dict):
-        raise SettingsError(f"{path} does not hold settings")
-    return typing.cast(dict[str, Any], values)
-
-
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"data": {"name": "digits"}}` to `{"data.name": "digits"}`."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def all_keys(cls: type = Settings, prefix: str = "") -> Iterator[str]:
@@ -471,7 +449,7 @@ def _check_source(data: Data) -> None:
 
 
 def _check_schedules(s: Settings) -> None:
-    trainings: dict[str, Train] = {
+    trainings: dict[str, Training] = {
         "head_train": s.head_train,
         "head_train_augmented": s.head_train_augmented,
         "full_train": s.full_train,
@@ -487,7 +465,7 @@ def _check_schedules(s: Settings) -> None:
                 f"{name}.num_cycles={train.num_cycles} contradicts {name}.schedule=one_cycle: set {name}.num_cycles=1 "
                 f"and the number of epochs in {name}.cycle_len"
             )
-        sizes = train.image_size if isinstance(train, ImageTrain) else None
+        sizes = train.image_size if isinstance(train, ImageTraining) else None
         if isinstance(sizes, tuple) and len(sizes) != train.num_cycles:
             raise SettingsError(
                 f"{name}.image_size={list(sizes)} has {len(sizes)} sizes for {name}.num_cycles={train.num_cycles} "

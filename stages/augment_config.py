@@ -9,8 +9,8 @@ from PIL import Image
 from pipeline.data.augment import Policy, write_policy
 from pipeline.data.decode import Framing, decode_framed
 from pipeline.data.manifest import Manifest, Sample, read_manifest
+from pipeline.harness.stage import Metrics, Stage, StageContext, main
 from pipeline.report.contact_sheet import contact_sheet
-from pipeline.stage import Metrics, Stage, StageContext, main
 
 SHOWN_IMAGES = 8
 SHOWN_VIEWS = 7

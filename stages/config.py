@@ -20,11 +20,12 @@ from pipeline.console import complain, say
 from pipeline.data.archive import is_archive
 from pipeline.data.folder import find_in_folder
 from pipeline.data.table import SUFFIXES, read_table
-from pipeline.files import write_atomically, write_json
-from pipeline.imports import code_fingerprint
+from pipeline.files import write_json, write_text
+from pipeline.harness.fingerprints import code_fingerprint
 from pipeline.model.weights_file import find_weights_file
-from pipeline.places import from_checkout
-from pipeline.settings import Data, Settings, SettingsError, flatten, load_params, read_settings
+from pipeline.params import flatten, load_params, to_yaml
+from pipeline.paths import from_checkout
+from pipeline.settings import Data, Settings, SettingsError, read_settings
 from stages import STAGES
 
 CONF = Path("conf")
@@ -41,9 +42,9 @@ def main() -> int:
         values = settle(is_experiment=is_experiment)
         write_fingerprints(read_settings(values, source=str(PARAMS)), ARTIFACT)
         if is_experiment:
-            from pipeline.dvc_lock import mend_lock  # DVC takes half a second
+            from pipeline.harness.dvc_lock import repair_lock  # DVC takes half a second
 
-            mend_lock(Path())
+            repair_lock(Path())
     except (ValueError, OSError) as error:
         complain("config", str(error))
         return 1
@@ -75,7 +76,7 @@ def settle(*, is_experiment: bool) -> dict[str, Any]:
         if held["overrides"]:
             say("config", f"holding the experiment's settings: {_listed(held['overrides'])}")
         return before
-    from pipeline.config import compose, to_yaml  # Hydra takes a third of a second, and mostly nothing has changed
+    from pipeline.harness.compose import compose  # Hydra takes a third of a second, and mostly nothing has changed
 
     composed = compose()
     if is_experiment:
@@ -92,12 +93,12 @@ def settle(*, is_experiment: bool) -> dict[str, Any]:
         _refuse_hand_edits(before, composed, held)
         values = composed
     _report(before, values)
-    write_atomically(PARAMS, to_yaml(values))
+    write_text(PARAMS, to_yaml(values))
     overrides = differences(values, composed)
     if is_experiment and overrides:
         say("config", f"experiment: {_listed(overrides)}")
     record = {"overrides": overrides, "conf": conf_digest(), "params": _digest(PARAMS)}
-    write_atomically(HELD, json.dumps(record, indent=1) + "\n")
+    write_text(HELD, json.dumps(record, indent=1) + "\n")
     return values
 
 

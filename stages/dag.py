@@ -8,8 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from pipeline.harness.stage import Places, Stage, execute
 from pipeline.settings import read_settings, with_environment
-from pipeline.stage import Places, Stage, execute
 from stages import STAGES
 from stages.config import write_fingerprints
 

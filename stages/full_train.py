@@ -10,19 +10,19 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.evaluation.similarity import compare_first_cycle
 from pipeline.files import write_json
+from pipeline.harness.stage import Metrics, Stage, StageContext, main
 from pipeline.learning.balance import balance_classes
 from pipeline.learning.checkpoint import CycleEnd
-from pipeline.learning.learners import open_images, whole_model
+from pipeline.learning.image_learners import open_images, whole_model
 from pipeline.learning.loop import load_snapshot
 from pipeline.learning.sharpness import trace_sharpness
+from pipeline.learning.similarity import compare_first_cycle
 from pipeline.learning.snapshots import describe_choice, kept_model
 from pipeline.learning.training import epoch_sizes, make_plan, run_training
 from pipeline.model.classifier import save_model
 from pipeline.model.head import load_card
 from pipeline.model.tensors import save_tensors
-from pipeline.stage import Metrics, Stage, StageContext, main
 
 
 def run(context: StageContext) -> Metrics:
@@ -47,14 +47,14 @@ def run(context: StageContext) -> Metrics:
         found=context.input("lr_find_full"),
         until_overfit=train.until_overfit,
     )
-    outcome = run_training(learner, plan, context.bench, snapshots=train.snapshots)
+    outcome = run_training(learner, plan, context.workspace, snapshots=train.snapshots)
     kept, ends = outcome.kept, outcome.trained.ends
     card = dataclasses.replace(load_card(context.input("unfreeze")), image_size=image_sizes[-1])
     save_model(kept_model(learner, kept, context.scratch), card, context.out)
     if train.snapshots != "none":
         _save_snapshots(ends, context.scratch, context.out / "snapshots")
 
-    sharpness = trace_sharpness(learner, outcome.trained, context.bench)
+    sharpness = trace_sharpness(learner, outcome.trained, context.workspace)
     first_cycle = compare_first_cycle(learner, context.scratch, seed=settings.seed)
     choice = describe_choice(kept, ends)
     write_json(

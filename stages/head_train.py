@@ -5,11 +5,11 @@ curves and the schedule. An epoch costs a fraction of a second, because the back
 effect here.
 """
 
+from pipeline.harness.stage import Metrics, Stage, StageContext, main
+from pipeline.learning.activation_learners import first_head_on_activations
 from pipeline.learning.balance import balance_classes
-from pipeline.learning.head_learner import first_head_on_activations
 from pipeline.learning.training import make_plan, run_training
 from pipeline.model.tensors import save_tensors
-from pipeline.stage import Metrics, Stage, StageContext, main
 
 
 def run(context: StageContext) -> Metrics:
@@ -23,7 +23,7 @@ def run(context: StageContext) -> Metrics:
         num_samples=learner.train.num_samples,
         found=context.input("lr_find_head"),
     )
-    outcome = run_training(learner, plan, context.bench, snapshots=settings.head_train.snapshots)
+    outcome = run_training(learner, plan, context.workspace, snapshots=settings.head_train.snapshots)
     save_tensors(learner.model.state_dict(), context.out / "head.safetensors")
     return outcome.metrics
 

@@ -4,12 +4,12 @@ Reads the head of step 3 and the policy. Writes `head.safetensors`, the learning
 stays in evaluation mode, so that it shows the head the same features as when activations were precomputed.
 """
 
+from pipeline.harness.stage import Metrics, Stage, StageContext, main
 from pipeline.learning.balance import balance_classes
-from pipeline.learning.learners import head_on_backbone, open_images
+from pipeline.learning.image_learners import head_on_backbone, open_images
 from pipeline.learning.training import epoch_sizes, make_plan, run_training
 from pipeline.model.classifier import Classifier
 from pipeline.model.tensors import save_tensors
-from pipeline.stage import Metrics, Stage, StageContext, main
 
 
 def run(context: StageContext) -> Metrics:
@@ -36,7 +36,7 @@ def run(context: StageContext) -> Metrics:
         num_samples=learner.train.num_samples,
         found=context.input("lr_find_head"),
     )
-    outcome = run_training(learner, plan, context.bench, snapshots=train.snapshots)
+    outcome = run_training(learner, plan, context.workspace, snapshots=train.snapshots)
     assert isinstance(learner.model, Classifier)
     save_tensors(learner.model.head.state_dict(), context.out / "head.safetensors")
     return outcome.metrics

@@ -18,11 +18,11 @@ from pipeline.data.reader import FactsCache, read_facts
 from pipeline.data.register import Register
 from pipeline.data.sources import open_source, typed_root
 from pipeline.files import write_jsonl
-from pipeline.places import state_dir
+from pipeline.harness.stage import Metrics, Stage, StageContext, main
+from pipeline.paths import state_dir
 from pipeline.report.contact_sheet import contact_sheet
 from pipeline.report.plots import plot_class_counts
 from pipeline.settings import SettingsError
-from pipeline.stage import Metrics, Stage, StageContext, main
 
 SHOWN_CLASSES = 12
 SHOWN_PER_CLASS = 8

@@ -4,11 +4,11 @@ Reads the unfrozen model and its plan: all layer groups move together, in their 
 and the picture. Decides the head's rate in `full_train`; the earlier groups' follow from the plan.
 """
 
+from pipeline.harness.stage import Metrics, Stage, StageContext, main
 from pipeline.learning.balance import balance_classes
-from pipeline.learning.learners import open_images, whole_model
+from pipeline.learning.image_learners import open_images, whole_model
 from pipeline.learning.lr_report import find_and_report
 from pipeline.learning.training import count_batch, first_size
-from pipeline.stage import Metrics, Stage, StageContext, main
 
 
 def run(context: StageContext) -> Metrics:
@@ -29,7 +29,7 @@ def run(context: StageContext) -> Metrics:
     return find_and_report(
         learner,
         settings.lr_find_full,
-        context.bench,
+        context.workspace,
         batch_size=batch_size,
         momentum=settings.full_train.momentum,
         sparing=True,

@@ -4,11 +4,11 @@ Reads the precomputed activations. Writes `lr.json` (the rate, the rule, its spr
 would say), `curve.csv` and the picture. Decides the rate of both head stages, unless they set their own.
 """
 
+from pipeline.harness.stage import Metrics, Stage, StageContext, main
+from pipeline.learning.activation_learners import random_head_on_activations
 from pipeline.learning.balance import balance_classes
-from pipeline.learning.head_learner import random_head_on_activations
 from pipeline.learning.lr_report import find_and_report
 from pipeline.learning.training import count_batch
-from pipeline.stage import Metrics, Stage, StageContext, main
 
 
 def run(context: StageContext) -> Metrics:
@@ -20,7 +20,7 @@ def run(context: StageContext) -> Metrics:
     return find_and_report(
         learner,
         settings.lr_find_head,
-        context.bench,
+        context.workspace,
         batch_size=batch_size,
         momentum=settings.head_train.momentum,
         sparing=False,

@@ -15,21 +15,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.console import Bar, progress_bar
+from pipeline.console import progress_bar
 from pipeline.data.augment import Policy
 from pipeline.data.decode import Framing
 from pipeline.data.images import ImageBatches, open_images_of, targets_of
 from pipeline.data.manifest import Manifest, read_manifest
-from pipeline.device import choose_device, computing_in, to_device
 from pipeline.files import read_json
+from pipeline.harness.stage import Metrics, Stage, StageContext, main
 from pipeline.learning.schedule import epoch_batches
 from pipeline.model.backbone import Backbone, check_image_size
+from pipeline.model.compute import choose_device, computing_in, to_device
 from pipeline.model.growing import GrowingTensor
 from pipeline.model.head import Card, build_head, save_card, start_from_classifier
 from pipeline.model.tensors import read_tensors, save_tensors
 from pipeline.model.weights import load_pretrained
 from pipeline.settings import Augment
-from pipeline.stage import Metrics, Stage, StageContext, main
+from pipeline.workspace import Bar
 
 SPLITS = ("train", "valid")  # test images are for tta_evaluate alone
 

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 from pipeline.console import complain, say
-from pipeline.delivery import experiment_tags, row_spec
-from pipeline.settings import load_params, read_settings, with_environment
+from pipeline.harness.delivery import experiment_tags, row_spec
+from pipeline.params import load_params
+from pipeline.settings import read_settings, with_environment
 from pipeline.tracking import publish_row
 from stages import STAGES
 

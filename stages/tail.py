@@ -7,6 +7,6 @@ from stages.full_train import STAGE as FULL_TRAIN
 from stages.tta_evaluate import STAGE as TTA_EVALUATE
 
 if __name__ == "__main__":
-    from pipeline.by_hand import main
+    from pipeline.harness.by_hand import main
 
     main([FULL_TRAIN, TTA_EVALUATE], name="tail")

@@ -16,13 +16,13 @@ from pipeline.evaluation.prediction import TtaCard, save_model_folder
 from pipeline.evaluation.scores import Predicted, confident_mistakes, score_split, targets_of, write_predictions
 from pipeline.evaluation.tta import Probs, Viewed, ViewedFile, choose_plain_weight, look_in_parts
 from pipeline.evaluation.views import view_sizes
-from pipeline.learning.learners import check_sizes, trained_model
+from pipeline.harness.stage import Metrics, Stage, StageContext, main
+from pipeline.learning.image_learners import check_sizes, trained_model
 from pipeline.model.head import load_card
 from pipeline.report.contact_sheet import Caption, mistakes_sheet
 from pipeline.report.html import write_report
 from pipeline.report.recipe import build_report
 from pipeline.report.score_plots import plot_calibration, plot_confusion
-from pipeline.stage import Metrics, Stage, StageContext, main
 
 SHOWN_MISTAKES = 10
 REPORTED = ("precompute", "lr_find_head", "head_train", "head_train_augmented", "unfreeze", "lr_find_full")

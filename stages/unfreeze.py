@@ -6,12 +6,12 @@ batch norm does. Trains nothing.
 """
 
 from pipeline.files import write_json
-from pipeline.learning.learners import assemble
+from pipeline.harness.stage import Metrics, Stage, StageContext, main
+from pipeline.learning.image_learners import assemble
 from pipeline.model.batch_norm import batch_norms
 from pipeline.model.classifier import save_model
 from pipeline.model.head import load_card
 from pipeline.model.layer_groups import split_layer_groups
-from pipeline.stage import Metrics, Stage, StageContext, main
 
 RECIPE_RATIO = (3.0, 10.0)
 BATCH_NORM_POLICIES = {

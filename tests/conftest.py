@@ -16,8 +16,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config import compose
-from pipeline.console import Bar
 from pipeline.data.ingest import ingest
 from pipeline.data.ledger import LedgerLine
 from pipeline.data.manifest import Sample
@@ -25,7 +23,9 @@ from pipeline.data.reader import read_facts
 from pipeline.data.register import Register
 from pipeline.data.sources import Folder
 from pipeline.files import read_json
+from pipeline.harness.compose import compose
 from pipeline.settings import Data, Runtime, read_settings, with_environment
+from pipeline.workspace import Bar
 from stages.dag import run_stages
 
 PROJECT = Path(__file__).resolve().parents[1]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.files import read_json, write_json, write_jsonl
-from pipeline.places import from_checkout
+from pipeline.paths import from_checkout
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pipeline.console import Bar
 from pipeline.data.facts import Facts, look_at
 from pipeline.data.workers import TOO_LONG, Look, Workers
-from pipeline.imports import code_fingerprint
+from pipeline.harness.fingerprints import code_fingerprint
+from pipeline.workspace import Bar
 
 _PROJECT = Path(__file__).resolve().parents[2]
 _FEW = 2000

@@ -11,7 +11,7 @@ from PIL import Image
 from pipeline.data import archive, table, torchvision_set
 from pipeline.data.folder import find_in_folder
 from pipeline.data.found import SPLIT_NAMES, UNLABELLED, Found
-from pipeline.places import from_checkout
+from pipeline.paths import from_checkout
 from pipeline.settings import Data, SettingsError
 
 

@@ -16,11 +16,11 @@ import torch
 from pipeline.console import complain
 from pipeline.data.augment import Policy, read_policy
 from pipeline.data.decode import decode, hash_pixels
-from pipeline.device import place
 from pipeline.evaluation.tta import Probs, ViewedFile, look, look_plain
 from pipeline.files import read_json, write_json
 from pipeline.learning.loop import Computation
 from pipeline.model.classifier import load_model
+from pipeline.model.compute import move_model
 from pipeline.model.head import Card
 from pipeline.settings import TtaEvaluate
 
@@ -74,7 +74,7 @@ def load_predictor(folder: Path) -> Predictor:
     policy = read_policy(folder / "policy.yaml", image_size=card.image_size)
     values = read_json(folder / "tta.json")
     cpu = torch.device("cpu")
-    place(model, cpu)
+    move_model(model, cpu)
     tta_card = TtaCard(**{**values, "tta": TtaEvaluate(**values["tta"])})
     return Predictor(Computation(model, cpu, card.precision, BATCH_SIZE), card, policy, tta_card)
 

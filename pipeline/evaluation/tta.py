@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.console import Bar
 from pipeline.data.augment import Policy
 from pipeline.data.decode import decode_framed
 from pipeline.data.images import normalise
 from pipeline.evaluation.metrics import log_loss
 from pipeline.evaluation.views import Seed, Views, views_of
-from pipeline.files import whole_file
+from pipeline.files import atomic_file
 from pipeline.learning.loop import Computation, predict
 from pipeline.settings import TtaEvaluate
 from pipeline.vision import v2
+from pipeline.workspace import Bar
 
 Probs = NDArray[np.float64]
 
@@ -167,7 +167,7 @@ def choose_plain_weight(viewed: Viewed, targets: NDArray[np.int64]) -> float:
 
 
 def _write_viewed(path: Path, viewed: Viewed) -> None:
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         np.savez(file, **{f.name: getattr(viewed, f.name) for f in fields(viewed)})
 
 

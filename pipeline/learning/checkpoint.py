@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.files import whole_file
+from pipeline.files import atomic_file
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class TrainState:
 
 def save_checkpoint(state: TrainState, path: Path) -> None:
     """Write `state` so that a kill at any moment leaves the old checkpoint or the new one."""
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         torch.save(dataclasses.asdict(state), file)
 
 

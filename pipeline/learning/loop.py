@@ -12,14 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from pipeline.bench import Bench
-from pipeline.console import progress_bar
-from pipeline.device import computing_in, to_device
 from pipeline.learning.checkpoint import CycleEnd, TrainState, load_checkpoint, save_checkpoint
 from pipeline.learning.overfitting import has_stopped_improving
 from pipeline.learning.schedule import Cycles, build_schedule, epoch_batches, num_batches
+from pipeline.model.compute import computing_in, to_device
 from pipeline.seeds import permutation, seed_torch
 from pipeline.settings import Schedule
+from pipeline.workspace import Workspace
 
 Part = tuple[Tensor, Tensor]
 """Inputs [N, ...] and targets [N] that are computed at once: a batch, or a part of one."""
@@ -105,17 +104,17 @@ class Trained:
     """The state before the first step, then one per finished cycle."""
 
 
-def train(learner: Learner, plan: Plan, bench: Bench) -> Trained:
+def train(learner: Learner, plan: Plan, workspace: Workspace) -> Trained:
     """Train for the planned cycles, or until over-fitting; the model ends as the last of them left it.
 
     The state before the first step counts as cycle 0. Points are journalled at the number of the last step done, from
     0; at -1 stands what was measured before the first.
 
-    Every `checkpoint_s` seconds and at every cycle end the state goes to the bench's scratch, from where a killed run
+    Every `checkpoint_s` seconds and at every cycle end the state goes to the workspace's scratch, from where a killed run
     goes on and ends in the same bytes. Snapshots of the cycles are left there as `cycle-<k>.pt`, and what they predict
     as `logits-<k>.pt`. Raises ValueError where the loss is no longer a number.
     """
-    stage, seed, journal, scratch = bench.name, bench.seed, bench.journal, bench.scratch
+    stage, seed, journal, scratch = workspace.name, workspace.seed, workspace.journal, workspace.scratch
     cycles = plan.cycles(learner.train.num_samples)
     optimizer = build_optimizer(learner.groups, plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay)
     scheduler = build_schedule(plan.schedule, optimizer, cycles)
@@ -149,7 +148,7 @@ def train(learner: Learner, plan: Plan, bench: Bench) -> Trained:
     if not state.cycle_ends:
         measure(0)
         last_kept = keep()
-    with progress_bar(stage, cycles.num_steps, start=state.step) as bar:
+    with workspace.progress(cycles.num_steps, start=state.step) as bar:
         for epoch in range(state.step // cycles.steps_per_epoch, cycles.num_epochs):
             if epoch in cycles.ends and plan.until_overfit and has_stopped_improving(state.cycle_ends):
                 break
@@ -164,10 +163,10 @@ def train(learner: Learner, plan: Plan, bench: Bench) -> Trained:
                 scheduler.step()
                 state.step += 1
                 bar.advance(note=f"loss {loss:.4f}")
-                if state.step % cycles.steps_per_epoch and time.monotonic() - last_kept > bench.checkpoint_s:
+                if state.step % cycles.steps_per_epoch and time.monotonic() - last_kept > workspace.checkpoint_s:
                     last_kept = keep()
             measure(epoch + 1)
-            if epoch + 1 in cycles.ends or time.monotonic() - last_kept > bench.checkpoint_s:
+            if epoch + 1 in cycles.ends or time.monotonic() - last_kept > workspace.checkpoint_s:
                 last_kept = keep()
     return Trained(cycles, state.cycle_ends)
 

@@ -18,9 +18,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 
-from pipeline.bench import Bench
-from pipeline.console import Bar, progress_bar
-from pipeline.files import write_atomically
+from pipeline.files import write_text
 from pipeline.learning.loop import Learner, Part, batch_loss, build_optimizer, take_step, train_batches
 from pipeline.learning.lr_rules import (
     RULES,
@@ -35,6 +33,7 @@ from pipeline.learning.lr_rules import (
 from pipeline.learning.schedule import epoch_batches, num_batches
 from pipeline.seeds import permutation
 from pipeline.settings import LrFind
+from pipeline.workspace import Bar, Workspace
 
 DIVERGED = 4.0
 """A running mean of the loss above this multiple of the untouched model's ends the sweep."""
@@ -84,7 +83,7 @@ class LrFound:
 
 
 def find_lr(
-    learner: Learner, settings: LrFind, bench: Bench, *, batch_size: int, momentum: float, sparing: bool
+    learner: Learner, settings: LrFind, workspace: Workspace, *, batch_size: int, momentum: float, sparing: bool
 ) -> tuple[LrFound, list[Curve]]:
     """Sweep the rate `settings.repeats` times and choose; the learner's model and torch's RNG are left as they were.
 
@@ -98,16 +97,16 @@ def find_lr(
     steps_per_epoch = num_batches(learner.train.num_samples, batch_size)
     num_steps = sweep_steps(settings.num_steps, steps_per_epoch) if sparing else settings.num_steps
     total = settings.repeats * num_steps
-    with torch.random.fork_rng(devices=devices), progress_bar(bench.name, total) as bar:
+    with torch.random.fork_rng(devices=devices), workspace.progress(total) as bar:
         for repeat in range(settings.repeats):
-            kept = bench.scratch / f"sweep-{repeat}.json"
+            kept = workspace.scratch / f"sweep-{repeat}.json"
             if not kept.exists():
-                seed = (bench.seed, bench.name, repeat)
+                seed = (workspace.seed, workspace.name, repeat)
                 batches = _endless_batches(learner, max(batch_size, MEASURED), seed=seed)
                 rates = np.geomspace(settings.start_lr, settings.end_lr, num_steps).tolist()
                 sweep = _sweep(learner, rates, batches, batch_size=batch_size, momentum=momentum, seed=seed, bar=bar)
                 learner.model.load_state_dict(before)
-                write_atomically(kept, json.dumps(asdict(sweep)))
+                write_text(kept, json.dumps(asdict(sweep)))
             sweeps.append(Sweep(**json.loads(kept.read_text())))
     curves = [s.curve(settings.smoothing) for s in sweeps]
     return choose(curves, settings.rule, num_classes=int(learner.train.targets.max()) + 1), curves

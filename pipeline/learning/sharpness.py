@@ -19,11 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.bench import Bench
-from pipeline.device import to_device
 from pipeline.learning.loop import Computation, Learner, Part, Trained, first_images, load_snapshot
+from pipeline.model.compute import to_device
 from pipeline.report.plots import plot_sharpness
 from pipeline.seeds import seed_of
+from pipeline.workspace import Workspace
 
 RADIUS = 0.05
 """Length of a perturbation, as a share of the tensor's."""
@@ -59,15 +59,15 @@ class CycleSharpness:
     hessian_top: float
 
 
-def trace_sharpness(learner: Learner, trained: Trained, bench: Bench) -> list[CycleSharpness]:
+def trace_sharpness(learner: Learner, trained: Trained, workspace: Workspace) -> list[CycleSharpness]:
     """Measure the state at each cycle's end, journal it and draw `sharpness.png`. The model ends in the last state."""
     shown, targets = first_images(learner.train_plain, NUM_IMAGES)
     images, rows = (to_device(shown, learner.device), targets.to(learner.device)), []
     for end in trained.ends:
-        learner.model.load_state_dict(load_snapshot(bench.scratch, end.cycle))
-        found = measure_sharpness(learner, images, seed=bench.seed)
+        learner.model.load_state_dict(load_snapshot(workspace.scratch, end.cycle))
+        found = measure_sharpness(learner, images, seed=workspace.seed)
         row = CycleSharpness(end.cycle, end.valid_loss - end.train_loss, found.rise, found.hessian_top)
-        bench.journal.points(
+        workspace.journal.points(
             end.step - 1,
             generalisation_gap=row.generalisation_gap,
             perturbed_rise=row.rise,
@@ -75,7 +75,7 @@ def trace_sharpness(learner: Learner, trained: Trained, bench: Bench) -> list[Cy
         )
         rows.append(row)
     plot_sharpness(
-        bench.out / "sharpness.png",
+        workspace.out / "sharpness.png",
         cycles=[r.cycle for r in rows],
         gap=[r.generalisation_gap for r in rows],
         rise=[r.rise for r in rows],

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.bench import Bench
-from pipeline.console import say
 from pipeline.files import read_json, write_json
 from pipeline.journal import read_points
 from pipeline.learning.loop import Learner, Plan, Trained, train
@@ -14,7 +12,8 @@ from pipeline.learning.overfitting import Verdict, judge
 from pipeline.learning.schedule import planned_rates
 from pipeline.learning.snapshots import Kept, keep_snapshots
 from pipeline.report.plots import plot_learning_curves, plot_schedule
-from pipeline.settings import BatchSize, ImageTrain, Snapshots, Train
+from pipeline.settings import BatchSize, ImageTraining, Snapshots, Training
+from pipeline.workspace import Workspace
 
 
 def count_batch(wanted: BatchSize | None, default: BatchSize, num_samples: int) -> int:
@@ -28,7 +27,7 @@ def first_size(wanted: int | tuple[int, ...] | None, default: int) -> int:
     return wanted[0] if isinstance(wanted, tuple) else wanted or default
 
 
-def epoch_sizes(settings: ImageTrain, default: int) -> list[int]:
+def epoch_sizes(settings: ImageTraining, default: int) -> list[int]:
     """The size of images in each epoch, in pixels; `default` where the stage sets none."""
     wanted = settings.image_size or default
     sizes = wanted if isinstance(wanted, tuple) else (wanted,) * settings.num_cycles
@@ -37,7 +36,7 @@ def epoch_sizes(settings: ImageTrain, default: int) -> list[int]:
 
 
 def make_plan(
-    settings: Train, *, batch_size: BatchSize, num_samples: int, found: Path, until_overfit: bool = False
+    settings: Training, *, batch_size: BatchSize, num_samples: int, found: Path, until_overfit: bool = False
 ) -> Plan:
     """Plan a training stage; `lr: auto` takes the rate from the `lr.json` in the folder `found`."""
     lr = read_json(found / "lr.json")["lr"] if settings.lr == "auto" else settings.lr
@@ -45,7 +44,7 @@ def make_plan(
     return plan_at(lr, settings, batch_size=batch, until_overfit=until_overfit)
 
 
-def plan_at(lr: float, settings: Train, *, batch_size: int, until_overfit: bool = False) -> Plan:
+def plan_at(lr: float, settings: Training, *, batch_size: int, until_overfit: bool = False) -> Plan:
     """Plan a training stage at a given rate."""
     return Plan(
         num_cycles=settings.num_cycles,
@@ -70,32 +69,30 @@ class Outcome:
     metrics: dict[str, Any]
 
 
-def run_training(learner: Learner, plan: Plan, bench: Bench, *, snapshots: Snapshots) -> Outcome:
+def run_training(learner: Learner, plan: Plan, workspace: Workspace, *, snapshots: Snapshots) -> Outcome:
     """Train, and load what is kept into the model; write `cycles.json`, and draw the schedule and the curves."""
     epochs = " + ".join(map(str, plan.cycles(learner.train.num_samples).epochs))
-    say(
-        bench.name,
+    workspace.say(
         f"cycles of {epochs} epochs ({plan.schedule}), batch {plan.batch_size}, lr {plan.lr:.3g}, "
         f"{learner.train.num_samples} images",
     )
-    _draw_schedule(learner, plan, bench.out / "schedule.png")
-    trained = train(learner, plan, bench)
-    kept = keep_snapshots(learner, trained.ends, bench.scratch, snapshots)
-    say(
-        bench.name,
+    _draw_schedule(learner, plan, workspace.out / "schedule.png")
+    trained = train(learner, plan, workspace)
+    kept = keep_snapshots(learner, trained.ends, workspace.scratch, snapshots)
+    workspace.say(
         f"valid loss {kept.valid_loss:.4f}, accuracy {kept.valid_accuracy:.4f} "
         f"(cycle {' + '.join(map(str, kept.cycles))} of {trained.ends[-1].cycle})",
     )
-    verdict = judge(trained.ends, kept=kept.what, num_cycles=plan.num_cycles, stage=bench.name)
+    verdict = judge(trained.ends, kept=kept.what, num_cycles=plan.num_cycles, stage=workspace.name)
     write_json(
-        bench.out / "cycles.json",
+        workspace.out / "cycles.json",
         {
             "ends": [dataclasses.asdict(e) for e in trained.ends],
             "kept": dataclasses.asdict(kept) | {"what": kept.what},
             "verdict": dataclasses.asdict(verdict),
         },
     )
-    _draw_curves(trained, kept, verdict, bench)
+    _draw_curves(trained, kept, verdict, workspace)
     metrics = {
         "lr": plan.lr,
         "batch_size": plan.batch_size,
@@ -119,15 +116,15 @@ def _draw_schedule(learner: Learner, plan: Plan, path: Path) -> None:
     )
 
 
-def _draw_curves(trained: Trained, kept: Kept, verdict: Verdict, bench: Bench) -> None:
-    points, ends, since = read_points(bench.journal.path), trained.ends, verdict.overfitting_since_cycle
+def _draw_curves(trained: Trained, kept: Kept, verdict: Verdict, workspace: Workspace) -> None:
+    points, ends, since = read_points(workspace.journal.path), trained.ends, verdict.overfitting_since_cycle
 
     def column(name: str, *, after: int = 0) -> tuple[list[int], list[float]]:
         found = {step + after: row[name] for step, row in points.items() if name in row}
         return list(found), list(found.values())
 
     plot_learning_curves(
-        bench.out / "learning_curves.png",
+        workspace.out / "learning_curves.png",
         train=column("train_loss"),  # of a batch before the step that it leads to; the others after it
         train_plain=column("train_plain_loss", after=1),
         valid=column("valid_loss", after=1),

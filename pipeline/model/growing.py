@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.files import write_atomically
+from pipeline.files import write_text
 
 _DTYPES = {torch.float32: "F32", torch.int64: "I64"}
 
@@ -61,7 +61,7 @@ class GrowingTensor:
         """Make safe what was written."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        write_atomically(self._count, json.dumps({"batches": self.num_batches, "bytes": self._file.tell()}))
+        write_text(self._count, json.dumps({"batches": self.num_batches, "bytes": self._file.tell()}))
         self._kept_at = time.monotonic()
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.places import from_checkout
+from pipeline.paths import from_checkout
 
 GLYPHS_DIR = Path(__file__).resolve().parents[2] / "pretraining" / "weights"
 """Holds `<arch>.safetensors` for each architecture that `pretraining/` was run for."""

@@ -6,7 +6,8 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from pipeline.settings import SettingsError, flatten, read_settings, with_environment
+from pipeline.params import flatten
+from pipeline.settings import SettingsError, read_settings, with_environment
 from tests.conftest import PROJECT, Compose
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import to_yaml
+from pipeline.params import to_yaml
 from tests.conftest import PROJECT, Run
 
 pytestmark = pytest.mark.xdist_group("recipe")

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import to_yaml
-from pipeline.settings import SettingsError, load_params, read_settings
+from pipeline.params import load_params, to_yaml
+from pipeline.settings import SettingsError, read_settings
 from stages.config import fingerprint_data, main, settings_of_views, settle
 from tests.conftest import PROJECT, Compose
 

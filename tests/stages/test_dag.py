@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.imports import imported_files
+from pipeline.harness.fingerprints import imported_files
 from pipeline.settings import all_keys
 from stages import STAGES
 from stages.config import main

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from pipeline.harness.stage import Places, execute
 from pipeline.settings import SettingsError, read_settings, with_environment
-from pipeline.stage import Places, execute
 from stages.config import write_fingerprints
 from stages.ingest import STAGE
 from tests.conftest import Compose

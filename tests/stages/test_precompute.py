@@ -11,12 +11,12 @@ from pipeline.data.decode import Framing
 from pipeline.data.images import normalise
 from pipeline.data.manifest import read_manifest
 from pipeline.files import read_json
-from pipeline.learning.head_learner import ViewBatches, first_head_on_activations, random_head_on_activations
-from pipeline.learning.learners import assemble
+from pipeline.harness.stage import Metrics, Places, execute
+from pipeline.learning.activation_learners import ViewBatches, first_head_on_activations, random_head_on_activations
+from pipeline.learning.image_learners import assemble
 from pipeline.model.growing import GrowingTensor
 from pipeline.model.tensors import read_tensors, save_tensors
 from pipeline.settings import Runtime, read_settings
-from pipeline.stage import Metrics, Places, execute
 from pipeline.vision import models, v2
 from stages.config import write_fingerprints
 from stages.precompute import STAGE

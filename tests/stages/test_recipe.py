@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.by_hand import check_upstream, run_job, upstream_folders
 from pipeline.data.decode import Framing
 from pipeline.data.found import UNLABELLED
 from pipeline.data.images import open_images_of
@@ -18,13 +17,14 @@ from pipeline.data.manifest import read_manifest
 from pipeline.evaluation.prediction import describe, load_predictor
 from pipeline.evaluation.prediction import main as predict_main
 from pipeline.files import read_json
+from pipeline.harness.by_hand import check_upstream, run_job, upstream_folders
+from pipeline.harness.stage import Places, execute
 from pipeline.learning.checkpoint import CycleEnd
-from pipeline.learning.learners import assemble
+from pipeline.learning.image_learners import assemble
 from pipeline.learning.overfitting import best_cycle
 from pipeline.model.classifier import load_classifier
 from pipeline.model.tensors import read_tensors, save_tensors
 from pipeline.settings import Runtime, SettingsError
-from pipeline.stage import Places, execute
 from stages import STAGES
 from stages.dag import load_stages
 from stages.full_train import STAGE as FULL_TRAIN

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.console import Bar
 from pipeline.data import reader
 from pipeline.data.facts import Facts, look_at
 from pipeline.data.reader import FactsCache, read_facts
+from pipeline.workspace import Bar
 
 
 @pytest.fixture

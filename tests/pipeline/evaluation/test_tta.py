@@ -12,7 +12,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 import pipeline.evaluation.tta as tta_module
-from pipeline.console import Bar
 from pipeline.data.augment import Policy
 from pipeline.data.decode import Framing, decode_framed
 from pipeline.data.images import normalise
@@ -31,6 +30,7 @@ from pipeline.evaluation.views import views_of
 from pipeline.learning.loop import Computation
 from pipeline.settings import Augment, TtaEvaluate
 from pipeline.vision import v2
+from pipeline.workspace import Bar
 from tests.conftest import PROJECT
 
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.config import compose
 from pipeline.data.augment import Policy
 from pipeline.data.decode import Framing, fit_image
 from pipeline.evaluation.views import MIRROR, canvas, views_of, window_starts
+from pipeline.harness.compose import compose
 from pipeline.settings import Augment, SettingsError, TtaEvaluate, read_settings
 from tests.conftest import PROJECT
 

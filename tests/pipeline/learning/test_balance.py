@@ -7,8 +7,8 @@ import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
+from pipeline.learning.activation_learners import TensorBatches, head_group
 from pipeline.learning.balance import Oversampled, balance_classes, class_weights
-from pipeline.learning.head_learner import TensorBatches, head_group
 from pipeline.learning.loop import Learner, batch_loss
 from pipeline.model.head import Head
 

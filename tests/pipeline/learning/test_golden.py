@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.bench import Bench
-from pipeline.device import processor
 from pipeline.journal import Journal, read_points
-from pipeline.learning.head_learner import TensorBatches, head_group
+from pipeline.learning.activation_learners import TensorBatches, head_group
 from pipeline.learning.loop import Learner, ParameterGroup, Plan, train
+from pipeline.model.compute import processor
 from pipeline.model.head import Head
+from pipeline.workspace import Workspace
 
 GOLDEN = Path(__file__).with_name("golden_losses.json")
 PLAN = Plan(2, 1, 2, 0.05, 6, 0.9, 1e-4, until_overfit=False, schedule="sgdr")
@@ -82,9 +82,9 @@ def losses(stage: str) -> dict[str, list[float]]:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        bench = Bench(stage, 7, scratch, scratch, Journal(scratch / "journal.jsonl"), 1e9)
-        train(learner(stage), PLAN, bench)
-        bench.journal.close()
+        workspace = Workspace(stage, 7, scratch, scratch, Journal(scratch / "journal.jsonl"), 1e9)
+        train(learner(stage), PLAN, workspace)
+        workspace.journal.close()
         points = read_points(scratch / "journal.jsonl").values()
     return {name: [p[name] for p in points if name in p] for name in ("train_loss", "train_plain_loss", "valid_loss")}
 

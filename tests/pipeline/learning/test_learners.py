@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from pipeline.files import write_json
-from pipeline.learning.head_learner import TensorBatches
-from pipeline.learning.learners import GrowingImages, ImageSources, head_on_backbone, whole_model
+from pipeline.learning.activation_learners import TensorBatches
+from pipeline.learning.image_learners import GrowingImages, ImageSources, head_on_backbone, whole_model
 from pipeline.learning.loop import predict
 from pipeline.learning.snapshots import mean_state
 from pipeline.learning.training import epoch_sizes, first_size

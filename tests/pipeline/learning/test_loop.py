@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.bench import Bench
 from pipeline.journal import Journal, read_points
-from pipeline.learning.head_learner import TensorBatches
+from pipeline.learning.activation_learners import TensorBatches
 from pipeline.learning.loop import Learner, ParameterGroup, Plan, Trained, evaluate, load_snapshot, train
 from pipeline.learning.schedule import epoch_batches
 from pipeline.learning.snapshots import keep_snapshots
 from pipeline.seeds import permutation, seed_torch
+from pipeline.workspace import Workspace
 
 PLAN = Plan(
     num_cycles=2,
@@ -65,7 +65,7 @@ def run(made: Learner, plan: Plan, scratch: Path, *, checkpoint_s: float = 1e9) 
     scratch.mkdir(parents=True, exist_ok=True)
     journal = Journal(scratch / "journal.jsonl")
     try:
-        return train(made, plan, Bench("full_train", 5, scratch, scratch, journal, checkpoint_s))
+        return train(made, plan, Workspace("full_train", 5, scratch, scratch, journal, checkpoint_s))
     finally:
         journal.close()
 

@@ -10,25 +10,25 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline.bench import Bench
 from pipeline.journal import Journal
-from pipeline.learning.head_learner import TensorBatches
+from pipeline.learning.activation_learners import TensorBatches
 from pipeline.learning.loop import Learner
 from pipeline.learning.lr_find import LrFound, choose, find_lr, sweep_steps
 from pipeline.learning.lr_rules import RULES, Curve, UnusableCurveError, recipe, smooth
 from pipeline.seeds import permutation
 from pipeline.settings import LrFind
+from pipeline.workspace import Workspace
 from tests.pipeline.learning.test_loop import build_model, learner
 
 SETTINGS = LrFind(start_lr=1e-4, end_lr=10.0, num_steps=60, repeats=3, smoothing=0.35, rule="recipe")
 
 
 def find(made: Learner, scratch: Path, settings: LrFind = SETTINGS) -> tuple[LrFound, list[Curve]]:
-    bench = Bench("lr_find_full", 0, scratch, scratch, Journal(scratch / "journal.jsonl"), 1e9)
+    workspace = Workspace("lr_find_full", 0, scratch, scratch, Journal(scratch / "journal.jsonl"), 1e9)
     try:
-        return find_lr(made, settings, bench, batch_size=8, momentum=0.9, sparing=False)
+        return find_lr(made, settings, workspace, batch_size=8, momentum=0.9, sparing=False)
     finally:
-        bench.journal.close()
+        workspace.journal.close()
 
 
 def curve(losses: np.ndarray, low: float = -5, high: float = 1) -> Curve:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pipeline.learning.activation_learners import TensorBatches
 from pipeline.learning.checkpoint import CycleEnd
-from pipeline.learning.head_learner import TensorBatches
 from pipeline.learning.loop import Learner, ParameterGroup, evaluate, predict
 from pipeline.learning.snapshots import describe_choice, keep_snapshots, kept_model, load_mean, mean_state
 from pipeline.settings import Snapshots

@@ -5,11 +5,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pipeline.bench import Bench
 from pipeline.journal import Journal
-from pipeline.learning.head_learner import TensorBatches
+from pipeline.learning.activation_learners import TensorBatches
 from pipeline.learning.loop import Learner, ParameterGroup, Plan, Trained, train
 from pipeline.learning.overfitting import judge
+from pipeline.workspace import Workspace
 
 PLAN = Plan(8, 5, 1, 0.1, 16, 0.9, 0.0, until_overfit=True, schedule="sgdr")
 
@@ -32,9 +32,9 @@ def run(folder: Path, model: nn.Sequential, *, images: int, wrong: float) -> Tra
     group = ParameterGroup("head", list(model.parameters()), 1.0)
     cpu = torch.device("cpu")
     made = Learner(model, cpu, "fp32", 64, [group], sources[0], sources[0], sources[1], set_mode)
-    bench = Bench("full_train", 0, folder, folder, Journal(folder / "journal.jsonl"), 1e9)
-    trained = train(made, PLAN, bench)
-    bench.journal.close()
+    workspace = Workspace("full_train", 0, folder, folder, Journal(folder / "journal.jsonl"), 1e9)
+    trained = train(made, PLAN, workspace)
+    workspace.journal.close()
     return trained
 
 

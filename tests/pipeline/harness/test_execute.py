@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-import pipeline.stage as harness
+import pipeline.harness.stage as harness
+from pipeline.harness.stage import Metrics, Places, Stage, StageContext, UndeclaredReadError, execute
 from pipeline.settings import Runtime
-from pipeline.stage import Metrics, Places, Stage, StageContext, UndeclaredReadError, execute
 from tests.conftest import PROJECT, Compose
 
 
@@ -154,9 +154,9 @@ def test_a_missing_input_says_how_to_make_it(tmp_path: Path, compose_conf: Compo
 HOLD = """
 import sys, time
 from pathlib import Path
-from pipeline.config import compose
+from pipeline.harness.compose import compose
 from pipeline.settings import read_settings
-from pipeline.stage import Places, Stage, execute
+from pipeline.harness.stage import Places, Stage, execute
 
 def run(context):
     Path(sys.argv[1], "running").touch()

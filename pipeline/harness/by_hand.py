@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import is_sweep, run_app, to_yaml
 from pipeline.console import complain, say
-from pipeline.delivery import publish_now
-from pipeline.places import state_dir
-from pipeline.settings import SettingsError, flatten, read_settings, with_environment
-from pipeline.stage import Places, Stage, execute, read_published, read_record
+from pipeline.harness.compose import is_sweep, run_app
+from pipeline.harness.delivery import publish_now
+from pipeline.harness.stage import Places, Stage, execute, read_published, read_record
+from pipeline.params import flatten, to_yaml
+from pipeline.paths import state_dir
+from pipeline.settings import SettingsError, read_settings, with_environment
 
 ARTIFACTS = Path("artifacts")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.imports import imported_files
+from pipeline.harness.fingerprints import imported_files
 from stages import STAGES
 from tests.conftest import PROJECT
 
@@ -29,7 +29,7 @@ def test_everything_that_python_loads_is_listed(module: str) -> None:
 
 
 def test_imports_inside_functions_and_templates_count() -> None:
-    assert "pipeline/device.py" in imported_files("pipeline.stage", PROJECT)
+    assert "pipeline/model/compute.py" in imported_files("pipeline.harness.stage", PROJECT)
     assert "pipeline/report/html.j2" in imported_files("stages.tta_evaluate", PROJECT)
 
 

@@ -8,21 +8,21 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.bench import Bench
-from pipeline.evaluation.similarity import (
+from pipeline.journal import Journal
+from pipeline.learning.activation_learners import TensorBatches
+from pipeline.learning.loop import Learner, ParameterGroup, Plan, train
+from pipeline.learning.similarity import (
     compare_first_cycle,
     compare_groups,
     compare_losses,
     linear_cka,
     record_groups,
 )
-from pipeline.journal import Journal
-from pipeline.learning.head_learner import TensorBatches
-from pipeline.learning.loop import Learner, ParameterGroup, Plan, train
 from pipeline.model.backbone import Backbone
 from pipeline.model.classifier import Classifier
 from pipeline.model.head import Head
 from pipeline.model.layer_groups import LayerGroup
+from pipeline.workspace import Workspace
 
 NOISE = np.random.default_rng(0).gamma(0.5, 0.2, 300)
 
@@ -111,9 +111,9 @@ def fit(model: nn.Module, data: tuple[TensorBatches, TensorBatches], *, epochs: 
     groups = [ParameterGroup(str(i), some, 1.0) for i, some in enumerate(layers) if some[0].requires_grad]
     cpu = torch.device("cpu")
     learner = Learner(model, cpu, "fp32", 256, groups, data[0], data[0], data[1], set_mode=lambda: None)
-    bench = Bench("full_train", 0, scratch, scratch, Journal(scratch / "journal.jsonl"), 1e9)
-    train(learner, Plan(1, epochs, 1, 0.05, 32, 0.9, 0.0, until_overfit=False, schedule="sgdr"), bench)
-    bench.journal.close()
+    workspace = Workspace("full_train", 0, scratch, scratch, Journal(scratch / "journal.jsonl"), 1e9)
+    train(learner, Plan(1, epochs, 1, 0.05, 32, 0.9, 0.0, until_overfit=False, schedule="sgdr"), workspace)
+    workspace.journal.close()
     return learner
 
 

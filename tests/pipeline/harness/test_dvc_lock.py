@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pipeline.__main__ import run_experiment
-from pipeline.dvc_lock import mend_lock
+from pipeline.harness.dvc_lock import repair_lock
 from tests.conftest import PROJECT
 
 # As in the project: the first stage always runs and mends, the others may come from the run cache, and each depends on
@@ -26,8 +26,8 @@ folder = pathlib.Path("out", "settle")
 folder.mkdir(parents=True)
 folder.joinpath("code.json").write_text("1")
 if os.environ["MENDING"]:
-    from pipeline.dvc_lock import mend_lock
-    mend_lock(pathlib.Path())
+    from pipeline.harness.dvc_lock import repair_lock
+    repair_lock(pathlib.Path())
 """
 MAKE = """
 import json, pathlib, sys, yaml
@@ -117,13 +117,13 @@ def test_the_app_returns_its_objective_on_a_clone(checkout: Path, monkeypatch: p
 
 
 def test_missing_outputs_are_forgotten_and_nothing_else(checkout: Path) -> None:
-    assert mend_lock(checkout) == ["settle", "first", "second"]
+    assert repair_lock(checkout) == ["settle", "first", "second"]
     assert lock(checkout) == {}
 
 
 def test_what_a_remote_may_hold_is_not_forgotten(checkout: Path) -> None:
     run("dvc", "remote", "add", "-d", "shelf", str(checkout.parent / "shelf"), cwd=checkout)
-    assert mend_lock(checkout) == []
+    assert repair_lock(checkout) == []
     assert list(lock(checkout)) == ["settle", "first", "second"]
 
 
@@ -132,7 +132,7 @@ def test_outputs_in_the_workspace_are_put_back_into_the_cache(checkout: Path) ->
     before = (checkout / "dvc.lock").read_bytes()
     shutil.rmtree(checkout / ".dvc" / "cache" / "files")
     (checkout / "out" / "second" / "made.json").write_text("by hand")
-    assert mend_lock(checkout) == ["second"]
+    assert repair_lock(checkout) == ["second"]
     assert list(lock(checkout)) == ["settle", "first"]
     (checkout / "dvc.lock").write_bytes(before)
     shutil.rmtree(checkout / "out" / "first")
@@ -143,5 +143,5 @@ def test_outputs_in_the_workspace_are_put_back_into_the_cache(checkout: Path) ->
 def test_a_lock_that_misses_nothing_stays_as_it_is(checkout: Path) -> None:
     run("dvc", "repro", cwd=checkout)
     before = (checkout / "dvc.lock").read_bytes()
-    assert mend_lock(checkout) == []
+    assert repair_lock(checkout) == []
     assert (checkout / "dvc.lock").read_bytes() == before

@@ -15,21 +15,23 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
 from filelock import FileLock, Timeout
 
-from pipeline.bench import Bench
-from pipeline.console import complain, say
-from pipeline.files import read_json, write_atomically
-from pipeline.imports import code_fingerprint
+from pipeline.console import complain, progress_bar, say
+from pipeline.files import read_json, write_text
+from pipeline.harness.fingerprints import code_fingerprint
 from pipeline.journal import Journal, write_history
-from pipeline.places import state_dir
-from pipeline.settings import Runtime, Settings, flatten, load_params, read_settings, with_environment
+from pipeline.params import flatten, load_params
+from pipeline.paths import state_dir
+from pipeline.settings import Runtime, Settings, read_settings, with_environment
+from pipeline.workspace import Workspace
 
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[2]
 """Where the code is."""
 
 Metrics = dict[str, Any]
@@ -96,10 +98,17 @@ class StageContext:
         return _input_path(name, self.folders)
 
     @property
-    def bench(self) -> Bench:
+    def workspace(self) -> Workspace:
         """Where the library trains for this stage; the stage must declare `seed`."""
-        return Bench(
-            self.stage.name, self.settings.seed, self.out, self.scratch, self.journal, self.runtime.checkpoint_s
+        return Workspace(
+            self.stage.name,
+            self.settings.seed,
+            self.out,
+            self.scratch,
+            self.journal,
+            self.runtime.checkpoint_s,
+            self.say,
+            partial(progress_bar, self.stage.name),
         )
 
     def say(self, text: str) -> None:
@@ -111,7 +120,7 @@ def main(stage: Stage) -> None:
     if "DVC_STAGE" in os.environ:
         sys.exit(_run_under_dvc(stage))
     # By name, and so no dependency of the stage: DVC never runs what stands there.
-    import_module("pipeline.by_hand").main([stage])
+    import_module("pipeline.harness.by_hand").main([stage])
 
 
 def execute(stage: Stage, params: Mapping[str, Any], runtime: Runtime, places: Places) -> Metrics:
@@ -204,17 +213,17 @@ def _run_in(
     finally:
         journal.close()
         follower.stop()
-        write_atomically(scratch / "seconds.json", json.dumps(seconds_before + time.monotonic() - began))
-    write_atomically(out / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+        write_text(scratch / "seconds.json", json.dumps(seconds_before + time.monotonic() - began))
+    write_text(out / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     if journal.path.stat().st_size:
         shutil.copyfile(journal.path, out / "journal.jsonl")
         write_history(journal.path, out / "history.csv")
     record = record | {"digest": _folder_digest(out)}
-    write_atomically(out / "stage.json", json.dumps(record, indent=1) + "\n")
+    write_text(out / "stage.json", json.dumps(record, indent=1) + "\n")
     seconds = _seconds_spent(scratch)
     _keep_timings(places.state, record["digest"], {"seconds": seconds, **context.timings})
     _publish(out, places.target)
-    write_atomically(_receipt(places), json.dumps([identity, _folder_digest(places.target)]))
+    write_text(_receipt(places), json.dumps([identity, _folder_digest(places.target)]))
     shutil.rmtree(scratch)
     say(stage.name, f"done in {seconds:.1f} s")
     return metrics
@@ -267,7 +276,7 @@ class _Follower:
         if time.monotonic() >= self._due:
             self._due = float("inf")
             # By name, and so no dependency of the stage: what MLflow is told changes nothing in the result.
-            start = import_module("pipeline.delivery").start_follower
+            start = import_module("pipeline.harness.delivery").start_follower
             self._process = start(
                 stage=self._stage.name, runtime=self._runtime, state=self._state, journal=self.journal
             )
@@ -368,7 +377,7 @@ def _digest(value: Any) -> str:
 
 def _prepare_torch(runtime: Runtime) -> dict[str, Any]:
     """Fix what torch's numbers depend on, and say it: equal records promise equal results."""
-    from pipeline.device import prepare
+    from pipeline.model.compute import prepare
 
     return prepare(runtime)
 
@@ -382,7 +391,7 @@ def _keep_timings(state: Path, digest: str, timings: Mapping[str, float]) -> Non
     """Remember what a folder cost, beside it rather than in it: the clock is no part of the result."""
     folder = state / "timings"
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / f"{digest}.json", json.dumps({name: round(value, 2) for name, value in timings.items()}))
+    write_text(folder / f"{digest}.json", json.dumps({name: round(value, 2) for name, value in timings.items()}))
 
 
 def _keep_traceback(stage: Stage) -> Path:

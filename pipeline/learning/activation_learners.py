@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.device import choose_device
 from pipeline.learning.loop import Learner, ParameterGroup
+from pipeline.model.compute import choose_device
 from pipeline.model.head import Head, build_head, load_card
 from pipeline.model.tensors import read_tensors
 from pipeline.settings import Runtime, Settings

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.places import from_checkout, state_dir
-from pipeline.settings import Runtime, load_params
+from pipeline.params import load_params
+from pipeline.paths import from_checkout, state_dir
+from pipeline.settings import Runtime
 from pipeline.tracking.spec import FollowSpec, RowSpec, store_uri
 
 COLUMNS = [

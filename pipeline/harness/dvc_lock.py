@@ -13,7 +13,7 @@ from dvc.utils.serialize import modify_yaml
 PIPELINE, LOCK = "dvc.yaml", "dvc.lock"
 
 
-def mend_lock(checkout: Path) -> list[str]:
+def repair_lock(checkout: Path) -> list[str]:
     """Make `dvc.lock` name nothing that is missing; returns the stages that it no longer knows.
 
     Outputs that lie in the workspace as `dvc.lock` says are put into the cache; all others would be made anew, or taken

@@ -56,11 +56,6 @@ def check_overrides(overrides: Sequence[str]) -> None:
             raise SettingsError(f"{override.input_line}: {key} is not a setting; nearest: {nearest_key(key)}")
 
 
-def to_yaml(values: dict[str, Any]) -> str:
-    """The one way in which settings are written."""
-    return OmegaConf.to_yaml(OmegaConf.create(values))
-
-
 def run_app(job: Callable[[dict[str, Any], Path, list[str]], float | None], *, name: str, conf: Path = CONF) -> bool:
     """Run `job(params, folder, overrides)` as a Hydra app named `name`: once, or once per job of a sweep.
 

@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.device import to_device
 from pipeline.evaluation.bootstrap import paired_interval
 from pipeline.learning.loop import Learner, first_images, load_logits, load_snapshot
 from pipeline.model.classifier import Classifier
+from pipeline.model.compute import to_device
 from pipeline.model.layer_groups import LayerGroup, split_layer_groups
 
 CKA_IMAGES = 64

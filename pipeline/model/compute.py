@@ -65,7 +65,7 @@ def to_device(images: Tensor, device: torch.device) -> Tensor:
     return images.to(device, non_blocking=True, memory_format=torch.channels_last)
 
 
-def place(model: Module, device: torch.device) -> None:
+def move_model(model: Module, device: torch.device) -> None:
     """Move `model` to `device`, its convolutions channels last."""
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import GROUPS, check_overrides, compose, run_app
+from pipeline.harness.compose import GROUPS, check_overrides, compose, run_app
 from pipeline.settings import SettingsError, all_keys
 from stages.config import conf_digest
 from tests.conftest import PROJECT, Compose

@@ -10,13 +10,13 @@ from torch import Tensor
 from pipeline.data.augment import Policy, read_policy
 from pipeline.data.images import ImageBatches, open_images_of, targets_of
 from pipeline.data.manifest import Sample, read_manifest
-from pipeline.device import choose_device, place
 from pipeline.files import read_json
-from pipeline.learning.head_learner import head_group
+from pipeline.learning.activation_learners import head_group
 from pipeline.learning.loop import BatchSource, Computation, Learner, ParameterGroup
 from pipeline.model.backbone import build_backbone, check_image_size
 from pipeline.model.batch_norm import batch_norms
 from pipeline.model.classifier import Classifier, load_classifier, load_model
+from pipeline.model.compute import choose_device, move_model
 from pipeline.model.head import Card, Head, load_card
 from pipeline.model.layer_groups import freeze_to, split_layer_groups
 from pipeline.model.tensors import read_tensors
@@ -127,7 +127,7 @@ def trained_model(folder: Path, runtime: Runtime, *, micro_batch_size: int) -> C
     """The model that `full_train` made."""
     model, card = load_model(folder)
     device = choose_device(runtime)
-    place(model, device)
+    move_model(model, device)
     return Computation(model, device, card.precision, micro_batch_size)
 
 
@@ -157,7 +157,7 @@ def _on_images(
     micro_batch_size: int,
 ) -> Learner:
     device = choose_device(runtime)
-    place(model, device)
+    move_model(model, device)
     return Learner(
         model=model,
         groups=groups,

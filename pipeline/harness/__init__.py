@@ -1,0 +1,1 @@
+"""What runs a stage: settings, identity, lock, publication, and how DVC, Hydra and MLflow are told."""
