@@ -11,5 +11,6 @@ STAGES = (
     "lr_find_full",
     "full_train",
     "tta_evaluate",
+    "report",
 )
 """All stages that make an artifact folder, in order."""

@@ -8,10 +8,13 @@ what the backbone was pretrained on, layer group by layer group.
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.files import write_json
-from pipeline.harness.stage import Metrics, Stage, StageContext, main
+from pipeline.harness.stage import Input, Metrics, Stage, StageContext
+from pipeline.harness.start import main
+from pipeline.settings import FullTrain, ImageBatchSettings
 from pipeline.learning.balance import balance_classes
 from pipeline.learning.checkpoint import CycleEnd
 from pipeline.learning.image_learners import open_images, whole_model
@@ -25,7 +28,14 @@ from pipeline.model.head import load_card
 from pipeline.model.tensors import save_tensors
 
 
-def run(context: StageContext) -> Metrics:
+@dataclass(frozen=True)
+class Reads:
+    seed: int
+    full_train: FullTrain
+    data: ImageBatchSettings
+
+
+def run(context: StageContext[Reads]) -> Metrics:
     """Train, keep what is best, and give the verdict."""
     settings, train = context.settings, context.settings.full_train
     image_sizes = epoch_sizes(train, settings.data.image_size)
@@ -80,8 +90,8 @@ def _save_snapshots(ends: Sequence[CycleEnd], scratch: Path, folder: Path) -> No
 STAGE = Stage(
     name="full_train",
     run=run,
-    settings=("seed", "full_train", "data.image_size", "data.balance", "data.batch_size", "data.micro_batch_size"),
-    inputs=("ingest", "augment_config", "unfreeze", "lr_find_full"),
+    reads=Reads,
+    inputs=tuple(map(Input, ("ingest", "augment_config", "unfreeze", "lr_find_full"))),
     objective="valid_loss",
 )
 

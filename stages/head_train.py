@@ -5,17 +5,30 @@ curves and the schedule. An epoch costs a fraction of a second, because the back
 effect here.
 """
 
-from pipeline.harness.stage import Metrics, Stage, StageContext, main
+from dataclasses import dataclass
+
+from pipeline.harness.stage import Input, Metrics, Stage, StageContext
+from pipeline.harness.start import main
+from pipeline.settings import BatchSettings, HeadTraining
 from pipeline.learning.activation_learners import first_head_on_activations
 from pipeline.learning.balance import balance_classes
 from pipeline.learning.training import make_plan, run_training
 from pipeline.model.tensors import save_tensors
 
 
-def run(context: StageContext) -> Metrics:
+@dataclass(frozen=True)
+class Reads:
+    seed: int
+    head_train: HeadTraining
+    data: BatchSettings
+
+
+def run(context: StageContext[Reads]) -> Metrics:
     """Train the head for the first time."""
     settings = context.settings
-    learner = first_head_on_activations(context.input("precompute"), settings, context.runtime)
+    learner = first_head_on_activations(
+        context.input("precompute"), context.runtime, micro_batch_size=settings.data.micro_batch_size
+    )
     learner = balance_classes(learner, settings.data.balance)
     plan = make_plan(
         settings.head_train,
@@ -31,8 +44,8 @@ def run(context: StageContext) -> Metrics:
 STAGE = Stage(
     name="head_train",
     run=run,
-    settings=("seed", "head_train", "data.balance", "data.batch_size", "data.micro_batch_size"),
-    inputs=("precompute", "lr_find_head"),
+    reads=Reads,
+    inputs=(Input("precompute"), Input("lr_find_head")),
     objective="valid_loss",
 )
 

@@ -4,7 +4,11 @@ Reads the head of step 3 and the policy. Writes `head.safetensors`, the learning
 stays in evaluation mode, so that it shows the head the same features as when activations were precomputed.
 """
 
-from pipeline.harness.stage import Metrics, Stage, StageContext, main
+from dataclasses import dataclass
+
+from pipeline.harness.stage import Input, Metrics, Stage, StageContext
+from pipeline.harness.start import main
+from pipeline.settings import HeadTrainAugmented, ImageBatchSettings
 from pipeline.learning.balance import balance_classes
 from pipeline.learning.image_learners import head_on_backbone, open_images
 from pipeline.learning.training import epoch_sizes, make_plan, run_training
@@ -12,7 +16,14 @@ from pipeline.model.classifier import Classifier
 from pipeline.model.tensors import save_tensors
 
 
-def run(context: StageContext) -> Metrics:
+@dataclass(frozen=True)
+class Reads:
+    seed: int
+    head_train_augmented: HeadTrainAugmented
+    data: ImageBatchSettings
+
+
+def run(context: StageContext[Reads]) -> Metrics:
     """Go on with the head on augmented images."""
     settings, train = context.settings, context.settings.head_train_augmented
     images = open_images(
@@ -45,15 +56,8 @@ def run(context: StageContext) -> Metrics:
 STAGE = Stage(
     name="head_train_augmented",
     run=run,
-    settings=(
-        "seed",
-        "head_train_augmented",
-        "data.image_size",
-        "data.balance",
-        "data.batch_size",
-        "data.micro_batch_size",
-    ),
-    inputs=("ingest", "augment_config", "precompute", "lr_find_head", "head_train"),
+    reads=Reads,
+    inputs=tuple(map(Input, ("ingest", "augment_config", "precompute", "lr_find_head", "head_train"))),
     objective="valid_loss",
 )
 

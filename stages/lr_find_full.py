@@ -4,14 +4,33 @@ Reads the unfrozen model and its plan: all layer groups move together, in their 
 and the picture. Decides the head's rate in `full_train`; the earlier groups' follow from the plan.
 """
 
-from pipeline.harness.stage import Metrics, Stage, StageContext, main
+from dataclasses import dataclass
+
+from pipeline.harness.stage import Input, Metrics, Stage, StageContext
+from pipeline.harness.start import main
+from pipeline.settings import BatchSize, ImageBatchSettings, LrFind
 from pipeline.learning.balance import balance_classes
 from pipeline.learning.image_learners import open_images, whole_model
 from pipeline.learning.lr_report import find_and_report
 from pipeline.learning.training import count_batch, first_size
 
 
-def run(context: StageContext) -> Metrics:
+@dataclass(frozen=True)
+class FullTrainReads:
+    image_size: int | tuple[int, ...] | None
+    batch_size: BatchSize | None
+    momentum: float
+
+
+@dataclass(frozen=True)
+class Reads:
+    seed: int
+    lr_find_full: LrFind
+    full_train: FullTrainReads
+    data: ImageBatchSettings
+
+
+def run(context: StageContext[Reads]) -> Metrics:
     """Sweep the rate over augmented images."""
     settings = context.settings
     images = open_images(
@@ -39,18 +58,8 @@ def run(context: StageContext) -> Metrics:
 STAGE = Stage(
     name="lr_find_full",
     run=run,
-    settings=(
-        "seed",
-        "lr_find_full",
-        "data.image_size",
-        "data.balance",
-        "data.batch_size",
-        "data.micro_batch_size",
-        "full_train.image_size",
-        "full_train.batch_size",
-        "full_train.momentum",
-    ),
-    inputs=("ingest", "augment_config", "unfreeze"),
+    reads=Reads,
+    inputs=tuple(map(Input, ("ingest", "augment_config", "unfreeze"))),
 )
 
 if __name__ == "__main__":

@@ -4,17 +4,40 @@ Reads the precomputed activations. Writes `lr.json` (the rate, the rule, its spr
 would say), `curve.csv` and the picture. Decides the rate of both head stages, unless they set their own.
 """
 
-from pipeline.harness.stage import Metrics, Stage, StageContext, main
+from dataclasses import dataclass
+
+from pipeline.harness.stage import Input, Metrics, Stage, StageContext
+from pipeline.harness.start import main
+from pipeline.settings import BatchSettings, BatchSize, LrFind
 from pipeline.learning.activation_learners import random_head_on_activations
 from pipeline.learning.balance import balance_classes
 from pipeline.learning.lr_report import find_and_report
 from pipeline.learning.training import count_batch
 
 
-def run(context: StageContext) -> Metrics:
+@dataclass(frozen=True)
+class HeadTrainReads:
+    batch_size: BatchSize | None
+    momentum: float
+
+
+@dataclass(frozen=True)
+class Reads:
+    seed: int
+    lr_find_head: LrFind
+    head_train: HeadTrainReads
+    data: BatchSettings
+
+
+def run(context: StageContext[Reads]) -> Metrics:
     """Sweep the rate on activations: next to nothing, for the backbone does not run."""
     settings = context.settings
-    learner = random_head_on_activations(context.input("precompute"), settings, context.runtime)
+    learner = random_head_on_activations(
+        context.input("precompute"),
+        context.runtime,
+        seed=settings.seed,
+        micro_batch_size=settings.data.micro_batch_size,
+    )
     learner = balance_classes(learner, settings.data.balance)
     batch_size = count_batch(settings.head_train.batch_size, settings.data.batch_size, learner.train.num_samples)
     return find_and_report(
@@ -27,20 +50,7 @@ def run(context: StageContext) -> Metrics:
     )
 
 
-STAGE = Stage(
-    name="lr_find_head",
-    run=run,
-    settings=(
-        "seed",
-        "lr_find_head",
-        "data.balance",
-        "data.batch_size",
-        "data.micro_batch_size",
-        "head_train.batch_size",
-        "head_train.momentum",
-    ),
-    inputs=("precompute",),
-)
+STAGE = Stage(name="lr_find_head", run=run, reads=Reads, inputs=(Input("precompute"),))
 
 if __name__ == "__main__":
     main(STAGE)

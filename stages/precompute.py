@@ -8,6 +8,7 @@ in seconds, as long as its images do not change.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.console import progress_bar
 from pipeline.data.augment import Policy
 from pipeline.data.decode import Framing
 from pipeline.data.images import ImageBatches, open_images_of, targets_of
 from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.files import read_json
-from pipeline.harness.stage import Metrics, Stage, StageContext, main
+from pipeline.harness.stage import Input, Metrics, Stage, StageContext
+from pipeline.harness.start import main
 from pipeline.learning.schedule import epoch_batches
 from pipeline.model.backbone import Backbone, check_image_size
 from pipeline.model.compute import choose_device, computing_in, to_device
@@ -29,13 +30,32 @@ from pipeline.model.growing import GrowingTensor
 from pipeline.model.head import Card, build_head, save_card, start_from_classifier
 from pipeline.model.tensors import read_tensors, save_tensors
 from pipeline.model.weights import load_pretrained
-from pipeline.settings import Augment
+from pipeline.settings import Augment, FramingSettings, Model, Precompute
 from pipeline.workspace import Bar
 
 SPLITS = ("train", "valid")  # test images are for tta_evaluate alone
 
 
-def run(context: StageContext) -> Metrics:
+@dataclass(frozen=True)
+class DataReads(FramingSettings):
+    micro_batch_size: int
+
+
+@dataclass(frozen=True)
+class HeadTrainReads:
+    image_size: int | None
+
+
+@dataclass(frozen=True)
+class Reads:
+    seed: int
+    precompute: Precompute
+    data: DataReads
+    head_train: HeadTrainReads
+    model: Model
+
+
+def run(context: StageContext[Reads]) -> Metrics:
     """Send every image, and every view of it, through the frozen backbone once."""
     settings, manifest = context.settings, read_manifest(context.input("ingest"))
     image_size = settings.head_train.image_size or settings.data.image_size
@@ -50,7 +70,7 @@ def run(context: StageContext) -> Metrics:
 
     backbone.to(choose_device(context.runtime)).eval()
     counts = {split: len(manifest.of(split)) for split in SPLITS}
-    with progress_bar("precompute", sum(counts[s] * num_views[s] for s in SPLITS)) as bar:
+    with context.progress(sum(counts[s] * num_views[s] for s in SPLITS)) as bar:
         files = [_activations(context, backbone, manifest, s, framing, policy, num_views[s], bar) for s in SPLITS]
     for file in files:
         file.rename(context.out / file.name)
@@ -68,7 +88,7 @@ def run(context: StageContext) -> Metrics:
     }
 
 
-def _begin_head(context: StageContext, num_classes: int, classifier: nn.Linear | None) -> str:
+def _begin_head(context: StageContext[Reads], num_classes: int, classifier: nn.Linear | None) -> str:
     """Write a head that nothing has been trained of; returns what it begins with."""
     settings = context.settings
     train, valid = (read_tensors(context.out / f"activations-{split}.safetensors") for split in SPLITS)
@@ -86,9 +106,9 @@ def _begin_head(context: StageContext, num_classes: int, classifier: nn.Linear |
     return begins
 
 
-def _policy(context: StageContext, framing: Framing) -> Policy:
+def _policy(context: StageContext[Reads], framing: Framing) -> Policy:
     """The augmentation, from a file that is empty without views: so its change does not rerun this stage then."""
-    flat: dict[str, Any] = read_json(context.input("config/views.json"))
+    flat: dict[str, Any] = read_json(context.input("config", "views.json"))
     if not flat:
         views = context.settings.precompute.views
         raise ValueError(
@@ -105,7 +125,7 @@ def _policy(context: StageContext, framing: Framing) -> Policy:
 
 
 def _activations(
-    context: StageContext,
+    context: StageContext[Reads],
     backbone: Backbone,
     manifest: Manifest,
     split: str,
@@ -143,7 +163,7 @@ def _activations(
 
 
 @torch.no_grad()
-def _features(context: StageContext, backbone: Backbone, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
+def _features(context: StageContext[Reads], backbone: Backbone, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
     device = choose_device(context.runtime)
     for images, _ in batches:
         with computing_in(context.settings.model.precision, device):
@@ -154,18 +174,8 @@ def _features(context: StageContext, backbone: Backbone, batches: Iterator[tuple
 STAGE = Stage(
     name="precompute",
     run=run,
-    settings=(
-        "seed",
-        "precompute",
-        "data.image_size",
-        "data.fit",
-        "data.margin",
-        "data.background",
-        "data.micro_batch_size",
-        "head_train.image_size",
-        "model",
-    ),
-    inputs=("ingest", "config/weights.json", "config/views.json"),
+    reads=Reads,
+    inputs=(Input("ingest"), Input("config", "weights.json"), Input("config", "views.json")),
 )
 
 if __name__ == "__main__":

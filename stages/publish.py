@@ -6,28 +6,27 @@ nothing where the row is complete.
 """
 
 import sys
-from pathlib import Path
 
 from pipeline.console import complain, say
 from pipeline.harness.delivery import experiment_tags, row_spec
 from pipeline.params import load_params
+from pipeline.paths import ARTIFACTS, PARAMS
 from pipeline.settings import read_settings, with_environment
 from pipeline.tracking import publish_row
 from stages import STAGES
-
-ARTIFACTS = Path("artifacts")
 
 
 def main() -> int:
     """Publish the state of the working copy."""
     try:
-        params = load_params(Path("params.yaml"))
-        runtime = with_environment(read_settings(params, source="params.yaml").runtime)
+        params = load_params(PARAMS)
+        runtime = with_environment(read_settings(params, source=str(PARAMS)).runtime)
         if not runtime.tracking:
-            say("publish", "runtime.tracking=false: MLflow is not told")
+            say("publish", "runtime.tracking=false: nothing is sent to MLflow")
             return 0
         folders = {name: ARTIFACTS / name for name in STAGES if (ARTIFACTS / name / "stage.json").exists()}
-        spec = row_spec(params=params, folders=folders, runtime=runtime, tags=experiment_tags())
+        drawn = folders.pop("report", None)
+        spec = row_spec(params=params, folders=folders, drawn=drawn, runtime=runtime, tags=experiment_tags())
         publish_row(spec)
     except (ValueError, OSError) as error:
         complain("publish", str(error))

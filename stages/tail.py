@@ -3,10 +3,9 @@
 Reads what `lr_find_full` and the stages before it made; runs `full_train` and `tta_evaluate` into the job's folder.
 """
 
+from pipeline.harness.start import main
 from stages.full_train import STAGE as FULL_TRAIN
 from stages.tta_evaluate import STAGE as TTA_EVALUATE
 
 if __name__ == "__main__":
-    from pipeline.harness.by_hand import main
-
-    main([FULL_TRAIN, TTA_EVALUATE], name="tail")
+    main(FULL_TRAIN, TTA_EVALUATE, name="tail")

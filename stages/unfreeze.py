@@ -5,23 +5,25 @@ the layer groups, their sizes, their rates as multiples of the head's, the cycle
 batch norm does. Trains nothing.
 """
 
+from dataclasses import dataclass
+
 from pipeline.files import write_json
-from pipeline.harness.stage import Metrics, Stage, StageContext, main
+from pipeline.harness.stage import Input, Metrics, Stage, StageContext
+from pipeline.harness.start import main
+from pipeline.settings import Unfreeze
 from pipeline.learning.image_learners import assemble
 from pipeline.model.batch_norm import batch_norms
 from pipeline.model.classifier import save_model
 from pipeline.model.head import load_card
 from pipeline.model.layer_groups import split_layer_groups
 
-RECIPE_RATIO = (3.0, 10.0)
-BATCH_NORM_POLICIES = {
-    "frozen": "statistics and affine weights of all batch norms stay as pretrained",
-    "train": "batch norms of open groups use and update batch statistics and train their affine weights; those of "
-    "groups that are still frozen rest",
-}
+
+@dataclass(frozen=True)
+class Reads:
+    unfreeze: Unfreeze
 
 
-def run(context: StageContext) -> Metrics:
+def run(context: StageContext[Reads]) -> Metrics:
     """Assemble the model and plan its rates."""
     settings = context.settings.unfreeze
     model = assemble(context.input("precompute"), context.input("head_train_augmented"))
@@ -43,14 +45,8 @@ def run(context: StageContext) -> Metrics:
         "lr_ratio": settings.lr_ratio,
         "schedule": settings.schedule,
         "batch_norm": settings.batch_norm,
-        "batch_norm_policy": BATCH_NORM_POLICIES[settings.batch_norm],
     }
     write_json(context.out / "plan.json", plan)
-    for group, factor in zip(groups, factors, strict=True):
-        context.say(f"{group.name:<10} {group.num_parameters:>11,} parameters at {factor:.3g} of the head's rate")
-    if (warning := ratio_warning(settings.lr_ratio)) is not None:
-        context.say(warning)
-        context.journal.note(warning)
     return {"num_parameters": {g.name: g.num_parameters for g in groups}}
 
 
@@ -62,27 +58,11 @@ def first_cycle(group: int, num_groups: int, schedule: str) -> int:
     return max(1, num_groups - 1 - group) if schedule == "gradual" else 1
 
 
-def ratio_warning(ratio: float) -> str | None:
-    """Why a ratio outside the recipe's 3 to 10 is questionable; None for one inside."""
-    low, high = RECIPE_RATIO
-    if ratio < low:
-        return (
-            f"warning: unfreeze.lr_ratio={ratio:g} is below {low:g}: early layers, which hold what is common to all "
-            "images, are changed almost as fast as the head, and pretraining may be forgotten"
-        )
-    if ratio > high:
-        return (
-            f"warning: unfreeze.lr_ratio={ratio:g} is above {high:g}: early layers hardly learn, so that unfreezing "
-            "them costs time for little"
-        )
-    return None
-
-
 STAGE = Stage(
     name="unfreeze",
     run=run,
-    settings=("unfreeze",),
-    inputs=("precompute", "head_train_augmented"),
+    reads=Reads,
+    inputs=(Input("precompute"), Input("head_train_augmented")),
 )
 
 if __name__ == "__main__":

@@ -24,9 +24,10 @@ from pipeline.data.register import Register
 from pipeline.data.sources import Folder
 from pipeline.files import read_json
 from pipeline.harness.compose import compose
+from pipeline.harness.dag import run_stages
 from pipeline.settings import Data, Runtime, read_settings, with_environment
 from pipeline.workspace import Bar
-from stages.dag import run_stages
+from stages.registry import ALL
 
 PROJECT = Path(__file__).resolve().parents[1]
 CLASSES = ("bars", "dots", "plain")
@@ -104,7 +105,7 @@ def draw_picture(label: int, height: int, width: int, generator: np.random.Gener
 def recipe(tmp_path_factory: pytest.TempPathFactory, pictures: Path, compose_conf: Compose) -> Run:
     """All stages, run in order on the small folder of pictures."""
     params = compose_conf(*TINY, f"data.root={pictures}")
-    return Run(run_stages(params, tmp_path_factory.mktemp("recipe")), params)
+    return Run(run_stages(ALL, params, tmp_path_factory.mktemp("recipe")), params)
 
 
 @dataclass(frozen=True)

@@ -1,51 +1,56 @@
 """Stages run by hand, as Hydra apps on `conf/`: `python -m stages.full_train -m full_train.cycle_len=1,2`.
 
-Each job writes into a folder of its own under `runs/` and reads the upstream artifacts in place, so it refuses an
+Each job writes into a folder of its own below `runs/` and reads the upstream artifacts in place, so it refuses an
 override of a setting that those were made with.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.console import complain, say
+from pipeline.files import write_text
 from pipeline.harness.compose import is_sweep, run_app
 from pipeline.harness.delivery import publish_now
-from pipeline.harness.stage import Places, Stage, execute, read_published, read_record
+from pipeline.harness.execute import Audience, StageFolders, execute, read_published, read_record
+from pipeline.harness.checked import read_checked
+from pipeline.harness.stage import Stage
 from pipeline.params import flatten, to_yaml
-from pipeline.paths import state_dir
-from pipeline.settings import SettingsError, read_settings, with_environment
-
-ARTIFACTS = Path("artifacts")
+from pipeline.paths import ARTIFACTS, state_dir
+from pipeline.settings import SettingsError, with_environment
 
 
-def main(stages: Sequence[Stage], *, name: str | None = None) -> None:
-    """Run `stages` one after the other in one job, or in each job of a sweep."""
-    name = name or stages[-1].name
+def run_by_hand(stages: Sequence[Stage[Any]], *, name: str, audience: Audience) -> int:
+    """Run `stages` one after the other in one job, or in each job of a sweep; returns the exit status."""
 
     def job(params: dict[str, Any], folder: Path, overrides: list[str]) -> float | None:
-        return run_job(stages, params, folder, overrides, name=name)
+        return run_job(stages, params, folder, overrides, name=name, audience=audience)
 
     try:
-        sys.exit(0 if run_app(job, name=name) else 1)
+        return 0 if run_app(job, name=name) else 1
     except KeyboardInterrupt:
-        complain(name, "stopped; the same command goes on from here")
-        sys.exit(130)
+        complain(name, "stopped; the same command continues from here")
+        return 130
 
 
 def run_job(
-    stages: Sequence[Stage], params: dict[str, Any], folder: Path, overrides: Sequence[str], *, name: str
+    stages: Sequence[Stage[Any]],
+    params: dict[str, Any],
+    folder: Path,
+    overrides: Sequence[str],
+    *,
+    name: str,
+    audience: Audience = Audience(),  # noqa: B008 (frozen)
 ) -> float | None:
     """Run `stages` on `params` into `folder`; write the job's row; return the objective."""
-    runtime = with_environment(read_settings(params, source="settings").runtime)
+    runtime = with_environment(read_checked(params, source="settings").runtime)
     folders = upstream_folders(stages, ARTIFACTS)
     check_upstream(params, folders)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "params.yaml").write_text(to_yaml(params), encoding="utf-8")
+    write_text(folder / "params.yaml", to_yaml(params))
     objective = None
     for stage in stages:
-        metrics = execute(stage, params, runtime, Places(folders, folder / stage.name, state_dir()))
+        metrics = execute(stage, params, runtime, StageFolders(folders, folder / stage.name, state_dir()), audience)
         folders[stage.name] = folder / stage.name
         objective = _pick(metrics, stage.objective) if stage.objective else objective
     say(name, f"{', '.join(overrides) or 'no overrides'}: {folder}" + _objective_text(stages, objective))
@@ -54,14 +59,13 @@ def run_job(
         tags = {"job": str(folder), "overrides": ", ".join(overrides)}
         if is_sweep():
             tags["sweep"] = str(folder.parent)
-        publish_now(params=params, folders=made, runtime=runtime, tags=tags)
+        publish_now(params=params, folders=made, drawn=folder / "report", runtime=runtime, tags=tags)
     return objective
 
 
-def upstream_folders(stages: Sequence[Stage], artifacts: Path) -> dict[str, Path]:
+def upstream_folders(stages: Sequence[Stage[Any]], artifacts: Path) -> dict[str, Path]:
     """The artifact folders that `stages` need from outside, and all that these were made from."""
-    own = {s.name for s in stages}
-    waiting = sorted({name.partition("/")[0] for s in stages for name in s.inputs} - own)
+    waiting = sorted({name for s in stages for name in s.upstream} - {s.name for s in stages})
     folders: dict[str, Path] = {}
     while waiting:
         name = waiting.pop()
@@ -69,7 +73,7 @@ def upstream_folders(stages: Sequence[Stage], artifacts: Path) -> dict[str, Path
             continue
         folders[name] = artifacts / name
         if name != "config":
-            waiting += [n.partition("/")[0] for n in read_record(artifacts / name)["inputs"]]
+            waiting += [read["stage"] for read in read_record(artifacts / name)["inputs"]]
     return folders
 
 
@@ -93,6 +97,6 @@ def _pick(metrics: Mapping[str, Any], dotted: str) -> float:
     return float(value)
 
 
-def _objective_text(stages: Sequence[Stage], objective: float | None) -> str:
+def _objective_text(stages: Sequence[Stage[Any]], objective: float | None) -> str:
     names = [s.objective for s in stages if s.objective]
     return f"  {names[-1]}={objective:.4f}" if names and objective is not None else ""

@@ -1,6 +1,6 @@
-"""Composition of the settings from `conf/`, and who may change them: the only module that knows Hydra.
+"""Composing the settings from `conf/` with overrides: the only module that knows Hydra.
 
-A setting travels conf/ -> (override) -> params.yaml -> stage, whoever starts it.
+A setting travels conf/ -> (override) -> params.yaml -> stage, however the stage is started.
 """
 
 import sys
@@ -17,9 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.console import complain
-from pipeline.settings import SettingsError, all_keys, nearest_key, read_settings
+from pipeline.harness.checked import read_checked
+from pipeline.paths import CONF
+from pipeline.settings import SettingsError, all_keys, nearest_key
 
-CONF = Path("conf")
 GROUPS = ("data", "model", "augment", "experiment", "sweep")
 
 
@@ -33,7 +34,7 @@ def compose(overrides: Sequence[str] = (), *, conf: Path = CONF) -> dict[str, An
             values = _plain(composed)
     except (HydraException, OmegaConfBaseException) as error:
         raise SettingsError(f"{conf}/: {error}") from None
-    read_settings(values, source=f"{conf}/")
+    read_checked(values, source=f"{conf}/")
     return values
 
 
@@ -59,8 +60,8 @@ def check_overrides(overrides: Sequence[str]) -> None:
 def run_app(job: Callable[[dict[str, Any], Path, list[str]], float | None], *, name: str, conf: Path = CONF) -> bool:
     """Run `job(params, folder, overrides)` as a Hydra app named `name`: once, or once per job of a sweep.
 
-    Returns whether it came through. What a user can mend is said in one line; a sweeper must know that such a job gave
-    nothing, while the others go on, so there Hydra gets an exception, and ends the process with status 1.
+    Returns whether it succeeded. An error that the user can fix is printed in one line. In a sweep Hydra must know that
+    a job failed while the others go on: there it gets an exception, and ends the process with status 1.
     """
     failed = False
 
@@ -69,12 +70,12 @@ def run_app(job: Callable[[dict[str, Any], Path, list[str]], float | None], *, n
         run = HydraConfig.get()
         try:
             values = _plain(composed)
-            read_settings(values, source=f"{conf}/ and command line")
+            read_checked(values, source=f"{conf}/ and command line")
             return job(values, Path(run.runtime.output_dir), list(run.overrides.task))
         except (ValueError, OSError, OmegaConfBaseException) as error:
             complain(name, str(error))
             if is_sweep():
-                raise CompactHydraException("this job gave nothing; its error stands above") from None
+                raise CompactHydraException("job failed; see the error above") from None
             failed = True
             return None
 

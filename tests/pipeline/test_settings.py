@@ -1,5 +1,6 @@
 """Settings: what is wrong is named, with the nearest thing that would be right."""
 
+import ast
 from typing import Any
 
 import pytest
@@ -109,3 +110,27 @@ def test_the_committed_params_are_what_conf_says(compose_conf: Compose) -> None:
 def test_yaml_1_1_and_1_2_read_the_committed_params_alike() -> None:
     text = (PROJECT / "params.yaml").read_text()
     assert flatten(yaml.safe_load(text)) == flatten(OmegaConf.to_container(OmegaConf.create(text)))  # type: ignore[arg-type]
+
+
+def test_the_module_holds_schema_and_checks_only() -> None:
+    """It is part of no fingerprint, so nothing in it may compute what a stage's result depends on."""
+    tree = ast.parse((PROJECT / "pipeline" / "settings.py").read_text())
+    functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    assert functions == {
+        "read_settings",
+        "with_environment",
+        "all_keys",
+        "nearest_key",
+        "_read",
+        "_complaint",
+        "_check_together",
+        "_check_tta",
+        "_check_schedules",
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert not str(node.module).startswith(("pipeline", "stages"))
+        if isinstance(node, ast.ClassDef):
+            assert not [n for n in node.body if isinstance(n, ast.FunctionDef)], f"{node.name} computes something"
+            defaults = [n for n in node.body if isinstance(n, ast.AnnAssign) and n.value is not None]
+            assert not defaults, f"{node.name} has a default, which no hash would see"

@@ -2,15 +2,21 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from pipeline.console import say
+from pipeline.harness.fingerprints import settings_of_views
+from pipeline.harness.settle import settle
 from pipeline.params import load_params, to_yaml
 from pipeline.settings import SettingsError, read_settings
-from stages.config import fingerprint_data, main, settings_of_views, settle
+from stages.config import main
 from tests.conftest import PROJECT, Compose
+
+
+SAY = partial(say, "config")
 
 
 @pytest.fixture
@@ -19,7 +25,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_EXP_NAME", raising=False)
     monkeypatch.delenv("DVC_ROOT", raising=False)
-    settle(is_experiment=False)
+    settle(is_experiment=False, say=SAY)
     return tmp_path
 
 
@@ -32,19 +38,19 @@ def edit(file: Path, old: str, new: str) -> None:
 def run_experiment(compose_conf: Compose, *overrides: str) -> None:
     """What `dvc exp run -S` does: compose conf/ with overrides into params.yaml, then run the stage."""
     Path("params.yaml").write_text(to_yaml(compose_conf(*overrides)))
-    settle(is_experiment=True)
+    settle(is_experiment=True, say=SAY)
 
 
-def test_an_edit_of_conf_reaches_params_and_is_told(checkout: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_edit_of_conf_reaches_params_and_is_logged(checkout: Path, capfd: pytest.CaptureFixture[str]) -> None:
     edit(checkout / "conf" / "config.yaml", "lr_ratio: 3.0", "lr_ratio: 5.0")
-    settle(is_experiment=False)
+    settle(is_experiment=False, say=SAY)
     assert load_params(Path("params.yaml"))["unfreeze"]["lr_ratio"] == 5.0
     assert "unfreeze.lr_ratio: 3.0 -> 5.0" in capfd.readouterr().err
 
 
 def test_settling_twice_changes_nothing(checkout: Path, capfd: pytest.CaptureFixture[str]) -> None:
     before = [(checkout / f).read_bytes() for f in ("params.yaml", "overrides.json")]
-    settle(is_experiment=False)
+    settle(is_experiment=False, say=SAY)
     assert [(checkout / f).read_bytes() for f in ("params.yaml", "overrides.json")] == before
     assert capfd.readouterr().err == ""
 
@@ -52,7 +58,7 @@ def test_settling_twice_changes_nothing(checkout: Path, capfd: pytest.CaptureFix
 def test_an_experiment_is_kept_recorded_and_held(checkout: Path, compose_conf: Compose) -> None:
     run_experiment(compose_conf, "full_train.cycle_mult=3")
     assert json.loads((checkout / "overrides.json").read_text())["overrides"] == {"full_train.cycle_mult": 3}
-    settle(is_experiment=False)  # the next plain `dvc repro`
+    settle(is_experiment=False, say=SAY)  # the next plain `dvc repro`
     assert load_params(Path("params.yaml"))["full_train"]["cycle_mult"] == 3
 
 
@@ -70,13 +76,13 @@ def test_editing_conf_under_a_held_experiment_stops_and_names_both_ways(checkout
     edit(checkout / "conf" / "config.yaml", "lr_ratio: 3.0", "lr_ratio: 5.0")
     params = (checkout / "params.yaml").read_bytes()
     with pytest.raises(SettingsError) as error:
-        settle(is_experiment=False)
+        settle(is_experiment=False, say=SAY)
     assert "-S 'full_train.cycle_mult=3'" in str(error.value)
     assert "rm overrides.json params.yaml" in str(error.value)
     assert (checkout / "params.yaml").read_bytes() == params
     for file in ("overrides.json", "params.yaml"):
         (checkout / file).unlink()
-    assert settle(is_experiment=False)["full_train"]["cycle_mult"] == 2
+    assert settle(is_experiment=False, say=SAY)["full_train"]["cycle_mult"] == 2
 
 
 @pytest.mark.parametrize("held", [False, True])
@@ -85,7 +91,7 @@ def test_a_hand_edit_of_params_is_refused_not_lost(checkout: Path, compose_conf:
         run_experiment(compose_conf, "full_train.cycle_mult=3")
     edit(checkout / "params.yaml", "lr_ratio: 3.0", "lr_ratio: 7.0")
     with pytest.raises(SettingsError, match="by hand" if held else r"unfreeze\.lr_ratio=7\.0"):
-        settle(is_experiment=False)
+        settle(is_experiment=False, say=SAY)
     assert "lr_ratio: 7.0" in (checkout / "params.yaml").read_text()
 
 
@@ -94,32 +100,7 @@ def test_a_typo_in_an_experiment_is_refused_with_the_nearest_key(checkout: Path,
     values["full_train"]["cycle_mlt"] = 3
     (checkout / "params.yaml").write_text(to_yaml(values))
     with pytest.raises(SettingsError, match=r"nearest: full_train\.cycle_mult"):
-        settle(is_experiment=True)
-
-
-@pytest.mark.parametrize("source", ["folder", "link", "csv", "archive", "torchvision"])
-def test_a_changed_photo_changes_the_fingerprint(
-    checkout: Path, pictures: Path, compose_conf: Compose, source: str
-) -> None:
-    photos = Path(shutil.copytree(pictures, checkout / "photos"))
-    chosen = {"csv": "data=csv", "torchvision": "data=eurosat"}.get(source, "data=folder")
-    root = {"csv": "photos/table.csv", "archive": "photos.zip"}.get(source, "photos")
-    if source == "link":
-        (photos / "bars").rename(checkout / "elsewhere")
-        (photos / "bars").symlink_to(checkout / "elsewhere")
-    if source == "csv":
-        (photos / "table.csv").write_text("path,label\nbars/01.png,bars\n")
-
-    def fingerprint() -> dict[str, Any]:
-        if source == "archive":
-            shutil.make_archive("photos", "zip", photos)
-        return fingerprint_data(read_settings(compose_conf(chosen, f"data.root={root}"), source="x").data)
-
-    before = fingerprint()
-    if source != "archive":
-        assert before == fingerprint()
-    (photos / "bars" / "01.png").write_bytes((photos / "bars" / "03.png").read_bytes())
-    assert fingerprint() != before
+        settle(is_experiment=True, say=SAY)
 
 
 def test_augmentation_is_an_input_of_precompute_only_where_it_has_views(compose_conf: Compose) -> None:
@@ -137,3 +118,10 @@ def test_a_missing_folder_ends_with_status_1_and_one_line(checkout: Path, capfd:
     shown = [x for x in capfd.readouterr().err.splitlines() if "->" not in x]
     assert len(shown) == 1
     assert "data.root=no/such/folder is not a folder" in shown[0]
+
+
+def test_params_yaml_says_that_it_is_generated_and_from_what(checkout: Path, compose_conf: Compose) -> None:
+    run_experiment(compose_conf, "seed=3")
+    first, second, *_ = (checkout / "params.yaml").read_text().splitlines()
+    assert first.startswith("# Generated by the stage `config` from conf/")
+    assert "dvc exp run -S" in second

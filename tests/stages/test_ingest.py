@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.harness.stage import Places, execute
+from pipeline.harness.execute import StageFolders, execute
+from pipeline.harness.fingerprints import write_fingerprints
 from pipeline.settings import SettingsError, read_settings, with_environment
-from stages.config import write_fingerprints
 from stages.ingest import STAGE
 from tests.conftest import Compose
 
@@ -47,11 +47,11 @@ def test_whatever_stops_ingest_leaves_the_whole_ledger(
     duplicates = "fail" if len(labels) == 2 else "keep"
     params = compose_conf("data=folder", "data.root=images", f"data.duplicates={duplicates}")
     settings = read_settings(params, source="x")
-    write_fingerprints(settings, tmp_path / "config")
-    places = Places({"config": tmp_path / "config"}, tmp_path / "ingest", tmp_path / ".unfreeze")
+    write_fingerprints(settings, tmp_path / "config", ())
+    folders = StageFolders({"config": tmp_path / "config"}, tmp_path / "ingest", tmp_path / ".unfreeze")
     with pytest.raises(SettingsError, match=rf"(?s){said}.*ledger\.jsonl$") as error:
-        execute(STAGE, params, with_environment(settings.runtime), places)
+        execute(STAGE, params, with_environment(settings.runtime), folders)
     lines = [json.loads(line) for line in Path(str(error.value).rpartition(": ")[2]).read_text().splitlines()]
     assert [line["path"] for line in lines] == names
     assert {line["verdict"] for line in lines[1:]} == {"rejected" if make is text else "flagged"}
-    assert not places.target.exists()
+    assert not folders.target.exists()

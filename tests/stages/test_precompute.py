@@ -9,16 +9,18 @@ import torch
 from pipeline.data.augment import Policy
 from pipeline.data.decode import Framing
 from pipeline.data.images import normalise
+from pipeline.model.head import load_card
 from pipeline.data.manifest import read_manifest
 from pipeline.files import read_json
-from pipeline.harness.stage import Metrics, Places, execute
+from pipeline.harness.execute import StageFolders, execute
+from pipeline.harness.fingerprints import write_fingerprints
+from pipeline.harness.stage import Metrics
 from pipeline.learning.activation_learners import ViewBatches, first_head_on_activations, random_head_on_activations
 from pipeline.learning.image_learners import assemble
 from pipeline.model.growing import GrowingTensor
 from pipeline.model.tensors import read_tensors, save_tensors
 from pipeline.settings import Runtime, read_settings
 from pipeline.vision import models, v2
-from stages.config import write_fingerprints
 from stages.precompute import STAGE
 from tests.conftest import TINY, Compose, Run
 
@@ -32,9 +34,9 @@ def with_views(compose_conf: Compose, pictures: Path) -> dict[str, Any]:
 
 
 def precompute(params: dict[str, Any], recipe: Run, folder: Path, runtime: Runtime) -> Metrics:
-    write_fingerprints(read_settings(params, source="x"), folder / "config")
+    write_fingerprints(read_settings(params, source="x"), folder / "config", ())
     inputs = {"ingest": recipe.folder("ingest"), "config": folder / "config"}
-    return execute(STAGE, params, runtime, Places(inputs, folder / "precompute", folder / ".unfreeze"))
+    return execute(STAGE, params, runtime, StageFolders(inputs, folder / "precompute", folder / ".unfreeze"))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ def test_activations_of_views_are_the_frozen_backbones_output_on_the_policys_vie
         views = [policy.view(base, seed=(0, "precompute", view, sample.sha256)) for view in (1, 2)]
         pixels = torch.stack([v2.functional.pil_to_tensor(view) for view in views])
         with torch.no_grad():
-            torch.testing.assert_close(stored[1:, i], model.backbone(normalise(pixels)), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(stored[1:, i], model.backbone(normalise(pixels, load_card(made).normalisation)), rtol=1e-4, atol=1e-5)
 
 
 def test_the_plain_view_and_valid_are_as_without_views(made: Path, recipe: Run) -> None:
@@ -70,7 +72,7 @@ def test_the_plain_view_and_valid_are_as_without_views(made: Path, recipe: Run) 
 def test_the_head_sees_another_view_in_each_epoch_and_is_measured_on_plain_ones(
     made: Path, with_views: dict[str, Any], runtime: Runtime
 ) -> None:
-    learner = first_head_on_activations(made, read_settings(with_views, source="x"), runtime)
+    learner = first_head_on_activations(made, runtime, micro_batch_size=8)
     stored = read_tensors(made / "activations-train.safetensors")
     assert isinstance(learner.train, ViewBatches)
     order = [[0, 1, 2], [5, 4]]
@@ -141,12 +143,9 @@ def test_the_head_begins_with_the_weights_own_classes_where_they_have_any(
     params = compose_conf(*TINY, f"data.root={pictures}", *own)
     made = tmp_path / "precompute"
     assert precompute(params, recipe, tmp_path, runtime)["head_begins"] == begins
-    settings, train = read_settings(params, source="x"), read_tensors(made / "activations-train.safetensors")
-    first, random = (
-        learner(made, settings, runtime).model.eval()
-        for learner in (first_head_on_activations, random_head_on_activations)
-    )
-    plain = train["activations"][0]
+    plain = read_tensors(made / "activations-train.safetensors")["activations"][0]
+    first = first_head_on_activations(made, runtime, micro_batch_size=8).model.eval()
+    random = random_head_on_activations(made, runtime, seed=params["seed"], micro_batch_size=8).model.eval()
     with torch.no_grad():
         assert torch.equal(first(plain), random(plain)) == (head_init == "random")
 

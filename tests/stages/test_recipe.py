@@ -18,7 +18,7 @@ from pipeline.evaluation.prediction import describe, load_predictor
 from pipeline.evaluation.prediction import main as predict_main
 from pipeline.files import read_json
 from pipeline.harness.by_hand import check_upstream, run_job, upstream_folders
-from pipeline.harness.stage import Places, execute
+from pipeline.harness.execute import StageFolders, execute
 from pipeline.learning.checkpoint import CycleEnd
 from pipeline.learning.image_learners import assemble
 from pipeline.learning.overfitting import best_cycle
@@ -26,10 +26,9 @@ from pipeline.model.classifier import load_classifier
 from pipeline.model.tensors import read_tensors, save_tensors
 from pipeline.settings import Runtime, SettingsError
 from stages import STAGES
-from stages.dag import load_stages
 from stages.full_train import STAGE as FULL_TRAIN
+from stages.registry import ALL
 from stages.tta_evaluate import STAGE as TTA_EVALUATE
-from stages.unfreeze import ratio_warning
 from tests.conftest import TINY, Compose, Run
 
 pytestmark = pytest.mark.xdist_group("recipe")
@@ -38,21 +37,31 @@ FRAMING = Framing(32, "zoom", "white")
 
 def test_every_stage_leaves_what_the_design_names(recipe: Run) -> None:
     promised = {
-        "ingest": ["manifest.jsonl", "classes.json", "ledger.jsonl", "samples.png", "class_counts.png"],
-        "augment_config": ["policy.yaml", "augmentations.png"],
+        "ingest": ["manifest.jsonl", "classes.json", "ledger.jsonl", "class_counts.json", "duplicates.jsonl"],
+        "augment_config": ["policy.yaml", "samples.json"],
         "precompute": [
             "activations-train.safetensors",
             "activations-valid.safetensors",
             "backbone.safetensors",
             "head.safetensors",
         ],
-        "lr_find_head": ["lr.json", "curve.csv", "lr_find.png"],
-        "head_train": ["head.safetensors", "history.csv", "learning_curves.png", "schedule.png"],
-        "head_train_augmented": ["head.safetensors", "history.csv", "learning_curves.png"],
+        "lr_find_head": ["lr.json", "curve.csv"],
+        "head_train": ["head.safetensors", "history.csv", "cycles.json", "schedule.csv"],
+        "head_train_augmented": ["head.safetensors", "history.csv", "cycles.json", "schedule.csv"],
         "unfreeze": ["model.safetensors", "plan.json"],
-        "lr_find_full": ["lr.json", "curve.csv", "lr_find.png"],
+        "lr_find_full": ["lr.json", "curve.csv"],
         "full_train": ["model.safetensors", "model.json", "verdict.json", "snapshots/cycle-1.safetensors"],
-        "tta_evaluate": ["predictions.csv", "confusion.png", "calibration.png", "mistakes.png", "report.html", "model"],
+        "tta_evaluate": ["predictions.csv", "confusion.csv", "calibration.csv", "mistakes.json", "model"],
+        "report": [
+            "report.html",
+            *(f"ingest/{name}.png" for name in ("samples", "class_counts")),
+            "augment_config/augmentations.png",
+            *(f"{name}/lr_find.png" for name in ("lr_find_head", "lr_find_full")),
+            *(f"{name}/learning_curves.png" for name in ("head_train", "head_train_augmented", "full_train")),
+            *(f"{name}/schedule.png" for name in ("head_train", "head_train_augmented", "full_train")),
+            "full_train/sharpness.png",
+            *(f"tta_evaluate/{name}.png" for name in ("confusion", "calibration", "mistakes")),
+        ],
     }
     assert list(promised) == list(STAGES)
     for stage, names in promised.items():
@@ -83,7 +92,7 @@ def test_head_training_begins_with_the_head_of_precompute_and_the_report_says_wi
         loss = torch.nn.functional.cross_entropy(model.head(valid["activations"][0]), valid["targets"])
     before = read_json(recipe.folder("head_train") / "cycles.json")["ends"][0]
     assert before["valid_loss"] == pytest.approx(loss.item(), rel=1e-5)
-    assert "The head begins with random weights." in (recipe.folder("tta_evaluate") / "report.html").read_text()
+    assert "The head begins with random weights." in (recipe.folder("report") / "report.html").read_text()
 
 
 def test_the_head_of_step_4_starts_from_step_3_and_leaves_the_backbone_alone(recipe: Run) -> None:
@@ -136,7 +145,6 @@ def test_the_verdict_tells_each_groups_movement_and_each_cycles_sharpness(recipe
     assert [s["cycle"] for s in verdict["sharpness"]] == [e["cycle"] for e in ends]
     gaps = [e["valid_loss"] - e["train_loss"] for e in ends]
     assert [s["generalisation_gap"] for s in verdict["sharpness"]] == pytest.approx(gaps)
-    assert (recipe.folder("full_train") / "sharpness.png").exists()
 
 
 def test_scores_agree_with_the_predictions_file(recipe: Run) -> None:
@@ -182,8 +190,8 @@ def test_another_mode_of_tta_evaluate_with_the_weight_chosen_on_valid(
     tiny = [x for x in TINY if not x.startswith("tta_evaluate")]
     chosen = ("tta_evaluate=multi_scale", "tta_evaluate.weights=chosen")
     params = compose_conf(*tiny, f"data.root={pictures}", *chosen)
-    folders = {n.partition("/")[0]: recipe.folder(n.partition("/")[0]) for n in TTA_EVALUATE.inputs}
-    scores = execute(TTA_EVALUATE, params, runtime, Places(folders, tmp_path / "tta", tmp_path / ".unfreeze"))
+    folders = {name: recipe.folder(name) for name in TTA_EVALUATE.upstream}
+    scores = execute(TTA_EVALUATE, params, runtime, StageFolders(folders, tmp_path / "tta", tmp_path / ".unfreeze"))
     plain, tta = scores["valid"]["plain"], scores["valid"]["tta"]
     assert tta["log_loss"] <= plain["log_loss"]
     gain = scores["valid"]["tta_gain"]["log_loss"]
@@ -203,7 +211,7 @@ def test_an_ensemble_is_evaluated_and_predicts_as_the_mean_of_its_members(
 ) -> None:
     tiny = [x for x in TINY if not x.startswith("tta_evaluate")]
     params = compose_conf(*tiny, f"data.root={pictures}", "tta_evaluate=multi_crop")
-    folders = {n.partition("/")[0]: recipe.folder(n.partition("/")[0]) for n in TTA_EVALUATE.inputs}
+    folders = {name: recipe.folder(name) for name in TTA_EVALUATE.upstream}
     folders["full_train"] = Path(shutil.copytree(recipe.folder("full_train"), tmp_path / "full_train"))
     first, second = (
         read_tensors(folders["full_train"] / "snapshots" / f"cycle-{cycle}.safetensors") for cycle in (1, 2)
@@ -211,7 +219,7 @@ def test_an_ensemble_is_evaluated_and_predicts_as_the_mean_of_its_members(
     second |= {n: t.roll(1, dims=0) for n, t in second.items() if n.startswith("head.2.")}  # takes a class for the next
     joined = {f"members.{k}.{n}": t for k, member in enumerate((first, second)) for n, t in member.items()}
     save_tensors(joined, folders["full_train"] / "model.safetensors")
-    execute(TTA_EVALUATE, params, runtime, Places(folders, tmp_path / "tta", tmp_path / ".unfreeze"))
+    execute(TTA_EVALUATE, params, runtime, StageFolders(folders, tmp_path / "tta", tmp_path / ".unfreeze"))
     manifest, model = read_manifest(recipe.folder("ingest")), tmp_path / "tta" / "model"
     files = [manifest.root / s.path for s in manifest.of("test")[:4]]
     with (tmp_path / "tta" / "predictions.csv").open() as file:
@@ -227,12 +235,12 @@ def test_an_ensemble_is_evaluated_and_predicts_as_the_mean_of_its_members(
 
 
 def test_images_without_a_label_are_predicted_and_not_scored(recipe: Run, tmp_path: Path, runtime: Runtime) -> None:
-    folders = {n.partition("/")[0]: recipe.folder(n.partition("/")[0]) for n in TTA_EVALUATE.inputs}
+    folders = {name: recipe.folder(name) for name in TTA_EVALUATE.upstream}
     folders["ingest"] = Path(shutil.copytree(recipe.folder("ingest"), tmp_path / "ingest"))
     known = read_manifest(folders["ingest"]).of("test")[0]
     with (folders["ingest"] / "manifest.jsonl").open("a") as file:
         file.write(json.dumps(dataclasses.asdict(known) | {"label": "", "split": UNLABELLED}) + "\n")
-    scores = execute(TTA_EVALUATE, recipe.params, runtime, Places(folders, tmp_path / "tta", tmp_path / ".unfreeze"))
+    scores = execute(TTA_EVALUATE, recipe.params, runtime, StageFolders(folders, tmp_path / "tta", tmp_path / ".unfreeze"))
     assert scores == recipe.metrics("tta_evaluate")
     tables = [tmp_path / "tta" / name for name in ("predictions-unlabelled.csv", "predictions.csv")]
     (row,), (labelled, *_) = (list(csv.DictReader(table.read_text().splitlines())) for table in tables)
@@ -240,11 +248,11 @@ def test_images_without_a_label_are_predicted_and_not_scored(recipe: Run, tmp_pa
 
 
 def test_running_again_gives_the_same_bytes(recipe: Run, tmp_path: Path, runtime: Runtime) -> None:
-    stages = {s.name: s for s in load_stages()}
-    for name in ("ingest", "lr_find_head", "head_train", "tta_evaluate"):
+    stages = {s.name: s for s in ALL}
+    for name in ("ingest", "lr_find_head", "head_train", "tta_evaluate", "report"):
         stage = stages[name]
-        folders = {n.partition("/")[0]: recipe.folder(n.partition("/")[0]) for n in stage.inputs}
-        execute(stage, recipe.params, runtime, Places(folders, tmp_path / name, tmp_path / ".unfreeze"))
+        folders = {name: recipe.folder(name) for name in stage.upstream}
+        execute(stage, recipe.params, runtime, StageFolders(folders, tmp_path / name, tmp_path / ".unfreeze"))
         again = json.loads((tmp_path / name / "stage.json").read_text())
         assert again == read_json(recipe.folder(name) / "stage.json")
 
@@ -283,10 +291,3 @@ def test_upstream_means_all_that_led_here(recipe: Run) -> None:
     check_upstream(recipe.params, folders)
     with pytest.raises(FileNotFoundError, match="config is missing: run `dvc repro config` first"):
         check_upstream(recipe.params, {"config": recipe.artifacts / "nowhere" / "config"})
-
-
-def test_a_ratio_outside_the_recipes_warns_and_says_why() -> None:
-    assert ratio_warning(3.0) is None
-    assert ratio_warning(10.0) is None
-    assert "forgotten" in str(ratio_warning(2.0))
-    assert "hardly learn" in str(ratio_warning(30.0))

@@ -6,27 +6,43 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import pipeline.harness.stage as harness
-from pipeline.harness.stage import Metrics, Places, Stage, StageContext, UndeclaredReadError, execute
-from pipeline.settings import Runtime
+import pipeline.harness.execute as harness
+from pipeline.console import say
+from pipeline.harness.execute import Audience, StageFolders, execute
+from pipeline.harness.stage import Input, Metrics, Stage, StageContext, UndeclaredReadError, dotted_keys, select
+from pipeline.settings import Runtime, Settings, read_settings
 from tests.conftest import PROJECT, Compose
 
 
-def stage(run: Any, **changes: Any) -> Stage:
-    declared: dict[str, Any] = {"name": "ingest", "settings": ("seed", "data.name"), "inputs": (), "uses_torch": False}
-    return Stage(run=run, **(declared | changes))
+@dataclass(frozen=True)
+class DataReads:
+    name: str
 
 
-def places(tmp_path: Path, **inputs: Path) -> Places:
-    return Places(inputs, tmp_path / "artifacts" / "ingest", tmp_path / ".unfreeze")
+@dataclass(frozen=True)
+class Reads:
+    seed: int
+    data: DataReads
 
 
-def write_seed(context: StageContext) -> Metrics:
+Context = StageContext[Reads]
+
+
+def stage(run: Any, *inputs: Input) -> Stage[Reads]:
+    return Stage(name="ingest", run=run, reads=Reads, inputs=inputs, uses_torch=False)
+
+
+def folders(tmp_path: Path, **inputs: Path) -> StageFolders:
+    return StageFolders(inputs, tmp_path / "artifacts" / "ingest", tmp_path / ".unfreeze")
+
+
+def write_seed(context: Context) -> Metrics:
     (context.out / "seed.txt").write_text(str(context.settings.seed))
     context.journal.points(0, value=float(context.settings.seed))
     return {"seed": context.settings.seed}
@@ -35,7 +51,7 @@ def write_seed(context: StageContext) -> Metrics:
 def test_a_finished_stage_leaves_its_folder_and_no_scratch(
     tmp_path: Path, compose_conf: Compose, runtime: Runtime
 ) -> None:
-    metrics = execute(stage(write_seed), compose_conf("seed=7"), runtime, places(tmp_path))
+    metrics = execute(stage(write_seed), compose_conf("seed=7"), runtime, folders(tmp_path))
     folder = tmp_path / "artifacts" / "ingest"
     assert metrics == {"seed": 7} == json.loads((folder / "metrics.json").read_text())
     assert {p.name for p in folder.iterdir()} == {
@@ -52,11 +68,11 @@ def test_a_finished_stage_leaves_its_folder_and_no_scratch(
 def test_what_the_clock_said_is_kept_beside_the_folder_and_not_in_it(
     tmp_path: Path, compose_conf: Compose, runtime: Runtime
 ) -> None:
-    def measured(context: StageContext) -> Metrics:
+    def measured(context: Context) -> Metrics:
         context.timings["ms_per_image"] = 4.25
         return {}
 
-    execute(stage(measured), compose_conf(), runtime, places(tmp_path))
+    execute(stage(measured), compose_conf(), runtime, folders(tmp_path))
     digest = json.loads((tmp_path / "artifacts" / "ingest" / "stage.json").read_text())["digest"]
     timings = json.loads((tmp_path / ".unfreeze" / "timings" / f"{digest}.json").read_text())
     assert timings["ms_per_image"] == 4.25
@@ -65,36 +81,36 @@ def test_what_the_clock_said_is_kept_beside_the_folder_and_not_in_it(
 
 
 def test_a_failing_stage_leaves_the_old_folder_alone(tmp_path: Path, compose_conf: Compose, runtime: Runtime) -> None:
-    execute(stage(write_seed), compose_conf(), runtime, places(tmp_path))
+    execute(stage(write_seed), compose_conf(), runtime, folders(tmp_path))
 
-    def fail(context: StageContext) -> Metrics:
+    def fail(context: Context) -> Metrics:
         (context.out / "seed.txt").write_text("half")
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        execute(stage(fail), compose_conf("seed=1"), runtime, places(tmp_path))
+        execute(stage(fail), compose_conf("seed=1"), runtime, folders(tmp_path))
     assert (tmp_path / "artifacts" / "ingest" / "seed.txt").read_text() == "0"
 
 
 @pytest.mark.parametrize(
-    "read",
+    ("read", "error", "said"),
     [
-        lambda c: c.settings.model,
-        lambda c: c.settings.data.root,
-        lambda c: c.settings.full_train.lr,
-        lambda c: c.input("precompute"),
+        (lambda c: c.settings.model, AttributeError, "no attribute 'model'"),
+        (lambda c: c.settings.data.root, AttributeError, "no attribute 'root'"),
+        (lambda c: c.settings.full_train.lr, AttributeError, "no attribute 'full_train'"),
+        (lambda c: c.input("precompute"), UndeclaredReadError, "ingest reads precompute, but declares nothing"),
     ],
 )
 def test_reading_what_is_not_declared_raises(
-    tmp_path: Path, compose_conf: Compose, runtime: Runtime, read: Any
+    tmp_path: Path, compose_conf: Compose, runtime: Runtime, read: Any, error: type[Exception], said: str
 ) -> None:
-    def run(context: StageContext) -> Metrics:
+    def run(context: Context) -> Metrics:
         assert context.settings.data.name == "digits"
         read(context)
         return {}
 
-    with pytest.raises(UndeclaredReadError, match="ingest reads"):
-        execute(stage(run), compose_conf(), runtime, places(tmp_path))
+    with pytest.raises(error, match=said):
+        execute(stage(run), compose_conf(), runtime, folders(tmp_path))
 
 
 def test_scratch_survives_a_failure_and_serves_the_same_identity_only(
@@ -102,7 +118,7 @@ def test_scratch_survives_a_failure_and_serves_the_same_identity_only(
 ) -> None:
     found: list[bool] = []
 
-    def run(context: StageContext) -> Metrics:
+    def run(context: Context) -> Metrics:
         found.append((context.scratch / "progress").exists())
         (context.scratch / "progress").touch()
         if len(found) < 4:
@@ -111,7 +127,7 @@ def test_scratch_survives_a_failure_and_serves_the_same_identity_only(
 
     for seed in (0, 0, 1, 0):
         try:
-            execute(stage(run), compose_conf(f"seed={seed}"), runtime, places(tmp_path))
+            execute(stage(run), compose_conf(f"seed={seed}"), runtime, folders(tmp_path))
         except ValueError:
             continue
     assert found == [False, True, False, True]
@@ -122,7 +138,7 @@ def test_identity_holds_settings_inputs_and_code(
 ) -> None:
     seen: set[str] = set()
 
-    def run(context: StageContext) -> Metrics:
+    def run(context: Context) -> Metrics:
         seen.add(context.scratch.name)
         return {}
 
@@ -130,7 +146,7 @@ def test_identity_holds_settings_inputs_and_code(
         upstream = tmp_path / "up"
         upstream.mkdir(exist_ok=True)
         (upstream / "stage.json").write_text(json.dumps({"digest": digest}))
-        execute(stage(run, inputs=("up",)), compose_conf(*overrides), runtime, places(tmp_path, up=upstream))
+        execute(stage(run, Input("up")), compose_conf(*overrides), runtime, folders(tmp_path, up=upstream))
         return len(seen)
 
     assert go("a") == 1
@@ -144,19 +160,30 @@ def test_identity_holds_settings_inputs_and_code(
 def test_a_missing_input_says_how_to_make_it(tmp_path: Path, compose_conf: Compose, runtime: Runtime) -> None:
     with pytest.raises(FileNotFoundError, match="dvc repro precompute"):
         execute(
-            stage(write_seed, inputs=("precompute",)),
+            stage(write_seed, Input("precompute")),
             compose_conf(),
             runtime,
-            places(tmp_path, precompute=tmp_path / "artifacts" / "precompute"),
+            folders(tmp_path, precompute=tmp_path / "artifacts" / "precompute"),
         )
 
 
 HOLD = """
 import sys, time
 from pathlib import Path
+from dataclasses import dataclass
 from pipeline.harness.compose import compose
+from pipeline.harness.execute import StageFolders, execute
+from pipeline.harness.stage import Stage
 from pipeline.settings import read_settings
-from pipeline.harness.stage import Places, Stage, execute
+
+@dataclass(frozen=True)
+class DataReads:
+    name: str
+
+@dataclass(frozen=True)
+class Reads:
+    seed: int
+    data: DataReads
 
 def run(context):
     Path(sys.argv[1], "running").touch()
@@ -165,10 +192,10 @@ def run(context):
     return {"by": 1}
 
 params = compose()
-stage = Stage(name="ingest", run=run, settings=("seed", "data.name"), uses_torch=False)
+stage = Stage(name="ingest", run=run, reads=Reads, uses_torch=False)
 root = Path(sys.argv[1])
-places = Places({}, root / "artifacts" / "ingest", root / ".unfreeze")
-execute(stage, params, read_settings(params, source="").runtime, places)
+folders = StageFolders({}, root / "artifacts" / "ingest", root / ".unfreeze")
+execute(stage, params, read_settings(params, source="").runtime, folders)
 """
 
 
@@ -181,7 +208,7 @@ def hold_lock(tmp_path: Path, seconds: float) -> "subprocess.Popen[bytes]":
     return process
 
 
-def never(context: StageContext) -> Metrics:
+def never(context: Context) -> Metrics:
     raise AssertionError(f"ran beside another process: {context.stage.name}")
 
 
@@ -189,7 +216,7 @@ def test_the_same_work_by_another_process_is_waited_for_and_taken(
     tmp_path: Path, compose_conf: Compose, runtime: Runtime, capfd: pytest.CaptureFixture[str]
 ) -> None:
     orphan = hold_lock(tmp_path, 1.0)
-    metrics = execute(stage(never), compose_conf(), runtime, places(tmp_path))
+    metrics = execute(stage(never), compose_conf(), runtime, folders(tmp_path), Audience(say=say))
     assert orphan.wait() == 0
     assert metrics == {"by": 1}
     assert f"process {orphan.pid} is still running this stage: waiting" in capfd.readouterr().err
@@ -200,8 +227,39 @@ def test_other_work_by_another_process_is_refused_by_name(
 ) -> None:
     orphan = hold_lock(tmp_path, 30.0)
     with pytest.raises(BlockingIOError, match=f"kill {orphan.pid}"):
-        execute(stage(never), compose_conf("seed=1"), runtime, places(tmp_path))
+        execute(stage(never), compose_conf("seed=1"), runtime, folders(tmp_path))
     os.kill(orphan.pid, signal.SIGKILL)
     orphan.wait()
-    metrics = execute(stage(write_seed), compose_conf("seed=1"), runtime, places(tmp_path))
+    metrics = execute(stage(write_seed), compose_conf("seed=1"), runtime, folders(tmp_path))
     assert metrics == {"seed": 1}
+
+
+def test_a_stage_gets_the_part_of_the_settings_that_it_declares(compose_conf: Compose) -> None:
+    settings = read_settings(compose_conf("seed=7"), source="x")
+    assert select(Reads, settings) == Reads(7, DataReads("digits"))
+    assert list(dotted_keys(Reads)) == ["seed", "data.name"]
+    whole = select(Settings, settings)
+    assert whole == settings
+    assert "data.split.valid" in dotted_keys(Settings)
+
+
+def test_the_audience_hears_of_a_stage_and_changes_nothing(
+    tmp_path: Path, compose_conf: Compose, runtime: Runtime
+) -> None:
+    heard: list[Any] = []
+
+    def speak(context: Context) -> Metrics:
+        context.say("half way")
+        context.timings["ms"] = 2.0
+        return write_seed(context)
+
+    def report(name: str, found: Any, timings: Any) -> None:
+        assert (found[name] / "stage.json").exists()
+        heard.append((name, timings["ms"]))
+
+    execute(stage(speak), compose_conf(), runtime, folders(tmp_path / "told"), Audience(say=lambda *x: heard.append(x), report=report))
+    execute(stage(speak), compose_conf(), runtime, folders(tmp_path / "untold"))
+    assert heard[:2] == [("ingest", "half way"), ("ingest", 2.0)]
+    assert heard[2][1].startswith("done in")
+    told, untold = ((tmp_path / name / "artifacts" / "ingest" / "stage.json").read_bytes() for name in ("told", "untold"))
+    assert told == untold

@@ -1,0 +1,40 @@
+"""`unfreeze predict` and `unfreeze ui`: what a trained model's user types."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from pipeline.console import complain
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="unfreeze", description="The recipe for a world-class image classifier.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    # `predict` has a parser of its own, which loads torch: its options, --help among them, are handed on to it.
+    commands.add_parser("predict", help="classify images with a trained model", add_help=False)
+    ui = commands.add_parser("ui", help="open the table of runs in a browser")
+    ui.add_argument("--port", type=int, default=5000)
+    arguments, others = parser.parse_known_args(argv)
+    if arguments.command == "predict":
+        from pipeline.evaluation import prediction
+
+        return prediction.main(others, prog="unfreeze predict")
+    if others:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    return _serve(arguments.port)
+
+
+def _serve(port: int) -> int:
+    from pipeline.tracking.ui import serve_ui
+
+    try:
+        serve_ui(port=port)
+    except (OSError, ValueError) as error:
+        complain("ui", str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,244 @@
+"""How a stage is run: its identity, its scratch folder, and the publication of its result in one rename.
+
+A stage writes into a scratch folder named after its identity: a digest of the settings, inputs and code that it
+consumes. When it is done, one rename makes the scratch's `out/` the artifact folder. So an artifact folder that exists
+is complete, and a killed stage goes on where it was, unless anything it consumes has changed.
+"""
+
+import errno
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline.files import digest, file_digest, folder_digest, read_json, write_json
+from pipeline.harness.fingerprints import code_digest
+from pipeline.harness.lock import hold_lock
+from pipeline.harness.stage import Input, Metrics, Reads, Stage, StageContext, select
+from pipeline.journal import Journal, write_history
+from pipeline.params import flatten
+from pipeline.settings import Runtime, read_settings
+from pipeline.workspace import Bar
+
+
+@dataclass(frozen=True)
+class StageFolders:
+    """Where a stage reads and writes."""
+
+    inputs: Mapping[str, Path]
+    """The folder of each stage that has run."""
+    target: Path
+    """The folder that this stage makes."""
+    state: Path
+    """`.unfreeze/`: scratch, locks and timings, shared by all working copies of a checkout."""
+
+    @property
+    def all(self) -> dict[str, Path]:
+        """The inputs and the folder made, by stage."""
+        return {**self.inputs, self.target.name: self.target}
+
+
+class OpenStageBar(Protocol):
+    """Opens a progress bar for a stage."""
+
+    def __call__(self, stage: str, total: int, *, start: int = 0) -> AbstractContextManager[Bar]: ...
+
+
+def _silent_bar(stage: str, total: int, *, start: int = 0) -> AbstractContextManager[Bar]:
+    del stage, total, start
+    return nullcontext(Bar())
+
+
+def _silent(*_: object) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Audience:
+    """Who is told of a running stage. It is given by whoever starts the stage, and changes nothing in the result."""
+
+    say: Callable[[str, str], None] = _silent
+    """Prints (stage, line)."""
+    progress: OpenStageBar = _silent_bar
+    follow: Callable[[str, Path], AbstractContextManager[Callable[[], None]]] = lambda _stage, _journal: nullcontext(
+        _silent
+    )
+    """Follows (stage, journal) while the stage runs; what it gives is called after each line of the journal."""
+    report: Callable[[str, Mapping[str, Path], Mapping[str, float]], None] = _silent
+    """Draws and sums up a stage that is done, from (stage, folders by stage, timings)."""
+
+
+def execute(
+    stage: Stage[Reads],
+    params: Mapping[str, Any],
+    runtime: Runtime,
+    folders: StageFolders,
+    audience: Audience = Audience(),  # noqa: B008 (frozen)
+) -> Metrics:
+    """Run `stage` and publish its folder; returns its metrics.
+
+    Raises ValueError or OSError for what the user can fix: bad settings, a missing input, a folder in use.
+    """
+    settings = select(stage.reads, read_settings(dict(params), source="settings"))
+    declared = declared_settings(stage, params)
+    inputs = [
+        {"stage": i.stage, "file": i.file, "digest": _input_digest(i, folders.inputs, stage)} for i in stage.inputs
+    ]
+    environment = _prepare_torch(runtime) if stage.uses_torch else {}
+    record = {"stage": stage.name, "settings": declared, "inputs": inputs, "environment": environment}
+    identity = digest(record | {"code": code_digest(stage.module)})[:20]
+    say = partial(audience.say, stage.name)
+
+    with hold_lock(_folder_lock(folders), identity=identity, say=say):
+        if (done := _already_published(folders, identity)) is not None:
+            return done
+        with hold_lock(folders.state / "locks" / f"scratch-{identity}", identity=identity, say=say):
+            scratch = folders.state / "scratch" / f"{stage.name}-{identity}"
+            metrics, timings = _run_in(scratch, stage, settings, runtime, folders, audience, record)
+            _publish(scratch / "out", folders.target)
+            write_json(_receipt(folders), [identity, folder_digest(folders.target)])
+            shutil.rmtree(scratch)
+    audience.report(stage.name, folders.all, timings)
+    say(f"done in {timings['seconds']:.1f} s")
+    return metrics
+
+
+def declared_settings(stage: Stage[Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, flat, that `stage` reads."""
+    flat = flatten(dict(params))
+    return {key: flat[key] for key in stage.settings}
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read what a published folder says of itself. Raises FileNotFoundError that says how to make it."""
+    return read_published(folder / "stage.json")
+
+
+def read_published(file: Path) -> dict[str, Any]:
+    """Read a JSON file of a published folder. Raises FileNotFoundError that says how to make it."""
+    try:
+        values: dict[str, Any] = read_json(file)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{file.parent} is missing: run `dvc repro {file.parent.name}` first") from None
+    return values
+
+
+def read_timings(state: Path, folder: Path) -> dict[str, float]:
+    """The durations that were measured when a published folder was made; empty where they are not known."""
+    file = _timings_file(state, read_record(folder)["digest"])
+    timings: dict[str, float] = read_json(file) if file.exists() else {}
+    return timings
+
+
+def _run_in(
+    scratch: Path,
+    stage: Stage[Reads],
+    settings: Reads,
+    runtime: Runtime,
+    folders: StageFolders,
+    audience: Audience,
+    record: dict[str, Any],
+) -> tuple[Metrics, dict[str, float]]:
+    """Run the stage in its scratch folder, whose `out/` is complete afterwards; returns metrics and timings."""
+    out, journal_file = scratch / "out", scratch / "journal.jsonl"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    began, seconds_before = time.monotonic(), _seconds_spent(scratch)
+    try:
+        with audience.follow(stage.name, journal_file) as wake:
+            journal = Journal(journal_file, on_append=wake)
+            context = StageContext(
+                stage,
+                settings,
+                runtime,
+                out,
+                scratch,
+                journal,
+                folders.inputs,
+                partial(audience.say, stage.name),
+                partial(audience.progress, stage.name),
+            )
+            try:
+                metrics = stage.run(context)
+            finally:
+                journal.close()
+    finally:
+        write_json(scratch / "seconds.json", seconds_before + time.monotonic() - began)
+    write_json(out / "metrics.json", metrics)
+    if journal_file.stat().st_size:
+        shutil.copyfile(journal_file, out / "journal.jsonl")
+        write_history(journal_file, out / "history.csv")
+    record = record | {"digest": folder_digest(out)}
+    write_json(out / "stage.json", record)
+    timings = {"seconds": _seconds_spent(scratch), **context.timings}
+    file = _timings_file(folders.state, record["digest"])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, {name: round(value, 2) for name, value in timings.items()})
+    return metrics, timings
+
+
+def _publish(out: Path, target: Path) -> None:
+    """Make `out` the folder `target` in one rename."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    incoming, outgoing = (target.with_name(f".{target.name}.{name}") for name in ("incoming", "outgoing"))
+    for rest in (incoming, outgoing):
+        shutil.rmtree(rest, ignore_errors=True)
+    try:
+        out.rename(incoming)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.copytree(out, incoming)  # another file system, or another mount of the same one
+    if target.exists():
+        target.rename(outgoing)
+    incoming.rename(target)
+    shutil.rmtree(outgoing, ignore_errors=True)
+
+
+def _already_published(folders: StageFolders, identity: str) -> Metrics | None:
+    """The metrics of the folder if another process published it with this very identity while we waited."""
+    receipt = _receipt(folders)
+    if not (receipt.exists() and (folders.target / "stage.json").exists()):
+        return None
+    if read_json(receipt) != [identity, folder_digest(folders.target)]:
+        return None
+    metrics: Metrics = read_json(folders.target / "metrics.json")
+    return metrics
+
+
+def _folder_lock(folders: StageFolders) -> Path:
+    return folders.state / "locks" / f"folder-{digest(str(folders.target.resolve()))[:20]}"
+
+
+def _receipt(folders: StageFolders) -> Path:
+    lock = _folder_lock(folders)
+    return lock.with_name(f"{lock.name}.done.json")
+
+
+def _input_digest(wanted: Input, folders: Mapping[str, Path], stage: Stage[Any]) -> str:
+    path = wanted.path(folders)
+    if wanted.file is None:
+        return str(read_record(path)["digest"])
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: run `dvc repro {stage.name}`")
+    return file_digest(path)
+
+
+def _prepare_torch(runtime: Runtime) -> dict[str, Any]:
+    """Fix what torch's numbers depend on, and record it: equal records promise equal results."""
+    from pipeline.model.compute import prepare
+
+    return prepare(runtime)
+
+
+def _seconds_spent(scratch: Path) -> float:
+    file = scratch / "seconds.json"
+    return float(read_json(file)) if file.exists() else 0.0
+
+
+def _timings_file(state: Path, folder_digest: str) -> Path:
+    return state / "timings" / f"{folder_digest}.json"

@@ -1,0 +1,100 @@
+"""Starting stages, under DVC on `params.yaml` or by hand as a Hydra app, and telling people while they run."""
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline.console import complain, progress_bar, say
+from pipeline.files import write_text
+from pipeline.harness.execute import Audience, StageFolders, execute
+from pipeline.harness.stage import Stage
+from pipeline.params import load_params
+from pipeline.paths import ARTIFACTS, PARAMS, state_dir
+from pipeline.settings import Runtime, read_settings, with_environment
+
+
+def main(*stages: Stage[Any], name: str | None = None) -> None:
+    """Run what a stage module is: one stage under DVC; by hand a Hydra app named `name` that runs all `stages`."""
+    if "DVC_STAGE" in os.environ:
+        (stage,) = stages
+        sys.exit(run_under_dvc(stage))
+    from pipeline.harness.by_hand import run_by_hand  # Hydra takes a third of a second to import
+
+    sys.exit(run_by_hand(stages, name=name or stages[-1].name, audience=AUDIENCE))
+
+
+def run_under_dvc(stage: Stage[Any]) -> int:
+    """Run `stage` on `params.yaml` into `artifacts/`; returns the exit status, and prints what went wrong."""
+    if len(sys.argv) > 1:
+        complain(stage.name, f"overrides are not read under DVC: {sys.argv[1:]}; use `dvc exp run -S key=value`")
+        return 1
+    try:
+        params = load_params(PARAMS)
+        runtime = with_environment(read_settings(params, source=str(PARAMS)).runtime)
+        folders = StageFolders({n: ARTIFACTS / n for n in stage.upstream}, ARTIFACTS / stage.name, state_dir())
+        follow = partial(follow_live, runtime=runtime, state=folders.state)
+        execute(stage, params, runtime, folders, replace(AUDIENCE, follow=follow) if runtime.tracking else AUDIENCE)
+    except KeyboardInterrupt:
+        complain(stage.name, "stopped; the same command continues from here")
+        return 130
+    except (ValueError, OSError) as error:
+        complain(stage.name, f"{error}\n{'':<23}(traceback: {_keep_traceback(stage)})")
+        return 1
+    return 0
+
+
+@contextmanager
+def follow_live(stage: str, journal: Path, *, runtime: Runtime, state: Path) -> Iterator[Callable[[], None]]:
+    """Show a stage in MLflow while it runs, once it has run for `runtime.live_s`; give what each new line calls.
+
+    The journal is sent by a process of its own, so that a slow server cannot hold up training.
+    """
+    from pipeline.harness.delivery import start_follower
+
+    due, process = time.monotonic() + runtime.live_s, None
+
+    def wake() -> None:
+        nonlocal process
+        if process is None and time.monotonic() >= due:
+            process = start_follower(stage=stage, runtime=runtime, state=state, journal=journal)
+
+    try:
+        yield wake
+    finally:
+        if process is not None and process.stdin is not None:
+            process.stdin.close()
+
+
+def report_stage(stage: str, folders: Mapping[str, Path], timings: Mapping[str, float]) -> None:
+    """Print what a stage found, and draw its pictures into `report/<stage>/` beside its folder.
+
+    Pictures are no result: where they cannot be drawn, a line says so, and the stage is done all the same.
+    """
+    from pipeline.report.lines import summary  # these read the folder alone, and matplotlib takes half a second
+    from pipeline.report.pictures import draw_stage
+
+    try:
+        for line in summary(stage, folders, timings):
+            say(stage, line)
+        draw_stage(stage, folders, folders[stage].parent / "report" / stage)
+    except Exception as error:
+        say(stage, f"its pictures could not be drawn ({type(error).__name__}: {error}); `dvc repro report` tries again")
+
+
+AUDIENCE = Audience(say=say, progress=progress_bar, report=report_stage)
+"""A person at a terminal."""
+
+
+def _keep_traceback(stage: Stage[Any]) -> Path:
+    folder = state_dir() / "errors"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{stage.name}.txt"
+    write_text(file, traceback.format_exc())
+    return file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file

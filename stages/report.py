@@ -1,0 +1,48 @@
+"""The report: every picture, and one page that tells the whole story.
+
+Reads the folders that all stages left. Writes `<stage>/<picture>.png` and `report.html`. It owns the code that draws:
+when that changes, everything is drawn again in seconds, and nothing trains again.
+"""
+
+from dataclasses import dataclass
+
+from pipeline.harness.stage import Input, Metrics, Stage, StageContext
+from pipeline.harness.start import main
+from pipeline.report.html import write_report
+from pipeline.report.pictures import draw_stage
+from pipeline.report.recipe import build_report
+
+REPORTED = (
+    "ingest",
+    "augment_config",
+    "precompute",
+    "lr_find_head",
+    "head_train",
+    "head_train_augmented",
+    "unfreeze",
+    "lr_find_full",
+    "full_train",
+    "tta_evaluate",
+)
+
+
+@dataclass(frozen=True)
+class Reads:
+    """Nothing: what is shown is in the folders."""
+
+
+def run(context: StageContext[Reads]) -> Metrics:
+    """Draw every stage's pictures, and build the page."""
+    folders = {name: context.input(name) for name in REPORTED}
+    with context.progress(len(REPORTED)) as bar:
+        for name in REPORTED:
+            pictures = draw_stage(name, folders, context.out / name)
+            bar.advance(note=f"{name}: {len(pictures)} pictures")
+    write_report(context.out / "report.html", report=build_report(folders, context.out))
+    return {"pictures": len(list(context.out.glob("*/*.png")))}
+
+
+STAGE = Stage(name="report", run=run, reads=Reads, inputs=tuple(map(Input, REPORTED)), uses_torch=False)
+
+if __name__ == "__main__":
+    main(STAGE)
