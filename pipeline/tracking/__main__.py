@@ -30,9 +30,8 @@ def main() -> None:
     if arguments.command == "publish":
         publish_row(RowSpec.read(arguments.spec))
         return
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C is sent to this process too, but the stage decides when to end
+    # Ctrl-C reaches this process too, but the stage decides when to end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         follow(FollowSpec.read(arguments.spec))
     except Exception as error:  # the stage goes on, so a traceback would only confuse

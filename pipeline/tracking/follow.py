@@ -32,9 +32,7 @@ def follow(spec: FollowSpec, *, stdin_fd: int = 0) -> None:
             try:
                 if not lock.is_locked:
                     lock.acquire(timeout=0)
-            except (
-                Timeout
-            ):  # another follower still writes this row: that of the previous stage, or of an equal run elsewhere
+            except Timeout:  # the follower of the previous stage, or of an equal run elsewhere, has not ended
                 continue
             sender.send(journal.read_new(), last=ended)
 

@@ -31,9 +31,9 @@ _FINISHED_AND_NONE_OPEN = f"""
 def publish_row(spec: RowSpec) -> str | None:
     """Complete and close the row of this state, unless that was done before, and return its run id.
 
-    If only what was drawn has changed, the pictures and the report of the existing row are replaced. Rows that an
-    earlier call could not deliver to this store are delivered too. If the store is unavailable, the row is kept in
-    `<state_dir>/pending/`, one warning says so, and None is returned.
+    If only what was drawn has changed, the pictures and the report of the existing row are replaced; its description
+    stays. Rows that an earlier call could not deliver to this store are delivered too. If the store is unavailable, the
+    row is kept in `<state_dir>/pending/`, one warning says so, and None is returned.
     """
     run_id = _published_here(spec)
     if run_id is not None:
@@ -96,7 +96,10 @@ def _complete(store: Store, spec: RowSpec, content: Content) -> str:
 
 
 def _redraw(store: Store, spec: RowSpec, run_id: str) -> None:
-    """Send the pictures and the report again if the row has others. One that is no longer drawn stays in the row."""
+    """Send the pictures and the report again if they differ from the receipt.
+
+    MLflow cannot delete single files, so a picture that is no longer drawn stays in the row.
+    """
     receipt = _receipt(spec)
     if not receipt.exists() or read_json(receipt).get("drawn") != drawn_digest(spec):
         store.log_files(run_id, drawn_files(spec))
