@@ -23,11 +23,10 @@ class Journal:
 
     def points(self, step: int, **values: float) -> None:
         """Record values at `step`, the number of optimizer updates since the stage began."""
-        self._append({"step": step, "values": values})
-
-    def note(self, text: str) -> None:
-        """Record an event in words."""
-        self._append({"note": text})
+        self._file.write(json.dumps({"step": step, "values": values}) + "\n")
+        self._file.flush()
+        if self._on_append is not None:
+            self._on_append()
 
     def tell(self) -> int:
         """Return the length of the journal in bytes, for a checkpoint."""
@@ -41,20 +40,13 @@ class Journal:
     def close(self) -> None:
         self._file.close()
 
-    def _append(self, line: dict[str, object]) -> None:
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-        if self._on_append is not None:
-            self._on_append()
-
 
 def read_points(journal: Path) -> dict[int, dict[str, float]]:
     """Return the journal's values by step, in the order of steps."""
     rows: dict[int, dict[str, float]] = {}
     for line in journal.read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
-        if "values" in entry:
-            rows.setdefault(entry["step"], {}).update(entry["values"])
+        rows.setdefault(entry["step"], {}).update(entry["values"])
     return dict(sorted(rows.items()))
 
 
