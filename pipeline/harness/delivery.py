@@ -1,15 +1,15 @@
-"""How a run is told to MLflow, from outside: what is sent, and by which process."""
+"""Starts the delivery to MLflow: what a row consists of, and which process sends it."""
 
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.params import load_params
-from pipeline.paths import from_checkout, state_dir
+from pipeline.paths import PARAMS, from_checkout, state_dir
 from pipeline.settings import Runtime
 from pipeline.tracking.spec import FollowSpec, RowSpec, store_uri
 
@@ -28,13 +28,24 @@ COLUMNS = [
     "params.`full_train.cycle_mult`",
     "tags.`overrides`",
 ]
-"""What the table of runs shows first."""
+"""The columns that the table of runs shows."""
 
 
 def row_spec(
-    *, params: Mapping[str, Any], folders: Mapping[str, Path], runtime: Runtime, tags: Mapping[str, str]
+    *,
+    params: Mapping[str, Any],
+    folders: Mapping[str, Path],
+    runtime: Runtime,
+    tags: Mapping[str, str],
+    drawn: Path | None = None,
+    notes: Sequence[str] = (),
 ) -> RowSpec:
-    """The row of a pipeline state, or of a job."""
+    """Describe the row of a pipeline state or of a job.
+
+    `params` are the settings, nested. `folders` are the published folders by stage, in the order of the stages.
+    `drawn` is the folder of the report and the pictures (`report.html`, `<stage>/<picture>.png`), `notes` are remarks
+    in Markdown for the row's description.
+    """
     root = from_checkout(".").resolve()
     return RowSpec(
         params=dict(params),
@@ -43,31 +54,39 @@ def row_spec(
         state_dir=state_dir(),
         root=Path.cwd(),
         folders={name: folder.resolve() for name, folder in folders.items()},
+        drawn=None if drawn is None else drawn.resolve(),
+        notes=list(notes),
         tags=dict(tags),
         columns=COLUMNS,
     )
 
 
 def experiment_tags() -> dict[str, str]:
-    """The name that DVC gave to the experiment that is running, if one is."""
+    """Return the name of the DVC experiment that is running, if any, as a tag."""
     name = os.environ.get("DVC_EXP_NAME")
     return {"dvc_exp_name": name} if name else {}
 
 
 def publish_now(
-    *, params: Mapping[str, Any], folders: Mapping[str, Path], runtime: Runtime, tags: Mapping[str, str]
+    *,
+    params: Mapping[str, Any],
+    folders: Mapping[str, Path],
+    runtime: Runtime,
+    tags: Mapping[str, str],
+    drawn: Path | None = None,
+    notes: Sequence[str] = (),
 ) -> None:
-    """Write a row from a process of its own, so that no job imports MLflow."""
-    spec = row_spec(params=params, folders=folders, runtime=runtime, tags=tags)
-    with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False) as file:
-        spec.write(Path(file.name))
-    subprocess.run([sys.executable, "-m", "pipeline.tracking", "publish", "--spec", file.name], check=True)
-    Path(file.name).unlink()
+    """Publish a row, with the arguments of `row_spec`, from a separate process, so that no job imports MLflow."""
+    spec = row_spec(params=params, folders=folders, runtime=runtime, tags=tags, drawn=drawn, notes=notes)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "row.json"
+        spec.write(file)
+        subprocess.run([sys.executable, "-m", "pipeline.tracking", "publish", "--spec", str(file)], check=True)
 
 
 def start_follower(*, stage: str, runtime: Runtime, state: Path, journal: Path) -> "subprocess.Popen[bytes]":
-    """Start the process that shows a running stage live; closing its standard input ends it."""
-    row = row_spec(params=load_params(Path("params.yaml")), folders={}, runtime=runtime, tags=experiment_tags())
+    """Start the process that sends a running stage's points to MLflow. It ends when its standard input is closed."""
+    row = row_spec(params=load_params(PARAMS), folders={}, runtime=runtime, tags=experiment_tags())
     spec = FollowSpec(**vars(row), stage=stage, journal=journal, parent_pid=os.getpid())
     file = state / "followers" / f"{stage}.json"
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """`python -m pipeline.tracking {follow,publish} --spec FILE`, and `python -m pipeline.tracking ui`.
 
-The first two end with status 0 when the store is away.
+The first two exit with status 0 even if the store is unavailable.
 """
 
 import argparse
@@ -11,14 +11,14 @@ from pathlib import Path
 from pipeline.tracking.follow import follow
 from pipeline.tracking.publish import publish_row
 from pipeline.tracking.spec import FollowSpec, RowSpec
-from pipeline.tracking.ui import serve_ui
+from pipeline.tracking.ui import DEFAULT_PORT, serve_ui
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.tracking", description=__doc__)
     parser.add_argument("command", choices=["follow", "publish", "ui"])
-    parser.add_argument("--spec", type=Path, help="JSON file that RowSpec.write or FollowSpec.write made")
-    parser.add_argument("--port", type=int, default=5000, help="for ui")
+    parser.add_argument("--spec", type=Path, help="JSON file written by RowSpec.write or FollowSpec.write")
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port of ui (default: %(default)s)")
     arguments = parser.parse_args()
     if arguments.command == "ui":
         try:
@@ -30,11 +30,15 @@ def main() -> None:
     if arguments.command == "publish":
         publish_row(RowSpec.read(arguments.spec))
         return
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too; the stage decides when it ends
+    # Ctrl-C reaches this process too, but the stage decides when to end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         follow(FollowSpec.read(arguments.spec))
-    except Exception as error:  # beside a stage that goes on, a traceback would only confuse
-        print(f"tracking: not shown live, publish delivers it ({type(error).__name__}: {error})", file=sys.stderr)
+    except Exception as error:  # the stage goes on, so a traceback would only confuse
+        print(
+            f"tracking: live updates stopped ({type(error).__name__}: {error}); `publish` sends the rest",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a row shows, read from artifact folders: points, remarks, files."""
+"""What a row shows, read from artifact folders: points and files."""
 
 import json
 import math
@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.tracking.spec import RowSpec, flatten
+from pipeline.files import read_json
+from pipeline.params import flatten
+from pipeline.tracking.spec import RowSpec
 
 Points = dict[tuple[str, int], float]
 """Values by metric name (`<stage>/<name>`) and step."""
@@ -19,22 +21,20 @@ _FORBIDDEN = re.compile(r"[^\w\-. :/]")
 
 @dataclass
 class Content:
-    """Points and remarks. MLflow has no place for NaN and stores inf as 1.8e308: such points are only counted."""
+    """The points of a row. Those that are not finite are only counted: MLflow cannot store NaN or infinity."""
 
     points: Points = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
     num_dropped: int = 0
 
     def add_journal(self, stage: str, lines: Iterable[str]) -> None:
+        """Add the points of a journal, given as lines of JSON."""
         for line in lines:
             entry = json.loads(line)
-            if "note" in entry:
-                self.notes.append(f"**{stage}**: {entry['note']}")
-            for name, value in entry.get("values", {}).items():
+            for name, value in entry.get("values", {}).items():  # journals of older versions also hold remarks
                 self.add_point(f"{stage}/{name}", int(entry["step"]), value)
 
     def add_point(self, name: str, step: int, value: Any) -> None:
-        """Add a number; strings, lists and truth values are no points."""
+        """Add a number. Other values (strings, lists, booleans) are ignored."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             return
         if math.isfinite(value):
@@ -43,7 +43,7 @@ class Content:
             self.num_dropped += 1
 
     def add_finals(self, stage: str, metrics: dict[str, Any]) -> None:
-        """Add scalars at step 0; where a curve has the name, after its end, because the table shows the last point."""
+        """Add scalars at step 0, or one step after the curve of the same name: MLflow's table shows the last point."""
         ends = {name: (step, value) for (name, step), value in sorted(self.points.items())}
         for name, value in flatten(metrics, separator="/").items():
             step, last = ends.get(safe_name(f"{stage}/{name}"), (-1, None))
@@ -59,32 +59,38 @@ def read_content(spec: RowSpec) -> Content:
         if journal.exists():
             content.add_journal(stage, journal.read_text(encoding="utf-8").splitlines())
         metrics = folder / "metrics.json"
-        content.add_finals(stage, json.loads(metrics.read_bytes()) if metrics.exists() else {})
-        digest = json.loads((folder / "stage.json").read_bytes())["digest"]
-        timing = spec.state_dir / "timings" / f"{digest}.json"
+        content.add_finals(stage, read_json(metrics) if metrics.exists() else {})
+        timing = spec.state_dir / "timings" / f"{read_json(folder / 'stage.json')['digest']}.json"
         if timing.exists():
-            for name, value in json.loads(timing.read_bytes()).items():
+            for name, value in read_json(timing).items():
                 content.add_point(f"{stage}/{name}", 0, value)
     return content
 
 
 def files_of(spec: RowSpec) -> list[tuple[Path, str]]:
-    """Pictures, report and model of all stages, each with its folder among the row's artifacts."""
-    files = []
-    for stage, folder in spec.folders.items():
-        files += [(picture, f"pictures/{stage}") for picture in sorted(folder.glob("*.png"))]
-        files += [(report, "") for report in folder.glob("report.html")]
+    """List the files of the row, each with its folder among the row's artifacts: what was drawn, and the model."""
+    files = drawn_files(spec)
+    for folder in spec.folders.values():
         model = folder / "model"
         files += [(f, str(f.parent.relative_to(folder))) for f in sorted(model.rglob("*")) if f.is_file()]
     return files
 
 
+def drawn_files(spec: RowSpec) -> list[tuple[Path, str]]:
+    """List the report and the pictures: `report.html` goes to the root, `<stage>/*.png` to `pictures/<stage>`."""
+    if spec.drawn is None:
+        return []
+    reports = [(report, "") for report in spec.drawn.glob("report.html")]
+    return reports + [(picture, f"pictures/{picture.parent.name}") for picture in sorted(spec.drawn.glob("*/*.png"))]
+
+
 def flat_params(spec: RowSpec) -> dict[str, str]:
-    """Settings as MLflow stores them: dotted names, text of less than 6,000 characters."""
-    flat = flatten(spec.params, separator=".")
+    """Return the settings as MLflow stores them: dotted names, text of fewer than 6,000 characters."""
+    flat = flatten(spec.params)
     texts = {n: v if isinstance(v, str) else json.dumps(v, default=str, ensure_ascii=False) for n, v in flat.items()}
     return {safe_name(n): t if len(t) < 6000 else f"{t[:5990]}..." for n, t in texts.items()}
 
 
 def safe_name(name: str) -> str:
+    """Replace the characters that MLflow refuses in names by `_`."""
     return _FORBIDDEN.sub("_", name)

@@ -1,7 +1,7 @@
-"""Sending the points of a running stage from its growing journal, in a process of its own.
+"""Sends the points of a running stage from its growing journal, in a separate process.
 
-So no stage imports MLflow, and a server that is slow or down never stops training. Whatever is not sent, because the
-server was away or this process was killed, `publish_row` delivers from the published journal.
+No stage imports MLflow, and a server that is slow or down never stops training. Points that are not sent, because the
+server was unavailable or this process was killed, are delivered by `publish_row` from the published journal.
 """
 
 import os
@@ -13,6 +13,7 @@ from typing import TextIO
 
 from filelock import Timeout
 
+from pipeline.processes import is_alive
 from pipeline.tracking.content import Content, Points
 from pipeline.tracking.publish import row_lock
 from pipeline.tracking.spec import FollowSpec
@@ -23,21 +24,21 @@ _LONGEST_PAUSE_S = 60.0
 
 
 def follow(spec: FollowSpec, *, stdin_fd: int = 0) -> None:
-    """Send what the journal says until stdin is closed or the process that writes the journal is gone."""
+    """Send new points of the journal until stdin is closed or the process that writes the journal has ended."""
     sender, lock, ended = _Sender(spec), row_lock(spec), False
     with closing(_Journal(spec)) as journal:
         while not ended:
-            ended = _wait(stdin_fd) or not _lives(spec.parent_pid)
+            ended = _wait(stdin_fd) or not is_alive(spec.parent_pid)
             try:
                 if not lock.is_locked:
                     lock.acquire(timeout=0)
-            except Timeout:  # the previous stage's follower, or that of the same run elsewhere, has not ended
+            except Timeout:  # the follower of the previous stage, or of an equal run elsewhere, has not ended
                 continue
             sender.send(journal.read_new(), last=ended)
 
 
 class _Journal:
-    """Reads whole lines as they come. It keeps the file open, so that publication may move it."""
+    """Reads complete lines as they are written. It keeps the file open, so that publication may move it."""
 
     def __init__(self, spec: FollowSpec) -> None:
         self._spec = spec
@@ -58,7 +59,7 @@ class _Journal:
 
 
 class _Sender:
-    """Sends points to the open row, and waits longer and longer for a store that is away."""
+    """Sends points to the open row, and retries less and less often while the store is unavailable."""
 
     def __init__(self, spec: FollowSpec) -> None:
         self._spec = spec
@@ -90,23 +91,13 @@ class _Sender:
 
     def _back_off(self, error: StoreUnavailableError) -> None:
         if not self._pause_s:
-            print(f"tracking: {error}; not shown live, publish delivers it", file=sys.stderr)
-        self._store = None  # asks again what the row has: a batch that failed may have arrived
+            print(f"tracking: {error}; live updates stopped, `publish` sends the rest", file=sys.stderr)
+        self._store = None  # a batch that failed may have arrived: read again what the row has
         self._pause_s = min(_LONGEST_PAUSE_S, 2 * self._pause_s or _INTERVAL_S)
         self._retry_at = time.monotonic() + self._pause_s
 
 
 def _wait(stdin_fd: int) -> bool:
-    """Wait one interval; return at once, with True, when stdin is closed."""
+    """Wait one interval. Return True at once when stdin is closed."""
     readable, _, _ = select.select([stdin_fd], [], [], _INTERVAL_S)
     return bool(readable) and not os.read(stdin_fd, 4096)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

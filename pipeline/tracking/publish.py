@@ -1,23 +1,22 @@
-"""Completing a row from the folders of all stages, once per state; keeping it where the store is away."""
+"""Completes a row from the folders of all stages, once per state, and keeps it while the store is unavailable."""
 
-import json
 import os
 import shutil
 import sqlite3
 import sys
-import tempfile
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pipeline.tracking.content import Content, files_of, read_content
-from pipeline.tracking.spec import RowSpec, delivery_digest, row_digest, sqlite_file, state_digest
+from pipeline.files import atomic_folder, read_json, write_json
+from pipeline.tracking.content import Content, drawn_files, files_of, read_content
+from pipeline.tracking.spec import RowSpec, delivery_digest, drawn_digest, row_digest, sqlite_file, state_digest
 from pipeline.tracking.store import OPEN, ROW, STATE, Store, StoreUnavailableError, origin_tags, reachable
 
-_KEPT = ("stage.json", "metrics.json", "journal.jsonl", "report.html", "*.png")
-"""What is copied of a folder whose row could not be delivered. The model is too large: it is linked to."""
+_KEPT = ("stage.json", "metrics.json", "journal.jsonl")
+"""What is copied from each stage's folder while its row waits for delivery. The model is too large, so it is linked."""
 
 _LOCK_TIMEOUT_S = 30
 
@@ -30,10 +29,11 @@ _FINISHED_AND_NONE_OPEN = f"""
 
 
 def publish_row(spec: RowSpec) -> str | None:
-    """Complete and close the row of this state, unless that was done, and return its run id.
+    """Complete and close the row of this state, unless that was done before, and return its run id.
 
-    Rows that an earlier call could not deliver to this store follow. Where the store is away, the row is kept under
-    `<state_dir>/pending/`, one warning says so, and None is returned.
+    If only what was drawn has changed, the pictures and the report of the existing row are replaced; its description
+    stays. Rows that an earlier call could not deliver to this store are delivered too. If the store is unavailable, the
+    row is kept in `<state_dir>/pending/`, one warning says so, and None is returned.
     """
     run_id = _published_here(spec)
     if run_id is not None:
@@ -44,15 +44,15 @@ def publish_row(spec: RowSpec) -> str | None:
             run_id = _deliver(spec, content)
     except StoreUnavailableError as error:
         _keep(spec)
-        _warn(f"{error}; nothing is lost: the row is kept in {_pending(spec)}, and the next publish delivers it")
+        _warn(f"{error}; the row is kept in {_pending(spec)}, and the next `publish` delivers it")
         return None
-    shutil.rmtree(_kept_folder(spec), ignore_errors=True)
+    _drop_kept(_kept_folder(spec))
     _deliver_kept(spec)
     return run_id
 
 
 def row_lock(spec: RowSpec) -> FileLock:
-    """The lock that whoever writes the open row of these settings holds."""
+    """Return the lock that a process holds while it writes the open row of these settings."""
     path = spec.state_dir / "locks" / f"row-{row_digest(spec)}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path)
@@ -65,7 +65,9 @@ def _deliver(spec: RowSpec, content: Content) -> str:
         if run_id is None:
             run_id = _complete(store, spec, content)
             store.close_row(run_id, status="FINISHED", tags=_closing_tags(spec, content))
-        else:  # the stages ran again and gave the same bytes: what they sent live is told already
+        else:
+            _redraw(store, spec, run_id)
+            # If the stages ran again with equal results, they opened a row that adds nothing.
             duplicate = store.find(**{ROW: row_digest(spec), OPEN: "true"})
             if duplicate is not None:
                 store.delete_row(duplicate)
@@ -76,16 +78,16 @@ def _deliver(spec: RowSpec, content: Content) -> str:
 
 
 def _complete(store: Store, spec: RowSpec, content: Content) -> str:
-    """Bring the open row to what the folders say, and return its run id.
+    """Send what the open row lacks, and return its run id.
 
-    Points cannot be taken back. So a row that holds others, from a run of code that was changed before it ended, is
-    given up as KILLED.
+    MLflow cannot delete points. If the row has points that the folders do not have (the code was changed during a run),
+    it is closed as KILLED and a new row is created.
     """
     run_id = store.open_row(spec, owner_pid=os.getpid())
     known = store.read_points(run_id)
     if any(content.points.get(at) != value for at, value in known.items()):
         store.close_row(
-            run_id, status="KILLED", tags={"mlflow.note.content": "Given up: run again with other results."}
+            run_id, status="KILLED", tags={"mlflow.note.content": "Abandoned: the stages ran again with other results."}
         )
         run_id, known = store.create_row(spec, owner_pid=os.getpid()), {}
     store.log_points(run_id, {at: value for at, value in content.points.items() if at not in known})
@@ -93,23 +95,35 @@ def _complete(store: Store, spec: RowSpec, content: Content) -> str:
     return run_id
 
 
+def _redraw(store: Store, spec: RowSpec, run_id: str) -> None:
+    """Send the pictures and the report again if they differ from the receipt.
+
+    MLflow cannot delete single files, so a picture that is no longer drawn stays in the row.
+    """
+    receipt = _receipt(spec)
+    if not receipt.exists() or read_json(receipt).get("drawn") != drawn_digest(spec):
+        store.log_files(run_id, drawn_files(spec))
+
+
 def _closing_tags(spec: RowSpec, content: Content) -> dict[str, str]:
-    notes = list(content.notes)
+    notes = list(spec.notes)
     if content.num_dropped:
-        notes.append(f"{content.num_dropped} values were not finite and are left out of the curves")
+        notes.append(f"{content.num_dropped} values are not finite and are missing from the curves")
     tags = {STATE: state_digest(spec), "unfreeze.stages": " ".join(spec.folders)}
     return tags | ({"mlflow.note.content": "\n".join(f"- {note}" for note in notes)} if notes else {})
 
 
 def _published_here(spec: RowSpec) -> str | None:
-    """The run id where a receipt and the local database say that nothing is left to do.
+    """Return the run id if a receipt and the local database show that there is nothing left to do.
 
-    Without MLflow, whose import would cost two seconds at every no-op. A server is always asked.
+    This does not import MLflow, which takes two seconds. A server is always asked.
     """
     database, receipt = sqlite_file(spec.tracking_uri), _receipt(spec)
     if database is None or not receipt.exists() or next(iter(_kept_specs(spec)), None) is not None:
         return None
-    known = json.loads(receipt.read_bytes())
+    known = read_json(receipt)
+    if known.get("drawn") != drawn_digest(spec):
+        return None
     with suppress(sqlite3.Error), closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
         found = connection.execute(_FINISHED_AND_NONE_OPEN, (known["run_id"], row_digest(spec))).fetchone()[0]
         return str(known["run_id"]) if found else None
@@ -123,9 +137,7 @@ def _receipt(spec: RowSpec) -> Path:
 def _write_receipt(spec: RowSpec, run_id: str) -> None:
     path = _receipt(spec)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}")
-    draft.write_text(json.dumps({"run_id": run_id, "tracking_uri": spec.tracking_uri}), encoding="utf-8")
-    draft.replace(path)
+    write_json(path, {"run_id": run_id, "tracking_uri": spec.tracking_uri, "drawn": drawn_digest(spec)})
 
 
 def _pending(spec: RowSpec) -> Path:
@@ -137,48 +149,65 @@ def _kept_folder(spec: RowSpec) -> Path:
 
 
 def _keep(spec: RowSpec) -> None:
-    """Copy what the row needs: the folders will be overwritten by the next state."""
+    """Copy what the row needs, because the next state overwrites the folders."""
     target = _kept_folder(spec)
-    if target.exists():
+    if (target / "spec.json").exists() and drawn_digest(RowSpec.read(target / "spec.json")) == drawn_digest(spec):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=".", dir=target.parent))
-    for stage, folder in spec.folders.items():
-        (draft / stage).mkdir()
-        for file in (file for pattern in _KEPT for file in folder.glob(pattern)):
-            shutil.copyfile(file, draft / stage / file.name)
-        if (folder / "model").is_dir():
-            (draft / stage / "model").symlink_to((folder / "model").resolve())
-    folders = {stage: target / stage for stage in spec.folders}
-    replace(spec, folders=folders, tags={**origin_tags(spec.root), **spec.tags}).write(draft / "spec.json")
-    draft.rename(target)
+    with atomic_folder(target) as draft:
+        folders = {}
+        for stage, folder in spec.folders.items():
+            place = "drawn" if folder == spec.drawn else f"stages/{stage}"
+            folders[stage] = target / place
+            if folder != spec.drawn:
+                _copy_stage(folder, draft / place)
+        drawn = None
+        if spec.drawn is not None and spec.drawn.is_dir():
+            drawn = target / "drawn"
+            shutil.copytree(spec.drawn, draft / "drawn")
+        tags = {**origin_tags(spec.root), **spec.tags}
+        replace(spec, folders=folders, drawn=drawn, tags=tags).write(draft / "spec.json")
+        _drop_kept(target)  # the same state with other pictures
+
+
+def _copy_stage(folder: Path, target: Path) -> None:
+    target.mkdir(parents=True)
+    for file in (folder / name for name in _KEPT):
+        if file.exists():
+            shutil.copyfile(file, target / file.name)
+    if (folder / "model").is_dir():
+        (target / "model").symlink_to((folder / "model").resolve())
+
+
+def _drop_kept(folder: Path) -> None:
+    """Remove a kept row. Its spec goes first, so that a kill leaves no incomplete row that would be delivered."""
+    (folder / "spec.json").unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _kept_specs(spec: RowSpec) -> dict[Path, RowSpec]:
-    """Rows that wait for this store, by folder, oldest first."""
+    """Read the rows that wait for this store, by folder, oldest first."""
     files = sorted(_pending(spec).glob("[!.]*/spec.json"), key=lambda f: f.stat().st_mtime)
     kept = {file.parent: RowSpec.read(file) for file in files}
     return {folder: k for folder, k in kept.items() if k.tracking_uri == spec.tracking_uri}
 
 
 def _deliver_kept(spec: RowSpec) -> None:
-    with (
-        suppress(Timeout),
-        FileLock(spec.state_dir / "locks" / "pending.lock", timeout=0),
-    ):  # else another process does it
+    # If the lock is taken, another process delivers them.
+    with suppress(Timeout), FileLock(spec.state_dir / "locks" / "pending.lock", timeout=0):
         for folder, kept in _kept_specs(spec).items():
             _drop_replaced_models(kept)
             try:
                 with reachable(spec.tracking_uri):
                     _deliver(kept, read_content(kept))
             except StoreUnavailableError as error:
-                _warn(f"{error}; an older row stays in {folder}, and the next publish tries again")
+                _warn(f"{error}; an older row is still kept in {folder}, and the next `publish` tries again")
                 return
-            shutil.rmtree(folder)
+            _drop_kept(folder)
 
 
 def _drop_replaced_models(kept: RowSpec) -> None:
-    """Remove the link to a model where the folder that it points into holds another state by now, or none."""
+    """Remove the link to a model if its stage's folder has since been replaced or deleted."""
     for folder in kept.folders.values():
         link = folder / "model"
         if link.is_symlink():

@@ -1,11 +1,12 @@
 """What a row is made from, as a file that another process can read, and the digests that identify rows."""
 
-import hashlib
-import json
+import math
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
+
+from pipeline.files import digest, folder_digest, read_json, write_json
 
 _SQLITE = "sqlite:///"
 
@@ -15,21 +16,27 @@ class RowSpec:
     """One row of the MLflow table: a pipeline state, made from its settings and its artifact folders."""
 
     params: dict[str, Any]
-    """All settings, nested; with `experiment` they identify the open row."""
+    """All settings, nested. With `experiment` they identify the open row."""
 
     experiment: str
 
     tracking_uri: str
-    """As `store_uri` gives it: of a server, or of an SQLite file with an absolute path."""
+    """A server, or an SQLite file with an absolute path, as `store_uri` returns it."""
 
     state_dir: Path
-    """Holds what must outlive a process: timings, receipts, locks and rows that could not be delivered."""
+    """Holds what must outlive a process: timings, receipts, locks and rows that wait for delivery."""
 
     root: Path
-    """The checkout that the stages run in: git is asked there for the commit."""
+    """The checkout that the stages run in. Git is asked there for the commit."""
 
     folders: dict[str, Path] = field(default_factory=dict)
-    """The published folder of each stage that has one, in order of stages."""
+    """The published folder of each stage that has one, in the order of the stages."""
+
+    drawn: Path | None = None
+    """The folder of `report.html` and `<stage>/<picture>.png`, if any. It is not part of the state."""
+
+    notes: list[str] = field(default_factory=list)
+    """Remarks for the row's description, in Markdown, one list item each. They are not part of the state."""
 
     tags: dict[str, str] = field(default_factory=dict)
 
@@ -37,14 +44,17 @@ class RowSpec:
     """What the table shows under `?viewStateShareKey=unfreeze`: ``metrics.`head_train/valid/accuracy` ``, ..."""
 
     def write(self, path: Path) -> None:
-        path.write_text(json.dumps(asdict(self), default=str, indent=1), encoding="utf-8")
+        """Write the spec as JSON. The folder of `path` must exist."""
+        write_json(path, _as_json(asdict(self)))
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        """Read what `write` wrote."""
+        values = read_json(path)
         values["folders"] = {stage: Path(folder) for stage, folder in values.get("folders", {}).items()}
-        for name in {"state_dir", "root", "journal"} & values.keys():
-            values[name] = Path(values[name])
+        for name in ("state_dir", "root", "drawn", "journal"):
+            if values.get(name) is not None:
+                values[name] = Path(values[name])
         return cls(**values)
 
 
@@ -57,14 +67,14 @@ class FollowSpec(RowSpec):
     journal: Path
 
     parent_pid: int
-    """The process that writes the journal; following ends with it."""
+    """The process that writes the journal. The follower stops when it ends."""
 
 
 def store_uri(root: Path) -> str:
-    """Name the store: MLFLOW_TRACKING_URI where it is set, else `mlflow.db` at DVC_ROOT, else at `root`.
+    """Return the URI of the store: MLFLOW_TRACKING_URI if set, else `mlflow.db` in DVC_ROOT, else in `root`.
 
-    A relative SQLite path is taken from there too, not from the working directory, which is a copy of the checkout in
-    `dvc exp run --temp`.
+    A relative SQLite path starts there too, not at the working directory: in `dvc exp run --temp` that is a copy of the
+    checkout.
     """
     home = Path(os.environ.get("DVC_ROOT") or root).resolve()
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}mlflow.db"
@@ -73,37 +83,41 @@ def store_uri(root: Path) -> str:
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The database file that the URI names; None for servers and other databases."""
+    """Return the database file of an SQLite URI; None for servers and other databases."""
     return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
 
 
 def row_digest(spec: RowSpec) -> str:
-    """Identify the row that runs of these settings write into while it is open."""
-    return _digest({"experiment": spec.experiment, "params": spec.params})
+    """Identify the row that runs with these settings write to while it is open."""
+    return digest(_as_json({"experiment": spec.experiment, "params": spec.params}))
 
 
 def state_digest(spec: RowSpec) -> str:
-    """Identify the pipeline state: settings and the contents of all stages' folders."""
-    stages = {s: json.loads((f / "stage.json").read_bytes())["digest"] for s, f in spec.folders.items()}
-    return _digest({"row": row_digest(spec), "stages": stages})
+    """Identify the pipeline state: the settings and the contents of all stages' folders.
+
+    What was drawn is left out, also where the stage that draws has a folder of its own in `folders`.
+    """
+    computed = {stage: folder for stage, folder in spec.folders.items() if folder != spec.drawn}
+    stages = {stage: read_json(folder / "stage.json")["digest"] for stage, folder in computed.items()}
+    return digest({"row": row_digest(spec), "stages": stages})
 
 
 def delivery_digest(spec: RowSpec) -> str:
-    """Identify the state in one store: under it lie its receipt and what could not be delivered."""
-    return _digest({"state": state_digest(spec), "tracking_uri": spec.tracking_uri})
+    """Identify the state in one store. Receipts and rows that wait for delivery are filed under it."""
+    return digest({"state": state_digest(spec), "tracking_uri": spec.tracking_uri})
 
 
-def flatten(values: dict[str, Any], *, separator: str) -> dict[str, Any]:
-    """`{"a": {"b": 1}}` as `{"a.b": 1}`."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            flat |= {f"{key}{separator}{k}": v for k, v in flatten(value, separator=separator).items()}
-        else:
-            flat[str(key)] = value
-    return flat
+def drawn_digest(spec: RowSpec) -> str | None:
+    """Identify the pictures and the report; None if there are none."""
+    return folder_digest(spec.drawn) if spec.drawn is not None and spec.drawn.is_dir() else None
 
 
-def _digest(value: object) -> str:
-    canonical = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+def _as_json(value: object) -> Any:
+    """Replace what JSON has no form for, such as paths, dates and infinity, by text."""
+    if isinstance(value, dict):
+        return {str(key): _as_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(item) for item in value]
+    if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return str(value)

@@ -1,4 +1,4 @@
-"""The journal and what is made of it."""
+"""The journal, and the table made from it."""
 
 import csv
 from pathlib import Path
@@ -9,7 +9,6 @@ from pipeline.journal import Journal, read_points, write_history
 def test_points_of_one_step_share_a_row(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
     journal.points(0, train_loss=1.0)
-    journal.note("a word")
     journal.points(1, train_loss=0.5)
     journal.points(1, valid_loss=0.75)
     journal.close()
@@ -22,7 +21,7 @@ def test_points_of_one_step_share_a_row(tmp_path: Path) -> None:
     ]
 
 
-def test_rewinding_forgets_what_came_after_the_checkpoint(tmp_path: Path) -> None:
+def test_rewinding_removes_what_came_after_the_checkpoint(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
     journal.points(0, x=0.0)
     length = journal.tell()

@@ -1,4 +1,4 @@
-"""Rows as an independent reader of the store sees them; kills and dead servers with real processes."""
+"""Rows as an independent reader of the store sees them; killed processes and dead servers are real."""
 
 import json
 import multiprocessing
@@ -29,6 +29,7 @@ NO_SERVER = "http://127.0.0.1:9"
 PARAMS = {"seed": 1, "data": {"name": "digits", "split": [0.8, 0.2]}, "full_train": {"lr": "auto", "cycle_len": None}}
 STAGES = ("ingest", "lr_find_head", "head_train", "full_train", "tta_evaluate")
 NUM_STEPS = 30
+NOTES = [f"**{stage}**: the end of {stage}" for stage in STAGES]
 
 Row = Any
 """An MLflow run."""
@@ -38,15 +39,27 @@ def write_stage(folder: Path, *, salt: str = "") -> None:
     """Write a folder as a stage publishes it."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [{"step": i, "values": {"train_loss": i / 7, "valid_loss": len(salt) + i / 3}} for i in range(NUM_STEPS)]
-    write_journal(folder / "journal.jsonl", [*lines, {"note": f"the end of {folder.name}"}])
+    write_journal(folder / "journal.jsonl", lines)
     metrics = {"lr": 0.01, "rule": "steep", "test": {"accuracy": 0.5 + len(salt) / 10}}
     (folder / "metrics.json").write_text(json.dumps(metrics))
     (folder / "stage.json").write_text(json.dumps({"stage": folder.name, "digest": f"{folder.name}{salt}"}))
-    (folder / "plot.png").write_bytes(b"png")
     if folder.name == "tta_evaluate":
-        (folder / "report.html").write_text("<h1>Report</h1>")
         (folder / "model").mkdir(exist_ok=True)
         (folder / "model" / "classes.json").write_text("[]")
+
+
+def write_drawn(folder: Path, *, colour: str = "blue") -> None:
+    """Write the folder of pictures and the report."""
+    for stage in STAGES:
+        (folder / stage).mkdir(parents=True, exist_ok=True)
+        (folder / stage / "plot.png").write_text(colour)
+    (folder / "report.html").write_text(f"<h1>Report in {colour}</h1>")
+
+
+def with_report_stage(spec: RowSpec, drawn: Path) -> RowSpec:
+    """Add the stage that draws, which publishes into the folder of pictures."""
+    (drawn / "stage.json").write_text('{"digest": "of these pictures"}')
+    return replace(spec, folders={**spec.folders, "report": drawn})
 
 
 def write_journal(path: Path, lines: list[dict[str, Any]]) -> None:
@@ -67,7 +80,7 @@ def start(command: str, spec: RowSpec, **options: Any) -> subprocess.Popen[str]:
 def wait_until(holds: Callable[[], object], *, timeout_s: float = 30) -> None:
     deadline = time.monotonic() + timeout_s
     while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, f"still waiting after {timeout_s} seconds"
         time.sleep(0.2)
 
 
@@ -93,23 +106,37 @@ def artifacts(spec: RowSpec, run_id: str, folder: str) -> set[str]:
     return {item.path for item in client(spec).list_artifacts(run_id, folder)}
 
 
+def artifact_text(spec: RowSpec, run_id: str, path: str, target: Path) -> str:
+    target.mkdir(exist_ok=True)
+    return Path(client(spec).download_artifacts(run_id, path, str(target))).read_text()
+
+
 TRAIN_LOSS = [(i, i / 7) for i in range(NUM_STEPS)]
 
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The URI of a store that all tests of this process share, each with its own experiment."""
+    """The URI of a store shared by all tests of this process, each with its own experiment."""
     return store_uri(tmp_path_factory.mktemp("a store"))
 
 
 @pytest.fixture
-def spec(tmp_path: Path, store: str) -> RowSpec:
+def drawn(tmp_path: Path) -> Path:
+    """The folder of pictures and the report."""
+    return tmp_path / "artifacts" / "report"
+
+
+@pytest.fixture
+def spec(tmp_path: Path, store: str, drawn: Path) -> RowSpec:
     folders = {stage: tmp_path / "artifacts" / stage for stage in STAGES}
     for folder in folders.values():
         write_stage(folder)
+    write_drawn(drawn)
     return RowSpec(
         params=PARAMS,
         folders=folders,
+        drawn=drawn,
+        notes=NOTES,
         experiment=tmp_path.name,
         tracking_uri=store,
         state_dir=tmp_path / ".unfreeze",
@@ -160,6 +187,25 @@ def test_a_state_is_published_once(spec: RowSpec) -> None:
     shutil.rmtree(spec.state_dir)  # as in a fresh clone
     assert publish_row(spec) == run_id
     assert len(rows(spec)) == 1
+
+
+def test_another_colour_reaches_the_row_that_exists(
+    spec: RowSpec, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = with_report_stage(spec, drawn)
+    run_id = publish_row(spec)
+    assert run_id is not None
+
+    write_drawn(drawn, colour="orange")
+    (drawn / "stage.json").write_text('{"digest": "of other pictures"}')
+    assert publish_row(spec) == run_id
+    assert [row.info.status for row in rows(spec)] == ["FINISHED"]
+    for path in ("report.html", "pictures/full_train/plot.png"):
+        assert "orange" in artifact_text(spec, run_id, path, tmp_path / "downloads")
+    assert curve(spec, run_id, "full_train/train_loss") == TRAIN_LOSS
+
+    monkeypatch.setattr(Store, "log_files", None)  # the third time, nothing is sent
+    assert publish_row(spec) == run_id
 
 
 def test_a_row_that_the_user_deleted_is_published_again(spec: RowSpec) -> None:
@@ -226,7 +272,9 @@ def test_a_follower_without_a_server_warns_once_and_ends(
     os.close(stdin)
     assert 5 <= time.monotonic() - started < 15
     warning = capsys.readouterr().err
-    assert warning == f"tracking: {NO_SERVER}: it does not answer; not shown live, publish delivers it\n"
+    assert warning == (
+        f"tracking: {NO_SERVER}: the server does not respond; live updates stopped, `publish` sends the rest\n"
+    )
 
 
 def test_a_dead_server_costs_seconds(spec: RowSpec, capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,22 +284,28 @@ def test_a_dead_server_costs_seconds(spec: RowSpec, capsys: pytest.CaptureFixtur
     assert time.monotonic() - started < 15
     warning = capsys.readouterr().err
     assert warning.count("\n") == 1
-    assert warning.startswith(f"tracking: {NO_SERVER}: it does not answer; nothing is lost")
+    assert warning.startswith(f"tracking: {NO_SERVER}: the server does not respond; the row is kept in ")
 
 
-def test_what_a_store_missed_is_delivered_after_the_next_state(spec: RowSpec, store: str, tmp_path: Path) -> None:
+def test_what_a_store_missed_is_delivered_after_the_next_state(
+    spec: RowSpec, drawn: Path, store: str, tmp_path: Path
+) -> None:
+    spec = with_report_stage(spec, drawn)
     Store(spec)
     home = tmp_path / "home"
     home.write_text("in the way")
     older = replace(spec, tracking_uri=f"sqlite:///{home / 'mlflow.db'}")
     digest = state_digest(older)
     assert publish_row(older) is None
+    write_drawn(drawn, colour="orange")
+    assert publish_row(older) is None
 
     home.unlink()
     home.mkdir()
     shutil.copyfile(store.removeprefix("sqlite:///"), home / "mlflow.db")  # quicker than a new one
-    for folder in spec.folders.values():
-        write_stage(folder, salt="newer")
+    for stage in STAGES:
+        write_stage(spec.folders[stage], salt="newer")
+    write_drawn(drawn, colour="green")
     newer = replace(older, params={**PARAMS, "seed": 2})
     assert publish_row(newer) is not None
 
@@ -260,6 +314,10 @@ def test_what_a_store_missed_is_delivered_after_the_next_state(spec: RowSpec, st
     assert late.data.metrics["tta_evaluate/test/accuracy"] == 0.5
     assert curve(older, late.info.run_id, "full_train/valid_loss") == [(i, i / 3) for i in range(NUM_STEPS)]
     assert artifacts(older, late.info.run_id, "") == {"pictures", "report.html"}  # its model was overwritten
+    assert artifacts(older, late.info.run_id, "pictures/ingest") == {"pictures/ingest/plot.png"}
+    assert "orange" in artifact_text(older, late.info.run_id, "report.html", tmp_path / "downloads")
+    assert late.data.tags["unfreeze.stages"] == " ".join(older.folders)
+    assert NOTES[0] in late.data.tags["mlflow.note.content"]
     assert len(rows(older)) == 2
     assert list((spec.state_dir / "pending").glob("*")) == []
 
@@ -285,7 +343,7 @@ def test_four_processes_can_start_on_a_fresh_store(
     assert not (tmp_path / "mlruns").exists()
 
 
-def test_a_row_whose_code_changed_before_it_ended_is_given_up(spec: RowSpec) -> None:
+def test_a_row_whose_code_changed_before_it_ended_is_abandoned(spec: RowSpec) -> None:
     with reachable(spec.tracking_uri):
         stale = Store(spec).open_row(spec, owner_pid=os.getpid())
         Store(spec).log_points(stale, {("full_train/train_loss", 0): 0.5})
@@ -293,7 +351,7 @@ def test_a_row_whose_code_changed_before_it_ended_is_given_up(spec: RowSpec) -> 
     assert {row.info.run_id: row.info.status for row in rows(spec)} == {stale: "KILLED", run_id: "FINISHED"}
 
 
-def test_stages_that_ran_again_to_the_same_bytes_make_no_second_row(spec: RowSpec) -> None:
+def test_stages_that_ran_again_with_equal_results_make_no_second_row(spec: RowSpec) -> None:
     run_id = publish_row(spec)
     with reachable(spec.tracking_uri):
         Store(spec).open_row(spec, owner_pid=os.getpid())
@@ -333,6 +391,13 @@ def test_settings_are_flat_text(spec: RowSpec) -> None:
     assert params["full_train.lr"] == "auto"
     assert params["model.extra"] == "{}"
     assert len(params["model.weights"]) < 6000
+
+
+def test_settings_that_json_cannot_hold_are_written_as_text(spec: RowSpec, tmp_path: Path) -> None:
+    odd = replace(spec, params={"data": {"root": Path("/images"), "scale": float("inf"), "sizes": (1, 2)}})
+    odd.write(tmp_path / "spec.json")
+    assert RowSpec.read(tmp_path / "spec.json").params == {"data": {"root": "/images", "scale": "inf", "sizes": [1, 2]}}
+    assert row_digest(RowSpec.read(tmp_path / "spec.json")) == row_digest(odd)
 
 
 def test_a_spec_survives_its_file(follow_spec: FollowSpec, tmp_path: Path) -> None:
