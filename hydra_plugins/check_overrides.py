@@ -1,7 +1,8 @@
-"""A Hydra plugin for `dvc exp run -S key=value`, where DVC composes and Hydra's own error names no nearest key.
+"""A Hydra plugin that checks the overrides of `dvc exp run -S key=value`.
 
-DVC loads the plugins of this folder before it composes, which is the first moment at which this project can look at
-what was typed. Nothing is changed here: a mistyped key raises before anything is written.
+There DVC composes the settings, and Hydra's own error does not suggest the nearest key. DVC loads the plugins in this
+folder before it composes, so this is the earliest point at which the project sees the command line. Nothing is changed
+here: a mistyped key raises SettingsError before anything is written.
 """
 
 import sys
@@ -17,7 +18,7 @@ _FLAGS = ("-S", "--set-param")
 
 
 class CheckOverrides(SearchPathPlugin):
-    """Refuses an unknown key in `dvc exp run -S`, with the nearest one that exists."""
+    """Refuses an unknown key in `dvc exp run -S` and suggests the nearest one."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         del search_path
@@ -26,7 +27,7 @@ class CheckOverrides(SearchPathPlugin):
 
 
 def typed_overrides(argv: Sequence[str]) -> Iterator[str]:
-    """What follows `-S` or `--set-param` in a command line; for another file than params.yaml it is not ours."""
+    """Yield the overrides that follow `-S` or `--set-param` in a command line."""
     for flag, value in pairwise(argv):
         if flag in _FLAGS:
             yield value

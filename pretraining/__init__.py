@@ -1,1 +1,1 @@
-"""How the backbones that ship with the repository are made: trained on glyphs drawn here."""
+"""Makes the backbone weights that ship with the repository: pretraining on glyphs rendered here."""

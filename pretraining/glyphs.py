@@ -1,7 +1,7 @@
-"""The glyphs: which characters of which fonts, each as a signed distance field, in one atlas.
+"""The atlas of glyphs: which characters of which fonts, each as a signed distance field.
 
-A signed distance field holds, per pixel, how far the outline is: positive inside the ink. Thresholding it
-elsewhere than at zero gives thicker or thinner strokes, and it can be bent and scaled without jagged edges.
+A signed distance field holds, per pixel, the distance to the outline, positive inside the ink. A threshold other than
+zero gives thicker or thinner strokes, and the field can be bent and scaled without jagged edges.
 """
 
 import json
@@ -17,6 +17,7 @@ from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from pipeline.files import write_text
 from pipeline.model.tensors import read_tensors, save_tensors
 
 NUMBER_CATEGORIES = ("Nd", "Nl", "No")
@@ -24,39 +25,39 @@ NUMBER_WORDS = {
     *("DIGIT", "NUMBER", "NUMERAL", "ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN"),
     *("EIGHT", "NINE", "TEN", "HUNDRED", "THOUSAND", "TONE", "SECOND", "THIRD", "FOURTH", "CUBE"),
 }
-"""Words in the Unicode names of what shows a number (U+01BB is LATIN LETTER TWO WITH STROKE)."""
+"""Words in the Unicode names of characters that show a number (U+01BB is LATIN LETTER TWO WITH STROKE)."""
 
 _OVERSAMPLING = 2
 _TEX_FONT = "cm"
-"""Fonts of this prefix use TeX's own encodings, which agree with Unicode on A-Z and a-z only."""
+"""Fonts with this prefix use TeX's own encodings, which agree with Unicode only on A-Z and a-z."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GlyphSettings:
-    """Which glyphs the atlas holds."""
+    """Which glyphs go into the atlas."""
 
     fonts: list[str]
-    """Files in matplotlib's font folder, without `.ttf`; the first with a character is compared."""
+    """Files in matplotlib's font folder, without `.ttf`. Characters are compared in the first font that has them."""
     alphabets: list[str]
     """First words of Unicode names of letters (`LATIN` LETTER A)."""
     symbols: list[list[int]]
     """Ranges of symbols, first and last code point."""
     max_similarity: float
-    """Correlation with an earlier character above which one is left out (A and Alpha are one class)."""
+    """A character whose correlation with an earlier one is higher is left out (A and Alpha are one class)."""
     field_px: int
-    """Side of a distance field."""
+    """Side of a distance field in pixels."""
     margin_px: int
-    """Space around the ink on each side of a distance field."""
+    """Space around the ink on each side of a distance field, in pixels."""
 
 
 @dataclass(frozen=True)
 class Atlas:
-    """All glyphs: several per class, one for each font that has the character."""
+    """All glyphs: one for each class and each font that has the character."""
 
     fields: Tensor
     """Signed distances in pixels, [glyphs, field_px, field_px], sorted by class."""
     labels: Tensor
-    """The class of each glyph."""
+    """Class index of each glyph."""
     characters: list[str]
     """The character of each class."""
     fonts: list[str]
@@ -70,18 +71,18 @@ class Atlas:
         """Write `atlas.safetensors` (half precision) and `atlas.json` into `folder`."""
         save_tensors({"fields": self.fields, "labels": self.labels}, folder / "atlas.safetensors", half=True)
         described = {"characters": self.characters, "fonts": self.fonts}
-        (folder / "atlas.json").write_text(json.dumps(described, ensure_ascii=False, indent=0) + "\n")
+        write_text(folder / "atlas.json", json.dumps(described, ensure_ascii=False, indent=0) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> "Atlas":
-        """Read what `save` wrote."""
+        """Read an atlas that `save` wrote."""
         tensors = read_tensors(folder / "atlas.safetensors")
         described = json.loads((folder / "atlas.json").read_text())
         return cls(tensors["fields"], tensors["labels"], **described)
 
 
 def build_atlas(settings: GlyphSettings) -> Atlas:
-    """Draw every glyph, leaving out blank ones and characters that look like an earlier one."""
+    """Render every glyph. Blank glyphs and characters that look like an earlier one are left out."""
     paths = {name: font_path(name) for name in settings.fonts}
     charsets = {name: _charset(path) for name, path in paths.items()}
     available = set().union(*charsets.values())
@@ -105,18 +106,18 @@ def build_atlas(settings: GlyphSettings) -> Atlas:
 
 
 def font_path(name: str) -> Path:
-    """The font's file among those that matplotlib ships."""
+    """Return the path of a font that matplotlib ships."""
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf"
 
 
 def is_number(char: str) -> bool:
-    """Whether the character is a digit or another number, or a letter or symbol made of one."""
+    """Whether the character is a digit, another number, or a letter or symbol named after a number."""
     words = set(unicodedata.name(char, "").replace("-", " ").split())
     return unicodedata.category(char) in NUMBER_CATEGORIES or bool(words & NUMBER_WORDS)
 
 
 def choose_characters(settings: GlyphSettings) -> list[str]:
-    """Plain letters of the alphabets, then the symbols; no numbers, and no letters with accents."""
+    """List plain letters of the alphabets, then the symbols; no numbers and no accented letters."""
     plane = (chr(code) for code in range(0x21, 0x10000))
     chosen = [c for c in plane if not is_number(c) and (_is_letter(c, settings) or _is_symbol(c, settings))]
     return sorted(chosen, key=lambda char: _position(char, settings))
@@ -134,7 +135,7 @@ def _is_symbol(char: str, settings: GlyphSettings) -> bool:
 
 
 def _position(char: str, settings: GlyphSettings) -> tuple[int, int]:
-    """Alphabets in their order, then symbols; within each by code point."""
+    """Sort key: alphabets in their order, then symbols; by code point within each."""
     alphabet = unicodedata.name(char, "").split(" ")[0]
     last = len(settings.alphabets)
     return (settings.alphabets.index(alphabet) if _is_letter(char, settings) else last), ord(char)
@@ -149,7 +150,7 @@ def _charset(path: Path) -> set[str]:
 
 
 def _draw(char: str, path: Path, settings: GlyphSettings) -> Tensor | None:
-    """The glyph's ink as a boolean image, its longer side filling the space; None where it is blank."""
+    """Render the ink as a boolean image whose longer side fills the space; None for a blank glyph."""
     side = settings.field_px * _OVERSAMPLING
     room = side - 2 * settings.margin_px * _OVERSAMPLING
     left, top, right, bottom = ImageFont.truetype(path, side).getbbox(char)
@@ -166,7 +167,7 @@ def _draw(char: str, path: Path, settings: GlyphSettings) -> Tensor | None:
 
 
 def _appearance(ink: Tensor) -> Tensor:
-    """The ink, blurred and normalised, so that a dot product of two is their correlation."""
+    """Blur and normalise the ink, so that the dot product of two results is their correlation."""
     blurred = torch.nn.functional.avg_pool2d(ink[None, None].float(), kernel_size=8, stride=4, padding=4)
     centred = (blurred - blurred.mean()).flatten()
     appearance: Tensor = centred / centred.norm().clamp_min(1e-6)
@@ -178,7 +179,7 @@ def _is_new(appearance: Tensor, seen: list[Tensor], max_similarity: float) -> bo
 
 
 def _distinct(glyphs: list[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
-    """Without glyphs that several fonts share to the pixel."""
+    """Drop glyphs that are identical to the pixel in several fonts."""
     return list({ink.numpy().tobytes(): (name, ink) for name, ink in reversed(glyphs)}.values())[::-1]
 
 
@@ -189,7 +190,7 @@ def _distance_field(ink: Tensor) -> Tensor:
 
 
 def _distance_to(mask: Tensor) -> Tensor:
-    """Euclidean distance of every pixel to the nearest one in `mask`: along columns, then along rows."""
+    """Euclidean distance from every pixel to the nearest one in `mask`: along columns, then along rows."""
     positions = torch.arange(mask.shape[0], dtype=torch.float32)
     squared = (positions[:, None] - positions[None, :]) ** 2
     beyond = torch.where(mask, 0.0, 2.0 * squared.max())

@@ -1,6 +1,6 @@
-"""Images of glyphs, drawn from the atlas: each a pure function of (seed, index), in any order and any batch.
+"""Training images, rendered from the atlas. Each is a pure function of (seed, index), whatever the order or batch.
 
-Run as a stage, it builds the atlas and writes a sheet of examples beside it.
+Run as a stage, this module builds the atlas and writes a contact sheet of examples into its folder.
 """
 
 import math
@@ -25,50 +25,50 @@ _NUM_DRAWS = 24 + 2 * _CONTROL_POINTS**2
 _SHEET = (16, 24)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _NUM_GREYS = 16
-"""Grey levels of a coarse sensor: what counting the ink in 4x4 blocks gives, as the 8x8 digits were made."""
+"""Grey levels of a coarse sensor, as in the 8x8 digits, which were made by counting ink pixels in 4x4 blocks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RenderSettings:
-    """How much the renderings vary. A share is a probability; other values are the greatest change."""
+    """How much the renderings vary. A share is a probability; other values are the largest change."""
 
     image_size: int
     """Side of the images in pixels."""
     canvas_px: int
-    """Side of the canvas on which a glyph is drawn, before the sensor's resolution is simulated."""
+    """Side of the canvas on which a glyph is rendered, before the sensor's resolution is simulated."""
     min_resolution_px: int
-    """Lowest sensor resolution; drawn evenly on a logarithmic scale from here to `image_size`."""
+    """Lowest sensor resolution in pixels; sampled log-uniformly from here to `image_size`."""
     sharp_share: float
-    """Share at the full resolution of `image_size`."""
+    """Share of images at the full resolution of `image_size`."""
     coarse_grey_share: float
-    """Share with 16 grey levels rather than 256."""
+    """Share of images with 16 grey levels instead of 256."""
     rotation_deg: float
     shear: float
     scale: list[float]
-    """Least and greatest size of a glyph, as a share of its usual one."""
+    """Smallest and largest size of a glyph, as a factor of its normal size."""
     squeeze: float
-    """Logarithm of the ratio of horizontal to vertical scale."""
+    """Largest logarithm of the ratio of horizontal to vertical scale."""
     shift: float
-    """As a share of the image's side."""
+    """Largest shift, as a share of the image's side."""
     bend: float
-    """Displacement of the control points, as a share of the image's side."""
+    """Largest displacement of the control points, as a share of the image's side."""
     thickness_px: list[float]
-    """What is added to the ink on every side, least and greatest, in pixels of the distance field."""
+    """Smallest and largest width added to the ink on every side, in pixels of the distance field."""
     softness_px: float
-    """Width of an edge, in pixels of the distance field."""
+    """Largest width of an edge, in pixels of the distance field."""
     full_contrast_share: float
     """Share of pure black and white."""
     inverted_share: float
-    """Share of bright glyphs on a dark ground."""
+    """Share of bright glyphs on a dark background."""
     colour_share: float
     """Share of coloured images."""
     noise: float
-    """Standard deviation of the sensor's noise, with white at 1."""
+    """Largest standard deviation of the sensor's noise; white is 1."""
     noisy_share: float
 
 
 def render(atlas: Atlas, settings: RenderSettings, *, seed: int, indices: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw the images of these indices: uint8 [N, 3, image_size, image_size], and their classes [N]."""
+    """Render the images with these indices: uint8 [N, 3, image_size, image_size], and their classes [N]."""
     draws = _uniform(seed, indices, _NUM_DRAWS)
     glyphs, labels = _choose_glyphs(atlas, draws[:, 0], draws[:, 1])
     canvas = F.grid_sample(
@@ -87,7 +87,7 @@ def render(atlas: Atlas, settings: RenderSettings, *, seed: int, indices: Tensor
 
 
 def _choose_glyphs(atlas: Atlas, which_class: Tensor, which_font: Tensor) -> tuple[Tensor, Tensor]:
-    """A class evenly, then one of its glyphs evenly."""
+    """Choose a class uniformly, then one of its glyphs uniformly."""
     counts = torch.bincount(atlas.labels, minlength=atlas.num_classes)
     first = counts.cumsum(0) - counts
     labels = (which_class * atlas.num_classes).long()
@@ -95,7 +95,7 @@ def _choose_glyphs(atlas: Atlas, which_class: Tensor, which_font: Tensor) -> tup
 
 
 def _sampling_grid(pose: Tensor, bends: Tensor, settings: RenderSettings) -> Tensor:
-    """Where in the distance field each pixel of the canvas looks: an affine map, then a smooth bend."""
+    """Map each pixel of the canvas to a point of the distance field: a smooth bend and an affine map."""
     angle = math.radians(settings.rotation_deg) * _signed(pose[:, 0])
     shear = settings.shear * _signed(pose[:, 1])
     scale = _between(pose[:, 2], *settings.scale)
@@ -117,7 +117,7 @@ def _sampling_grid(pose: Tensor, bends: Tensor, settings: RenderSettings) -> Ten
 
 
 def _sense(ink: Tensor, draws: Tensor, settings: RenderSettings, *, seed: int, indices: Tensor) -> Tensor:
-    """The ink as a sensor of few pixels sees it, enlarged to `image_size`: averaged, noisy, quantised."""
+    """Simulate a sensor of few pixels: average the ink, add noise, quantise, enlarge to `image_size`."""
     size, least = settings.image_size, settings.min_resolution_px
     sharp = draws[:, 0] < settings.sharp_share
     coarse = (least * (size / least) ** draws[:, 1]).floor().long()
@@ -133,7 +133,7 @@ def _sense(ink: Tensor, draws: Tensor, settings: RenderSettings, *, seed: int, i
 
 
 def _tint(ink: Tensor, draws: Tensor, settings: RenderSettings) -> Tensor:
-    """Ground and ink in grey or in colour, either the brighter one, [N, 3, H, W]."""
+    """Colour ink and background, in grey or in colour, either of them brighter: [N, 3, H, W]."""
     full = draws[:, 0] < settings.full_contrast_share
     dark = torch.where(full, 0.0, 0.35 * draws[:, 1])
     bright = torch.where(full, 1.0, 1.0 - 0.35 * draws[:, 2])
@@ -148,9 +148,9 @@ def _tint(ink: Tensor, draws: Tensor, settings: RenderSettings) -> Tensor:
 
 @lru_cache
 def _sensors(canvas: int, least: int, size: int) -> tuple[Tensor, Tensor]:
-    """Per resolution from `least` to `size`, the matrices that average the canvas and enlarge what was seen.
+    """For each resolution from `least` to `size`, the matrices that average the canvas and enlarge the result.
 
-    Both are padded with zeros to `size` pixels of sensor.
+    Both are padded with zeros to `size` sensor pixels.
     """
     resolutions = range(least, size + 1)
     down = [F.pad(_averaging(canvas, k), (0, 0, 0, size - k)) for k in resolutions]
@@ -159,7 +159,7 @@ def _sensors(canvas: int, least: int, size: int) -> tuple[Tensor, Tensor]:
 
 
 def _averaging(size: int, fewer: int) -> Tensor:
-    """The matrix [fewer, size] that averages equal boxes, edges shared by area."""
+    """The matrix [fewer, size] that averages equal boxes; a pixel across an edge is shared by area."""
     edges = torch.arange(fewer + 1) * size / fewer
     pixel = torch.arange(size)
     overlap = torch.minimum(edges[1:, None], pixel + 1.0) - torch.maximum(edges[:-1, None], pixel * 1.0)
@@ -168,7 +168,7 @@ def _averaging(size: int, fewer: int) -> Tensor:
 
 @lru_cache
 def _upsampling(size: int, more: int) -> Tensor:
-    """The matrix [more, size] of bicubic upsampling, with the kernel of Pillow."""
+    """The matrix [more, size] of bicubic upsampling, with Pillow's kernel."""
     return F.interpolate(torch.eye(size)[None, None], (more, size), mode="bicubic", antialias=True)[0, 0]
 
 
@@ -185,19 +185,19 @@ def _per_image(values: Tensor) -> Tensor:
 
 
 def _uniform(seed: int, indices: Tensor, num_draws: int) -> Tensor:
-    """Numbers in [0, 1), [N, num_draws]."""
+    """Uniform numbers in [0, 1): [N, num_draws]."""
     bits = _hashes(seed, indices, num_draws) >> np.uint64(40)
     return torch.from_numpy(bits.astype(np.float32)) * 2.0**-24
 
 
 def _noise(seed: int, indices: Tensor, size: int) -> Tensor:
-    """Triangular noise of standard deviation 1, [N, size, size]: the sum of two uniform numbers per hash."""
+    """Triangular noise of standard deviation 1, the sum of two uniform numbers per hash: [N, size, size]."""
     halves = _hashes(seed, indices, size * size).view(np.uint32).astype(np.float32)
     return (torch.from_numpy(halves).view(-1, size, size, 2).sum(-1) * 2.0**-32 - 1.0) * math.sqrt(6)
 
 
 def _hashes(seed: int, indices: Tensor, num_draws: int) -> Uint64:
-    """Random bits [N, num_draws]: a hash of (seed, index, draw), so that no order matters."""
+    """Random bits, a hash of (seed, index, draw), so that the order does not matter: [N, num_draws]."""
     stream = _mix(np.array([seed], dtype=np.uint64))
     image = _mix(stream + indices.numpy().astype(np.uint64))
     return _mix(image[:, None] + np.arange(num_draws, dtype=np.uint64)[None, :] * _GOLDEN)
@@ -212,14 +212,14 @@ def _mix(values: Uint64) -> Uint64:
 
 
 def sheet(images: Tensor, *, columns: int) -> Image.Image:
-    """A contact sheet of uint8 images [N, 3, H, W]."""
+    """Arrange uint8 images [N, 3, H, W] on a contact sheet."""
     rows, (height, width) = len(images) // columns, images.shape[2:]
     tiles = images[: rows * columns].view(rows, columns, 3, height, width)
     return Image.fromarray(tiles.permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, 3).numpy())
 
 
 def main() -> None:
-    """Build the atlas, and show examples."""
+    """Build the atlas and write a sheet of examples."""
     atlas = build_atlas(load_settings(GlyphSettings, "glyphs"))
     ATLAS.mkdir(exist_ok=True)
     atlas.save(ATLAS)

@@ -1,4 +1,4 @@
-"""The settings of pretraining: values in `params.yaml`, meanings in the dataclasses."""
+"""The settings of pretraining: values are in `params.yaml`, meanings in the dataclasses."""
 
 import dataclasses
 from pathlib import Path
@@ -16,7 +16,7 @@ Settings = TypeVar("Settings")
 
 
 def load_settings(kind: type[Settings], section: str, *, path: Path = PARAMS) -> Settings:
-    """Read a section of `path` as the dataclass `kind`. Raises ValueError on missing or unknown keys."""
+    """Read a section of `path` into the dataclass `kind`. Raises ValueError for missing or unknown keys."""
     values: dict[str, Any] = yaml.safe_load(path.read_text())[section]
     wanted = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if wanted != set(values):

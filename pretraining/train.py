@@ -1,7 +1,7 @@
-"""Train a backbone to tell the glyphs apart, and write its weights.
+"""Train a backbone to classify the glyphs, and write its weights.
 
-Reads the atlas, draws new images of it for every epoch, writes `weights/<arch>.safetensors` and `<arch>.json`
-beside it. Progress is kept per epoch in `.scratch/`; a killed run goes on from there to the same weights.
+Reads the atlas, renders new images for every epoch, and writes `weights/<arch>.safetensors` and `weights/<arch>.json`.
+A checkpoint is written to `.scratch/` after each epoch; a killed run resumes from it and ends with the same weights.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from filelock import FileLock
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from pipeline.files import atomic_file, write_text
 from pipeline.model import backbone as backbone_code
 from pipeline.model.backbone import MEAN, STD, build_backbone
 from pipeline.model.tensors import save_tensors
@@ -28,7 +29,7 @@ from pretraining.render import RenderSettings, render
 from pretraining.settings import ATLAS, SCRATCH, WEIGHTS, load_settings
 
 HELD_OUT_SEED_OFFSET = 1_000_003
-"""Held-out renderings come from another seed, so that no training image is among them."""
+"""Held-out renderings use another seed, so that none of them is a training image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,23 +39,23 @@ class TrainSettings:
     arch: str
     seed: int
     num_threads: int
-    """Of torch. Results are equal to the bit for the same number only."""
+    """torch's threads. Results are the same bit for bit only with the same number."""
     bfloat16: bool
-    """Compute in bfloat16 where that is safe; which is faster depends on the architecture."""
+    """Compute in bfloat16 under autocast. Whether that is faster depends on the architecture."""
     num_epochs: int
     epoch_size: int
-    """Images per epoch, all of them new."""
+    """Images per epoch, all new."""
     batch_size: int
     lr: float
-    """Greatest learning rate: reached after the warm-up, then lowered to zero along a cosine."""
+    """Highest learning rate: reached after the warm-up, then annealed to zero along a cosine."""
     warmup_epochs: float
     weight_decay: float
     held_out_size: int
-    """Renderings on which accuracy is reported."""
+    """Number of renderings on which accuracy is measured."""
 
 
 class Pretraining:
-    """The network in training: backbone, classifier, optimizer and the number of finished epochs."""
+    """The training state: backbone, classifier, optimizer and the number of finished epochs."""
 
     def __init__(self, settings: TrainSettings, *, num_classes: int) -> None:
         torch.manual_seed(settings.seed)
@@ -72,7 +73,7 @@ class Pretraining:
         )
 
     def step(self, images: Tensor, labels: Tensor) -> float:
-        """One optimizer update; the loss."""
+        """Make one optimizer update on uint8 images and return the loss."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bfloat16):
             logits = self.model(normalise(images))
         loss = F.cross_entropy(logits.float(), labels)
@@ -83,15 +84,14 @@ class Pretraining:
         return float(loss.detach())
 
     def save(self, path: Path, *, identity: str) -> None:
-        """Write the checkpoint whole or not at all."""
+        """Write the checkpoint atomically."""
         parts = {"model": self.model, "optimizer": self.optimizer, "scheduler": self.scheduler}
         state = {name: part.state_dict() for name, part in parts.items()}  # type: ignore[attr-defined]
-        unfinished = path.with_suffix(".unfinished")
-        torch.save(state | {"epoch": self.epoch, "identity": identity}, unfinished)
-        unfinished.replace(path)
+        with atomic_file(path) as file:
+            torch.save(state | {"epoch": self.epoch, "identity": identity}, file)
 
     def restore(self, path: Path, *, identity: str) -> bool:
-        """Take up the checkpoint, if there is one of this identity."""
+        """Load the checkpoint and return True if it exists and has this identity."""
         if not path.exists():
             return False
         state = torch.load(path, weights_only=True)
@@ -116,7 +116,7 @@ class _OneCycle:
 
 
 def _decayed_apart(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Weight decay for weights only, not for biases and normalisation."""
+    """Make two parameter groups: weight decay for weights, none for biases and normalisation."""
     parameters = list(model.parameters())
     return [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
@@ -125,7 +125,7 @@ def _decayed_apart(model: nn.Module, weight_decay: float) -> list[dict[str, obje
 
 
 def normalise(images: Tensor) -> Tensor:
-    """uint8 [N, 3, H, W] to what torchvision's backbones take."""
+    """Scale and normalise uint8 images [N, 3, H, W] as torchvision's backbones expect."""
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
     scaled = (images.float() / 255.0 - mean) / std
     return scaled.contiguous(memory_format=torch.channels_last)
@@ -134,18 +134,18 @@ def normalise(images: Tensor) -> Tensor:
 def batches(
     atlas: Atlas, settings: RenderSettings, *, seed: int, first: int, count: int, batch_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Full batches of the images `first` to `first + count`."""
+    """Yield full batches of the images `first` to `first + count - 1`."""
     for start in range(first, first + count - batch_size + 1, batch_size):
         yield render(atlas, settings, seed=seed, indices=torch.arange(start, start + batch_size))
 
 
 def train(settings: TrainSettings, drawing: RenderSettings, *, atlas: Atlas, scratch: Path) -> Pretraining:
-    """Train, from the checkpoint in `scratch` if it is of these settings, glyphs and code."""
+    """Train, resuming from the checkpoint in `scratch` if it has the same settings, glyphs and code."""
     pretraining = Pretraining(settings, num_classes=atlas.num_classes)
     checkpoint = scratch / f"{settings.arch}.pt"
     identity = _identity(settings, drawing, atlas)
     if pretraining.restore(checkpoint, identity=identity):
-        print(f"goes on after epoch {pretraining.epoch} of {settings.num_epochs}", flush=True)
+        print(f"resuming after epoch {pretraining.epoch} of {settings.num_epochs}", flush=True)
     with _progress() as progress:
         while pretraining.epoch < settings.num_epochs:
             title = f"epoch {pretraining.epoch + 1}/{settings.num_epochs}"
@@ -161,7 +161,7 @@ def train(settings: TrainSettings, drawing: RenderSettings, *, atlas: Atlas, scr
 def _train_epoch(
     pretraining: Pretraining, drawing: RenderSettings, atlas: Atlas, task: TaskID, progress: Progress
 ) -> float:
-    """One epoch of new images; the mean loss."""
+    """Train for one epoch of new images and return the mean loss."""
     settings = pretraining.settings
     pretraining.model.train()
     losses = []
@@ -177,7 +177,7 @@ def _train_epoch(
 
 @torch.no_grad()
 def held_out_accuracy(pretraining: Pretraining, drawing: RenderSettings, *, atlas: Atlas) -> float:
-    """The share of renderings of another seed whose glyph is recognised."""
+    """Accuracy on renderings that use another seed."""
     settings = pretraining.settings
     pretraining.model.eval()
     seed, count = settings.seed + HELD_OUT_SEED_OFFSET, settings.held_out_size
@@ -193,7 +193,7 @@ def held_out_accuracy(pretraining: Pretraining, drawing: RenderSettings, *, atla
 
 
 def write_weights(pretraining: Pretraining, drawing: RenderSettings, *, atlas: Atlas, folder: Path) -> None:
-    """Write the backbone in half precision, and beside it what it was trained on."""
+    """Write the backbone in half precision, and a JSON file that describes its training."""
     settings = pretraining.settings
     folder.mkdir(exist_ok=True)
     state = pretraining.backbone.network.state_dict()
@@ -212,11 +212,11 @@ def write_weights(pretraining: Pretraining, drawing: RenderSettings, *, atlas: A
         "train": asdict(settings),
         "render": asdict(drawing),
     }
-    (folder / f"{settings.arch}.json").write_text(json.dumps(card, indent=2) + "\n")
+    write_text(folder / f"{settings.arch}.json", json.dumps(card, indent=2) + "\n")
 
 
 def _identity(settings: TrainSettings, drawing: RenderSettings, atlas: Atlas) -> str:
-    """A digest of all that the weights depend on, code included."""
+    """A digest of everything that the weights depend on, including code."""
     digest = hashlib.sha256(json.dumps([asdict(settings), asdict(drawing), torch.__version__]).encode())
     digest.update(atlas.fields.numpy().tobytes() + atlas.labels.numpy().tobytes())
     for source in (__file__, render_code.__file__, backbone_code.__file__):
@@ -225,14 +225,14 @@ def _identity(settings: TrainSettings, drawing: RenderSettings, atlas: Atlas) ->
 
 
 def _progress() -> Progress:
-    """A bar in a terminal; elsewhere only what is printed."""
+    """Show a progress bar in a terminal; elsewhere only print."""
     description, loss = TextColumn("{task.description}"), TextColumn("loss {task.fields[loss]}")
     columns = (description, BarColumn(), loss, TimeRemainingColumn())
     return Progress(*columns, disable=not sys.stdout.isatty() or "CI" in os.environ)
 
 
 def main() -> None:
-    """Train, and write the weights."""
+    """Train and write the weights."""
     settings, drawing = load_settings(TrainSettings, "train"), load_settings(RenderSettings, "render")
     torch.set_num_threads(settings.num_threads)
     SCRATCH.mkdir(exist_ok=True)

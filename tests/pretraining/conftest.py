@@ -1,4 +1,4 @@
-"""A small atlas, of the real settings but of few fonts and alphabets."""
+"""A small atlas: the real settings with few fonts and alphabets."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Which glyphs are drawn: no numbers, none blank, none twice."""
+"""Which glyphs are rendered: no numbers, no blanks, no duplicates."""
 
 import unicodedata
 from pathlib import Path
@@ -14,7 +14,7 @@ def test_numbers_are_recognised(char: str) -> None:
     assert is_number(char)
 
 
-def test_no_numbers_are_drawn(glyph_settings: GlyphSettings, atlas: Atlas) -> None:
+def test_no_numbers_are_rendered(glyph_settings: GlyphSettings, atlas: Atlas) -> None:
     everything = [*glyph_settings.symbols, [0x21, 0xFFFF]]
     chosen = choose_characters(GlyphSettings(**{**vars(glyph_settings), "symbols": everything}))
     for char in {*chosen, *atlas.characters}:
@@ -22,7 +22,7 @@ def test_no_numbers_are_drawn(glyph_settings: GlyphSettings, atlas: Atlas) -> No
         assert not char.isnumeric() or unicodedata.category(char) == "Lo", char
 
 
-def test_glyphs_have_ink_and_ground(atlas: Atlas) -> None:
+def test_glyphs_have_ink_and_background(atlas: Atlas) -> None:
     inked = (atlas.fields > 0).flatten(1)
     assert inked.any(1).all()
     assert (~inked).any(1).all()
@@ -41,7 +41,7 @@ def test_every_class_has_a_glyph_and_labels_are_sorted(atlas: Atlas) -> None:
     assert torch.equal(atlas.labels, atlas.labels.sort().values)
 
 
-def test_atlas_comes_back_as_it_was(atlas: Atlas, tmp_path: Path) -> None:
+def test_a_saved_atlas_loads_unchanged(atlas: Atlas, tmp_path: Path) -> None:
     atlas.save(tmp_path)
     loaded = Atlas.load(tmp_path)
     assert torch.equal(loaded.fields, atlas.fields)

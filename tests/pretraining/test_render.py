@@ -1,4 +1,4 @@
-"""Renderings are pure functions of (seed, index), at the resolution asked for."""
+"""Renderings are pure functions of (seed, index) and have the resolution that the settings ask for."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ def test_an_image_depends_on_seed_and_index_only(atlas: Atlas, drawing: RenderSe
     assert not torch.equal(render(atlas, drawing, seed=4, indices=torch.arange(40))[0], images)
 
 
-def test_images_are_as_described(atlas: Atlas, drawing: RenderSettings) -> None:
+def test_images_have_the_documented_shape_type_and_contrast(atlas: Atlas, drawing: RenderSettings) -> None:
     images, labels = render(atlas, drawing, seed=0, indices=torch.arange(400))
     assert images.shape == (400, 3, drawing.image_size, drawing.image_size)
     assert images.dtype == torch.uint8

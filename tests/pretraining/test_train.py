@@ -1,4 +1,4 @@
-"""Training: a loadable file at the end, and the same one after a kill."""
+"""Training writes a file that loads, and the same weights after a kill."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ def settings() -> TrainSettings:
     )
 
 
-def test_gives_a_file_that_loads(
+def test_training_writes_a_file_that_loads(
     atlas: Atlas, drawing: RenderSettings, settings: TrainSettings, tmp_path: Path
 ) -> None:
     pretraining = train(settings, drawing, atlas=atlas, scratch=tmp_path)
