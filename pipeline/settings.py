@@ -63,9 +63,10 @@ class Split(_Section):
 class Data(_Section):
     """Which images, and how they become tensors."""
 
-    name: Literal["digits", "folder", "csv", "torchvision"]
-    """`digits`: the 1,797 handwritten digits of scikit-learn; `folder`: one folder per class below `root`, or a zip or
-    tar archive of it; `csv`: a table of paths and labels; `torchvision`: one of its datasets."""
+    name: str
+    """A name in `pipeline.data.sources.SOURCES`. `digits`: the 1,797 handwritten digits of scikit-learn; `folder`: one
+    folder per class below `root`, or a zip or tar archive of it; `csv`: a table of paths and labels; `torchvision`: one
+    of its datasets. `check_source` there checks the name, and the settings that not every source has."""
     root: str | None
     """The folder, the archive, the table, or where datasets are kept, relative to the project; null for `digits`."""
     dataset: str | None
@@ -376,7 +377,7 @@ def _complaint(error: dict[str, Any], values: dict[str, Any]) -> str:
 
 def _check_together(s: Settings) -> None:
     """What no single setting can know: combinations in which one of them would have no effect or no meaning."""
-    _check_source(s.data)
+    _check_rejection(s.data)
     if s.data.split.valid + s.data.split.test >= 1:
         raise SettingsError("data.split.valid and data.split.test leave nothing to train on: their sum must be below 1")
     if s.data.margin > 0 and s.augment.crop_min < 1:
@@ -427,21 +428,7 @@ def _check_tta(s: Settings) -> None:
         )
 
 
-def _check_source(data: Data) -> None:
-    needed = {
-        "folder": "the folder of images (data.root=path/to/images)",
-        "csv": "the table of images (data.root=path/to/table.csv)",
-        "torchvision": "the folder that datasets are kept in (data.root=datasets)",
-    }
-    if data.name in needed and not data.root:
-        raise SettingsError(f"data.root is missing: data={data.name} needs {needed[data.name]}")
-    if data.name == "digits" and data.root is not None:
-        raise SettingsError(f"data.root={data.root} has no effect with data=digits; choose data=folder")
-    if data.name == "torchvision" and not data.dataset:
-        raise SettingsError("data.dataset is missing: data=torchvision needs its name (data.dataset=CIFAR10)")
-    for key, value, name in (("dataset", data.dataset, "torchvision"), ("group", data.group, "csv")):
-        if value is not None and data.name != name:
-            raise SettingsError(f"data.{key}={value} has no effect with data={data.name}; choose data={name}")
+def _check_rejection(data: Data) -> None:
     if data.on_reject == "fail" and data.max_rejected:
         raise SettingsError(
             f"data.max_rejected={data.max_rejected:g} has no effect with data.on_reject=fail: set it to 0, or skip"

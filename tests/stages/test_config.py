@@ -3,13 +3,12 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipeline.params import load_params, to_yaml
 from pipeline.settings import SettingsError, read_settings
-from stages.config import fingerprint_data, main, settings_of_views, settle
+from stages.config import main, settings_of_views, settle
 from tests.conftest import PROJECT, Compose
 
 
@@ -95,31 +94,6 @@ def test_a_typo_in_an_experiment_is_refused_with_the_nearest_key(checkout: Path,
     (checkout / "params.yaml").write_text(to_yaml(values))
     with pytest.raises(SettingsError, match=r"nearest: full_train\.cycle_mult"):
         settle(is_experiment=True)
-
-
-@pytest.mark.parametrize("source", ["folder", "link", "csv", "archive", "torchvision"])
-def test_a_changed_photo_changes_the_fingerprint(
-    checkout: Path, pictures: Path, compose_conf: Compose, source: str
-) -> None:
-    photos = Path(shutil.copytree(pictures, checkout / "photos"))
-    chosen = {"csv": "data=csv", "torchvision": "data=eurosat"}.get(source, "data=folder")
-    root = {"csv": "photos/table.csv", "archive": "photos.zip"}.get(source, "photos")
-    if source == "link":
-        (photos / "bars").rename(checkout / "elsewhere")
-        (photos / "bars").symlink_to(checkout / "elsewhere")
-    if source == "csv":
-        (photos / "table.csv").write_text("path,label\nbars/01.png,bars\n")
-
-    def fingerprint() -> dict[str, Any]:
-        if source == "archive":
-            shutil.make_archive("photos", "zip", photos)
-        return fingerprint_data(read_settings(compose_conf(chosen, f"data.root={root}"), source="x").data)
-
-    before = fingerprint()
-    if source != "archive":
-        assert before == fingerprint()
-    (photos / "bars" / "01.png").write_bytes((photos / "bars" / "03.png").read_bytes())
-    assert fingerprint() != before
 
 
 def test_augmentation_is_an_input_of_precompute_only_where_it_has_views(compose_conf: Compose) -> None:
