@@ -22,7 +22,7 @@ _RATIO = (3 / 4, 4 / 3)
 
 
 class Policy:
-    """Makes random views of images, each of `framing.image_size` pixels square."""
+    """The transforms that turn an image into random views, each `framing.image_size` pixels square."""
 
     def __init__(self, augment: Augment, framing: Framing) -> None:
         self.framing = framing

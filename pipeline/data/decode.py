@@ -21,7 +21,7 @@ A JPEG may be larger: it is decoded at half its size, which needs no more memory
 all its coefficients must be in memory at once.
 """
 MAX_JPEG_PIXELS = 134_217_728
-"""Not every JPEG with several scans is marked as progressive. Its coefficients take 6 bytes per pixel: below 1 GB."""
+"""Larger JPEGs are rejected too, since not all progressive ones are marked: 6 bytes per pixel are then below 1 GB."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 """Formats that are read; JPEG includes MPO. Others of Pillow's run programs or accept any file as theirs."""
 SUFFIXES = {
@@ -66,7 +66,7 @@ class Framing:
     fit: str
     """`zoom`, `pad` or `squish`."""
     background: str
-    """Colour of padding and margin."""
+    """Colour of padding and margin, and behind transparent pixels, by CSS name or #rrggbb."""
     margin: float = 0.0
     """Share of `image_size` that is left free at each side; if negative, that is cut off."""
 
@@ -97,8 +97,8 @@ def decode(path: Path, *, background: str, at_least_px: int | None = None) -> De
     """Read an image: upright, 8-bit sRGB, transparent pixels over `background`, the first frame if there are several.
 
     With `at_least_px` a JPEG may be decoded at a half, a quarter or an eighth of its size, as long as its short side
-    keeps that many pixels. One with more than `MAX_PIXELS` always is. Raises DecodeError with the reason, whatever the
-    file contains.
+    keeps that many pixels. One with more than `MAX_PIXELS` always is. Raises DecodeError with the reason if the
+    file cannot be decoded.
     """
     notes = Notes()
     try:

@@ -1,4 +1,4 @@
-"""A folder of class folders: every file below it is found exactly once, whatever it is."""
+"""A folder of class folders: every file below it is found exactly once, image or not."""
 
 import os
 from collections.abc import Iterator
@@ -88,7 +88,7 @@ class _Walk:
     def _class_folder(self, folder: Path, split: str | None) -> Iterator[FoundFile]:
         problem = _unusable_name(folder.name)
         if folder.is_symlink() and self._leads_back(folder):
-            problem = "a link that leads back into data.root, which is not followed"
+            problem = "a link that leads back to data.root, which is not followed"
         if problem:
             yield self._found(folder, "", split, problem)
             return

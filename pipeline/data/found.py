@@ -1,4 +1,4 @@
-"""What a source finds: files that should be samples, and whatever else lies among them."""
+"""What a source finds: files that should be samples, and what else is among them."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""A split as batches of tensors: decoded once, kept in memory if it fits, augmented anew at every draw."""
+"""A split as batches of tensors: decoded once, kept in memory if it fits, augmented again at every draw."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -109,18 +109,18 @@ class _Pools:
 
     def __init__(self, look: Look, workers: int) -> None:
         self._look, self._count = look, workers or os.cpu_count() or 1
-        self._begun: dict[bool, Workers] = {}
+        self._started: dict[bool, Workers] = {}
 
     def look_at(self, paths: Sequence[Path]) -> Iterator[Facts]:
         if not paths:
             return iter(())
-        processes = len(paths) > _FEW or True in self._begun
-        if processes not in self._begun:
-            self._begun[processes] = Workers(self._look, self._count, processes=processes)
-        return self._begun[processes].look_at(paths)
+        processes = len(paths) > _FEW or True in self._started
+        if processes not in self._started:
+            self._started[processes] = Workers(self._look, self._count, processes=processes)
+        return self._started[processes].look_at(paths)
 
     def close(self) -> None:
-        for workers in self._begun.values():
+        for workers in self._started.values():
             workers.close()
 
 

@@ -89,7 +89,7 @@ class Digits(Source):
 class Folder(Source):
     """One folder per class, `root/<class>/*`, or the same below `train/`, `valid/` (or `val/`) and `test/`.
 
-    `data.root` may also be a zip or tar archive of such a folder.
+    `data.root` may also be a zip or tar archive of it.
     """
 
     needs: ClassVar[Mapping[str, str]] = {"root": "the folder of images (data.root=path/to/images)"}
@@ -120,7 +120,7 @@ class Folder(Source):
 
 @dataclass(frozen=True)
 class Archive(Folder):
-    """A zip or tar archive of such a folder, unpacked below `root`."""
+    """A zip or tar archive of a folder of images, unpacked below `root`."""
 
     file: Path
 

@@ -1,4 +1,4 @@
-"""Reading files in threads and processes: in order, whatever fails, and without those that hang."""
+"""Reading files in threads and processes: in order, even if some fail, and without those that hang."""
 
 import os
 import time
