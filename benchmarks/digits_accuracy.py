@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from sklearn.svm import SVC
+from stages.dag import run_stages
 
 from pipeline.data.manifest import Sample, read_manifest
 from pipeline.files import read_json
 from pipeline.harness.compose import compose
-from stages.dag import run_stages
 
 
 def main() -> None:

@@ -19,6 +19,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
+from stages.dag import run_stages
+
 from pipeline.files import read_json
 from pipeline.harness.compose import compose
 from pipeline.journal import Journal
@@ -29,7 +31,6 @@ from pipeline.learning.training import count_batch, epoch_sizes, plan_at
 from pipeline.settings import Settings, read_settings, with_environment
 from pipeline.workspace import Workspace
 from stages import STAGES
-from stages.dag import run_stages
 
 LATER = ("full_train", "tta_evaluate")
 FREE = ("ingest", "augment_config")

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from sklearn.model_selection import StratifiedKFold, train_test_split
+from stages.dag import run_stages
 from torch import Tensor, nn
 
 from pipeline.harness.compose import compose
@@ -32,7 +33,6 @@ from pipeline.model.weights import load_pretrained
 from pipeline.settings import HeadSnapshots, Settings, read_settings
 from pipeline.workspace import Workspace
 from stages import STAGES
-from stages.dag import run_stages
 
 KEPT: tuple[HeadSnapshots, ...] = ("none", "best", "average")
 

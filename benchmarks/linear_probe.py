@@ -13,6 +13,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from stages.dag import run_stages
 from torch import Tensor
 
 from benchmarks.digits_accuracy import svm_accuracy
@@ -24,7 +25,6 @@ from pipeline.harness.compose import compose
 from pipeline.learning.schedule import epoch_batches
 from pipeline.model.weights import load_pretrained
 from pipeline.settings import Settings, read_settings
-from stages.dag import run_stages
 
 
 def main() -> None:

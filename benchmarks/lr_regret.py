@@ -22,6 +22,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from stages.dag import run_stages
+
 from benchmarks.image_folders import write_letters
 from pipeline.harness.compose import compose
 from pipeline.journal import Journal
@@ -34,7 +36,6 @@ from pipeline.learning.training import plan_at
 from pipeline.settings import LrFind, Runtime, Settings, Training, read_settings, with_environment
 from pipeline.workspace import Workspace
 from stages import STAGES
-from stages.dag import run_stages
 
 GRID = (1 / 30, 1 / 10, 1 / 3, 1.0, 3.0, 10.0, 30.0)
 GRID_NAMES = ("1/30", "1/10", "1/3", "1", "3", "10", "30")

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import torch
+from stages.dag import run_stages
 
 from pipeline.data.augment import read_policy
 from pipeline.data.images import open_images_of
@@ -27,7 +28,6 @@ from pipeline.model.tensors import read_tensors
 from pipeline.settings import Runtime, Settings, read_settings, with_environment
 from pipeline.workspace import Workspace
 from stages import STAGES
-from stages.dag import run_stages
 
 
 def main() -> None:

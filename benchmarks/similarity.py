@@ -10,10 +10,11 @@ import os
 import tempfile
 from pathlib import Path
 
+from stages.dag import run_stages
+
 from benchmarks.image_folders import write_letters, write_photo_tiles
 from pipeline.files import read_json
 from pipeline.harness.compose import compose
-from stages.dag import run_stages
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.model_selection import StratifiedKFold
+from stages.dag import run_stages
 from torch import Tensor, nn
 
 from benchmarks.linear_probe import activations, logistic_regression
@@ -34,7 +35,6 @@ from pipeline.model.head import build_head, start_from_classifier
 from pipeline.model.weights import load_pretrained
 from pipeline.settings import read_settings
 from pipeline.vision import v2
-from stages.dag import run_stages
 
 Probabilities = Callable[[Tensor], NDArray[np.float64]]
 """From features [N, num_features] to probabilities [N, num_classes]."""

@@ -1,7 +1,8 @@
 """The schema of all settings: their types, units and ranges. Their values live in `conf/`, never here.
 
 A default in code would escape DVC's hashing, so no field has one. `read_settings` turns a nested dict into checked
-dataclasses, and every complaint names the key, the value and the nearest thing that would be right.
+dataclasses; every error names the key, the value, and the nearest valid one. This module is left out of the
+fingerprints of code, so it holds the schema and its checks, and computes nothing.
 """
 
 import dataclasses
@@ -24,7 +25,7 @@ BatchSize = Count | Literal["full"]
 TtaMode = Literal["augment", "multi_crop", "sliding_window", "multi_scale", "flip"]
 
 _FIXED_SIZE = {"vit": "position embeddings", "maxvit": "window partitioning"}
-"""Architectures that see images of one size only, by the beginning of their names, and why."""
+"""Architectures that take images of one size only, by the beginning of their names, and why."""
 
 _TTA_NEEDS: dict[str, set[str]] = {
     "augment": {"views"},
@@ -51,21 +52,22 @@ class _Section:
 
 @dataclass(frozen=True)
 class Split(_Section):
-    """How images without a split of their own are divided; the rest trains."""
+    """How images that have no split yet are split; the rest is for training."""
 
     valid: Share
     """Share of each class for choosing (learning rate, cycle)."""
     test: Share
-    """Share of each class that is seen once, at the end."""
+    """Share of each class that is used once, at the end."""
 
 
 @dataclass(frozen=True)
-class Data(_Section):
-    """Which images, and how they become tensors."""
+class DataSource(_Section):
+    """The part of `data` that says which images there are, and how they are split."""
 
-    name: Literal["digits", "folder", "csv", "torchvision"]
-    """`digits`: the 1,797 handwritten digits of scikit-learn; `folder`: one folder per class below `root`, or a zip or
-    tar archive of it; `csv`: a table of paths and labels; `torchvision`: one of its datasets."""
+    name: str
+    """A name in `pipeline.data.sources.SOURCES`. `digits`: the 1,797 handwritten digits of scikit-learn; `folder`: one
+    folder per class below `root`, or a zip or tar archive of it; `csv`: a table of paths and labels; `torchvision`: one
+    of its datasets. `check_source` there checks the name, and the settings that not every source has."""
     root: str | None
     """The folder, the archive, the table, or where datasets are kept, relative to the project; null for `digits`."""
     dataset: str | None
@@ -73,33 +75,57 @@ class Data(_Section):
     group: str | None
     """The table's column whose equal values stay in one split (a patient, a scene); null for none."""
     on_reject: Literal["skip", "fail"]
-    """What a file that cannot be used means: `skip` goes on without it, `fail` stops."""
+    """What happens to a file that cannot be used: `skip` continues without it, `fail` stops."""
     max_rejected: Annotated[float, Field(ge=0, le=1)]
     """Share of the files that may be skipped before ingest stops."""
     duplicates: Literal["keep", "drop", "fail"]
-    """Copies of an image, and near copies across splits: `keep` says so, `drop` leaves them out, `fail` stops. Those
-    that stay are never divided between splits."""
-    balance: Literal["none", "weights", "sampler"]
-    """Classes of unequal size in training: left so, weighted in the loss by inverse frequency, or drawn equally often
-    by repeating images of the smaller ones."""
+    """Copies of an image, and near copies across splits: `keep` uses them and says so, `drop` leaves them out, `fail`
+    stops. Copies that are used are always in the same split."""
+    split: Split
+    train_fraction: Annotated[float, Field(gt=0, le=1)]
+    """Share of the training images that is used, equal for all classes: below 1 shows what more data is worth."""
+
+
+@dataclass(frozen=True)
+class FramingSettings(_Section):
+    """The part of `data` that says how an image of any shape becomes a square."""
+
     image_size: Pixels
     """Height and width that the network sees, in pixels."""
     fit: Literal["zoom", "pad", "squish"]
     """`zoom`: scale the short side and crop; `pad`: scale the long side and fill; `squish`: scale both."""
     margin: Annotated[float, Field(ge=-0.25, le=0.25)]
-    """Share of `image_size` that is left free at each side, for subjects that touch the edge of their image; where
-    negative, that is cut off at each side: -0.0714 enlarges to 256 and cuts 224 out, as torchvision's weights expect
-    (they were trained on random crops, which show things larger than whole images do: Touvron et al. 2019,
-    arXiv:1906.06423)."""
+    """Share of `image_size` that is left free at each side, for subjects that touch the edge of their image. A negative
+    share is cut off at each side: -0.0714 scales to 256 and crops 224, as torchvision's weights expect (they were
+    trained on random crops, which show things larger than whole images do: Touvron et al. 2019, arXiv:1906.06423)."""
     background: str
     """Colour behind transparent pixels, around padded images and in the margin, by CSS name or #rrggbb."""
+
+
+@dataclass(frozen=True)
+class BatchSettings(_Section):
+    """The part of `data` that says how training images are put together."""
+
+    balance: Literal["none", "weights", "sampler"]
+    """How training treats classes of unequal size: not at all, weighted in the loss by inverse frequency, or sampled
+    equally often by repeating images of the smaller classes."""
     batch_size: BatchSize
     """Images per optimizer step: 1 is stochastic, `full` is batch gradient descent, the rest mini-batch."""
     micro_batch_size: Count
-    """Images held in memory at once; a larger batch is accumulated from parts of this size."""
-    split: Split
-    train_fraction: Annotated[float, Field(gt=0, le=1)]
-    """Share of the training images that is used, the same of each class: below 1 to see what more data is worth."""
+    """Images computed at once. The gradients of a larger batch are accumulated over parts of this size."""
+
+
+@dataclass(frozen=True)
+class ImageBatchSettings(BatchSettings):
+    """What training on images reads of `data`."""
+
+    image_size: Pixels
+    """See `FramingSettings.image_size`."""
+
+
+@dataclass(frozen=True)
+class Data(DataSource, FramingSettings, BatchSettings):
+    """Which images, and how they become tensors. Each stage reads the parts that it needs."""
 
 
 @dataclass(frozen=True)
@@ -111,32 +137,33 @@ class Model(_Section):
     weights: str
     """`glyphs` (shipped), `imagenet` (torchvision's download), `none`, or a .safetensors file."""
     head_init: Literal["auto", "random"]
-    """How the head begins. `auto`: with what the classification layer of the weights says of our classes, where they
-    hold one (torchvision's do, `glyphs` does not); otherwise, and with `random`, at random."""
+    """How the head is initialised. `auto`: from the classification layer of the weights, where they hold one
+    (torchvision's do, `glyphs` does not); otherwise, and with `random`, at random."""
     dropout: Share
-    """Share of features that the head drops while training."""
+    """Dropout probability in the head."""
     precision: Literal["fp32", "bf16"]
-    """`bf16` computes convolutions and products in bfloat16: faster where the processor has it, other numbers."""
+    """`bf16` computes convolutions and matrix products in bfloat16: faster on processors that support it, and slightly
+    different numbers."""
 
 
 @dataclass(frozen=True)
 class Augment(_Section):
-    """Random changes to training images; every one drawn anew for each image and epoch."""
+    """Random changes to training images, drawn anew for each image and epoch."""
 
     flip: Literal["none", "horizontal", "dihedral"]
     """`dihedral`: all eight flips and quarter turns, for pictures taken from above."""
     rotate_deg: Annotated[float, Field(ge=0, le=180)]
-    """Turn by up to this angle either way, in degrees."""
+    """Rotate by up to this angle either way, in degrees."""
     shift: Annotated[float, Field(ge=0, le=0.5)]
-    """Move by up to this share of the size either way."""
+    """Shift by up to this share of the size either way."""
     zoom: Annotated[float, Field(ge=1, le=4)]
     """Scale by a factor between 1/zoom and zoom; 1 is off."""
     shear_deg: Annotated[float, Field(ge=0, le=45)]
-    """Slant by up to this angle either way, in degrees."""
+    """Shear by up to this angle either way, in degrees."""
     border: Literal["reflect", "background"]
-    """What comes in from outside when an image is moved: its own reflection, or `data.background`."""
+    """What fills the border when an image is shifted or rotated: its own reflection, or `data.background`."""
     crop_min: Annotated[float, Field(ge=0.05, le=1)]
-    """Least share of the area that a random crop keeps; 1 is off."""
+    """Smallest share of the area that a random crop keeps; 1 is off."""
     brightness: Annotated[float, Field(ge=0, le=1)]
     contrast: Annotated[float, Field(ge=0, le=1)]
 
@@ -146,7 +173,7 @@ class Precompute(_Section):
     """Activations of the frozen backbone, on which the head is trained first."""
 
     views: Annotated[int, Field(ge=0, le=1000)]
-    """Augmented views of each training image whose activations are stored beside the plain image's; 0: none."""
+    """Augmented views of each training image whose activations are stored beside those of the plain image; 0: none."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +183,7 @@ class LrFind(_Section):
     start_lr: Rate
     end_lr: Rate
     num_steps: Annotated[int, Field(ge=20, le=10_000)]
-    """Optimizer steps from start_lr to end_lr; lr_find_full takes two epochs' where epochs are shorter."""
+    """Optimizer steps from start_lr to end_lr; lr_find_full takes at most two epochs of them."""
     repeats: Annotated[int, Field(ge=1, le=100)]
     """Sweeps over different batch orders; the rule reads the mean of their curves."""
     smoothing: Annotated[float, Field(ge=0.05, le=2)]
@@ -174,13 +201,13 @@ class Training(_Section):
     """Epochs of the first cycle."""
     cycle_mult: Annotated[int, Field(ge=1, le=100)]
     lr: Rate | Literal["auto"]
-    """Highest rate of the last layer group; `auto` takes the finder's."""
+    """Peak rate of the last layer group; `auto` takes the finder's."""
     schedule: Schedule
     """`sgdr` (cosine with restarts), `constant`, `step`, `exponential` (a tenth per cycle) or `one_cycle`."""
     momentum: Share
     weight_decay: Share
     batch_size: BatchSize | None
-    """null takes `data.batch_size`."""
+    """null: `data.batch_size`."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +215,7 @@ class HeadTraining(Training):
     """Training the head on activations."""
 
     image_size: Pixels | None
-    """null takes `data.image_size`."""
+    """null: `data.image_size`."""
     snapshots: HeadSnapshots
     """What the head is made of; see `FullTrain.snapshots`."""
 
@@ -198,7 +225,7 @@ class ImageTraining(Training):
     """Training on images."""
 
     image_size: Pixels | tuple[Pixels, ...] | None
-    """One size, or a size for each cycle (small first, to save time); null takes `data.image_size`."""
+    """One size, or a size for each cycle (small first, to save time); null: `data.image_size`."""
 
 
 @dataclass(frozen=True)
@@ -211,14 +238,14 @@ class HeadTrainAugmented(ImageTraining):
 
 @dataclass(frozen=True)
 class Unfreeze(_Section):
-    """How the model is opened for training as a whole."""
+    """How the whole model is unfrozen."""
 
     num_groups: Annotated[int, Field(ge=2, le=100)]
-    """Layer groups, the head included."""
+    """Layer groups, including the head."""
     lr_ratio: Annotated[float, Field(ge=1, le=1000)]
     """Rate of each group over the rate of the group before it; the recipe says 3 to 10."""
     schedule: Literal["all", "gradual"]
-    """`all` trains all groups from the first cycle on; `gradual` opens one more in each, from the head down."""
+    """`all` trains all groups from the first cycle on; `gradual` unfreezes one more group per cycle, from the head down."""
     batch_norm: Literal["frozen", "train"]
     """`frozen` keeps the pretrained statistics and affine weights; `train` adapts both."""
 
@@ -232,14 +259,14 @@ class FullTrain(ImageTraining):
     snapshots: Snapshots
     """What the model is made of. `none`: the last cycle's weights, over-fitted or not, and no snapshots are published;
     `best`: the weights of the cycle that ended best on valid; `average`: the mean of the weights of several cycle ends,
-    and `ensemble`: the mean of what they predict, both as far as that is better on valid than the best alone."""
+    and `ensemble`: the mean of their predictions, both only where that is better on valid than the best alone."""
 
 
 @dataclass(frozen=True)
 class TtaEvaluate(_Section):
-    """Test-time augmentation: what the model says of views of an image, averaged with what it says of the image.
+    """Test-time augmentation: the prediction for an image, averaged with those for views of it.
 
-    A setting that the mode has no use for is null; `conf/tta_evaluate/` holds a whole section for each mode.
+    Settings that the mode does not use are null; `conf/tta_evaluate/` holds a whole section for each mode.
     """
 
     mode: TtaMode
@@ -250,36 +277,36 @@ class TtaEvaluate(_Section):
     zoom: Annotated[float, Field(ge=1, le=4)] | None
     """`multi_crop` and `sliding_window`: the image's size over what fits into the network's view."""
     overlap: Annotated[float, Field(ge=0, le=0.9)] | None
-    """`sliding_window`: least share of a window that the next one shows again."""
+    """`sliding_window`: smallest share of a window that the next one overlaps."""
     scales: Annotated[list[Annotated[float, Field(ge=0.25, le=4)]], Field(min_length=1)] | None
-    """`multi_scale`: sizes that the network sees beside the plain one, as multiples of it."""
+    """`multi_scale`: sizes beside the plain one, as multiples of it."""
     weights: Literal["uniform", "chosen"]
-    """`uniform`: the plain image weighs as much as each view; `chosen`: the share that gives valid's least log loss."""
+    """`uniform`: the plain image weighs as much as each view; `chosen`: the weight with the lowest log loss on valid."""
 
 
 @dataclass(frozen=True)
 class Runtime(_Section):
-    """How a run is carried out. Nothing here may change what comes out, except as `threads` and `device` say.
+    """How a run is executed. Nothing here may change the result, except `threads` and `device`, which are recorded.
 
     Each is also an environment variable: `UNFREEZE_DEVICE=cuda`, `UNFREEZE_THREADS=4`, ...
     """
 
     device: str
-    """`auto` (CUDA where present), `cpu`, `cuda`, `cuda:1`, `mps`. Recorded: results differ between devices."""
+    """`auto` (CUDA where present), `cpu`, `cuda`, `cuda:1`, `mps`. Results differ between devices."""
     threads: Annotated[int, Field(ge=0, le=1024)]
-    """Threads per process, 0 for one per core. Recorded: sums differ in the last bit between thread counts."""
+    """Threads per process, 0 for one per core. Sums differ in the last bit between thread counts."""
     workers: Annotated[int, Field(ge=0, le=256)]
-    """Extra processes that read and augment images; 0 does it in the training process."""
+    """Extra processes that read and augment images; 0: the training process does it."""
     checkpoint_s: Annotated[float, Field(ge=0)]
-    """Most seconds of training that a kill can cost."""
+    """A checkpoint is written this often, in seconds: a kill costs no more training than that."""
     live_s: Annotated[float, Field(ge=0)]
-    """A stage that runs longer than this is shown live in MLflow."""
+    """A stage that runs longer than this, in seconds, is shown live in MLflow."""
     tracking: bool
-    """Whether MLflow is told at all."""
+    """Whether runs are logged to MLflow."""
     tracking_uri: str | None
-    """MLflow's server; null for the environment's MLFLOW_TRACKING_URI or else the local mlflow.db."""
+    """MLflow's server; null: MLFLOW_TRACKING_URI in the environment, or else the local mlflow.db."""
     experiment: str
-    """MLflow's name for the table that the row goes into."""
+    """Name of the MLflow experiment: the table that the row goes into."""
 
 
 @dataclass(frozen=True)
@@ -375,8 +402,8 @@ def _complaint(error: dict[str, Any], values: dict[str, Any]) -> str:
 
 
 def _check_together(s: Settings) -> None:
-    """What no single setting can know: combinations in which one of them would have no effect or no meaning."""
-    _check_source(s.data)
+    """Check combinations in which one setting would have no effect or no meaning."""
+    _check_rejection(s.data)
     if s.data.split.valid + s.data.split.test >= 1:
         raise SettingsError("data.split.valid and data.split.test leave nothing to train on: their sum must be below 1")
     if s.data.margin > 0 and s.augment.crop_min < 1:
@@ -409,8 +436,8 @@ def _check_tta(s: Settings) -> None:
             )
     if mode == "flip" and s.augment.flip == "none":
         raise SettingsError(
-            "tta_evaluate.mode=flip needs augment.flip=horizontal or dihedral: augment.flip=none says that a mirror "
-            "image shows another thing"
+            "tta_evaluate.mode=flip needs augment.flip=horizontal or dihedral: augment.flip=none means that a mirror "
+            "image shows something else"
         )
     if tta.zoom == 1 and s.data.fit != "zoom":
         raise SettingsError(
@@ -418,7 +445,7 @@ def _check_tta(s: Settings) -> None:
         )
     if tta.scales is not None and 1.0 in tta.scales:
         raise SettingsError(
-            f"tta_evaluate.scales={tta.scales}: 1 is the plain image, which is always seen; leave it out"
+            f"tta_evaluate.scales={tta.scales}: 1 is the plain image, which is always used; leave it out"
         )
     if mode == "multi_scale" and (why := _FIXED_SIZE.get(s.model.arch.partition("_")[0])):
         raise SettingsError(
@@ -427,21 +454,7 @@ def _check_tta(s: Settings) -> None:
         )
 
 
-def _check_source(data: Data) -> None:
-    needed = {
-        "folder": "the folder of images (data.root=path/to/images)",
-        "csv": "the table of images (data.root=path/to/table.csv)",
-        "torchvision": "the folder that datasets are kept in (data.root=datasets)",
-    }
-    if data.name in needed and not data.root:
-        raise SettingsError(f"data.root is missing: data={data.name} needs {needed[data.name]}")
-    if data.name == "digits" and data.root is not None:
-        raise SettingsError(f"data.root={data.root} has no effect with data=digits; choose data=folder")
-    if data.name == "torchvision" and not data.dataset:
-        raise SettingsError("data.dataset is missing: data=torchvision needs its name (data.dataset=CIFAR10)")
-    for key, value, name in (("dataset", data.dataset, "torchvision"), ("group", data.group, "csv")):
-        if value is not None and data.name != name:
-            raise SettingsError(f"data.{key}={value} has no effect with data={data.name}; choose data={name}")
+def _check_rejection(data: Data) -> None:
     if data.on_reject == "fail" and data.max_rejected:
         raise SettingsError(
             f"data.max_rejected={data.max_rejected:g} has no effect with data.on_reject=fail: set it to 0, or skip"

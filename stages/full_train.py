@@ -14,7 +14,6 @@ from pathlib import Path
 from pipeline.files import write_json
 from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
-from pipeline.settings import FullTrain, ImageBatchSettings
 from pipeline.learning.balance import balance_classes
 from pipeline.learning.checkpoint import CycleEnd
 from pipeline.learning.image_learners import open_images, whole_model
@@ -26,6 +25,7 @@ from pipeline.learning.training import epoch_sizes, make_plan, run_training
 from pipeline.model.classifier import save_model
 from pipeline.model.head import load_card
 from pipeline.model.tensors import save_tensors
+from pipeline.settings import FullTrain, ImageBatchSettings
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
-from pipeline.settings import BatchSettings, HeadTraining
 from pipeline.learning.activation_learners import first_head_on_activations
 from pipeline.learning.balance import balance_classes
 from pipeline.learning.training import make_plan, run_training
 from pipeline.model.tensors import save_tensors
+from pipeline.settings import BatchSettings, HeadTraining
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
-from pipeline.settings import HeadTrainAugmented, ImageBatchSettings
 from pipeline.learning.balance import balance_classes
 from pipeline.learning.image_learners import head_on_backbone, open_images
 from pipeline.learning.training import epoch_sizes, make_plan, run_training
 from pipeline.model.classifier import Classifier
 from pipeline.model.tensors import save_tensors
+from pipeline.settings import HeadTrainAugmented, ImageBatchSettings
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.data.duplicates import write_duplicates
-from pipeline.data.ingest import Ingested, ingest
+from pipeline.data.ingest import IngestResult, ingest
 from pipeline.data.manifest import write_manifest
 from pipeline.data.reader import FactsCache, read_facts
 from pipeline.data.register import Register
@@ -49,11 +49,11 @@ def run(context: StageContext[Reads]) -> Metrics:
         write_manifest(out, register.samples(), result.classes, root=typed_root(data))
         write_jsonl(out / "ledger.jsonl", register.ledger())
         write_json(out / "class_counts.json", register.counts())
-        write_duplicates(out / "duplicates.jsonl", result.twins)
+        write_duplicates(out / "duplicates.jsonl", result.duplicates)
         return _count(result)
 
 
-def _look(register: Register, root: Path, context: StageContext[Reads]) -> Ingested:
+def _look(register: Register, root: Path, context: StageContext[Reads]) -> IngestResult:
     """Read what was never read, or has changed since, and decide on all."""
     data, workers = context.settings.data, context.runtime.workers
     made_by = digest([data.background, code_fingerprint("pipeline.data.facts")])
@@ -74,7 +74,7 @@ def _keep_ledger(register: Register) -> Path:
     return file
 
 
-def _count(result: Ingested) -> Metrics:
+def _count(result: IngestResult) -> Metrics:
     register, verdicts = result.register, result.register.count_verdicts()
     images = {split: sum(by_class.values()) for split, by_class in register.counts().items()}
     used = register.count_used()
@@ -85,10 +85,10 @@ def _count(result: Ingested) -> Metrics:
         "classes": len(result.classes),
         "images": images,
         "unlabelled": used - sum(images.values()),
-        "copies": sum(t.exact for t in result.twins),
-        "near_copies": sum(not t.exact for t in result.twins),
-        "copies_across_splits": sum(t.crosses_splits for t in result.twins),
-        "copies_across_labels": sum(t.crosses_labels for t in result.twins),
+        "copies": sum(t.exact for t in result.duplicates),
+        "near_copies": sum(not t.exact for t in result.duplicates),
+        "copies_across_splits": sum(t.crosses_splits for t in result.duplicates),
+        "copies_across_labels": sum(t.crosses_labels for t in result.duplicates),
     }
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
-from pipeline.settings import BatchSize, ImageBatchSettings, LrFind
 from pipeline.learning.balance import balance_classes
 from pipeline.learning.image_learners import open_images, whole_model
 from pipeline.learning.lr_report import find_and_report
 from pipeline.learning.training import count_batch, first_size
+from pipeline.settings import BatchSize, ImageBatchSettings, LrFind
 
 
 @dataclass(frozen=True)

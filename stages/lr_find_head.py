@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
-from pipeline.settings import BatchSettings, BatchSize, LrFind
 from pipeline.learning.activation_learners import random_head_on_activations
 from pipeline.learning.balance import balance_classes
 from pipeline.learning.lr_report import find_and_report
 from pipeline.learning.training import count_batch
+from pipeline.settings import BatchSettings, BatchSize, LrFind
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,9 @@ def _activations(
 
 
 @torch.no_grad()
-def _features(context: StageContext[Reads], backbone: Backbone, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
+def _features(
+    context: StageContext[Reads], backbone: Backbone, batches: Iterator[tuple[Tensor, Tensor]]
+) -> Iterator[Tensor]:
     device = choose_device(context.runtime)
     for images, _ in batches:
         with computing_in(context.settings.model.precision, device):

@@ -99,7 +99,9 @@ def test_a_library_is_known_in_one_place(library: str) -> None:
 
 
 def test_no_import_hides_in_a_string() -> None:
-    names = {node.id for file in SOURCES for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Name)}
+    names = {
+        node.id for file in SOURCES for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Name)
+    }
     assert not names & {"import_module", "__import__"}
 
 

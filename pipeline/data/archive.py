@@ -1,4 +1,4 @@
-"""Zip and tar archives of a folder: unpacked below one folder, and nowhere else."""
+"""Unpack zip and tar archives, never outside the given folder."""
 
 import shutil
 import tarfile
@@ -11,13 +11,15 @@ SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", "
 
 
 def is_archive(path: Path) -> bool:
+    """Whether the name is that of an archive."""
     return path.name.lower().endswith(SUFFIXES)
 
 
 def unpack(archive: Path, into: Path) -> Path:
-    """Unpack and return the folder of splits or classes: `into`, or the only folder that holds all the others.
+    """Unpack into a new folder and return the folder that holds the splits or classes.
 
-    Raises SettingsError for a damaged archive, one that does not fit on the disk, and one that reaches outside.
+    That is `into`, or, if everything in the archive is in one folder, that folder. Raises SettingsError for an archive
+    that is damaged, does not fit on the disk, or has members that would land outside `into`.
     """
     into.mkdir(parents=True)
     try:
@@ -26,8 +28,8 @@ def unpack(archive: Path, into: Path) -> Path:
         else:
             _untar(archive, into)
     except (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, RuntimeError, NotImplementedError) as error:
-        what = "it is damaged, or no archive" if isinstance(error, tarfile.ReadError) else error
-        raise SettingsError(f"data.root={archive} cannot be unpacked: {what}; get it again, or unpack it by hand and "
+        what = "it is damaged, or not an archive" if isinstance(error, tarfile.ReadError) else error
+        raise SettingsError(f"data.root={archive} cannot be unpacked: {what}; fetch it again, or unpack it by hand and "
                             "give the folder") from None  # fmt: skip
     return _innermost(into)
 
@@ -47,7 +49,7 @@ def _unzip(archive: Path, into: Path) -> None:
 def _untar(archive: Path, into: Path) -> None:
     with tarfile.open(archive) as file:
         _check_space(sum(m.size for m in file.getmembers()), into)
-        file.extractall(into, filter="data")  # raises for what leads outside, and for devices
+        file.extractall(into, filter="data")  # raises for devices and for members outside `into`
 
 
 def _check_space(needed: int, into: Path) -> None:
@@ -57,7 +59,7 @@ def _check_space(needed: int, into: Path) -> None:
 
 
 def _innermost(folder: Path) -> Path:
-    """Many archives hold one folder that holds all: `photos/train/...`."""
+    """Skip outer folders: many archives hold everything in one, as in `photos/train/...`."""
     inside = [p for p in folder.iterdir() if not p.name.startswith((".", "__MACOSX"))]
     if len(inside) == 1 and inside[0].is_dir() and any(p.is_dir() for p in inside[0].iterdir()):
         return _innermost(inside[0])

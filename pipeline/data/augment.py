@@ -1,7 +1,7 @@
-"""Augmentation: the policy that the settings ask for, as torchvision transforms, and its use on one image.
+"""Augmentation: the settings as torchvision transforms, applied to one image at a time.
 
-The transforms draw from torch's global generator, which is seeded anew for each image, epoch and purpose. So a view is
-a function of (seed, purpose, epoch, sample) and of nothing else.
+The transforms draw from torch's global generator, which is seeded before each view. So a view depends on (seed,
+purpose, epoch, sample) and on nothing else.
 """
 
 import math
@@ -12,6 +12,7 @@ import yaml
 from PIL import Image, ImageColor
 
 from pipeline.data.decode import Framing, decode, decode_framed, filter_for
+from pipeline.files import write_text
 from pipeline.seeds import seed_torch
 from pipeline.settings import Augment
 from pipeline.vision import InterpolationMode, v2
@@ -21,19 +22,19 @@ _RATIO = (3 / 4, 4 / 3)
 
 
 class Policy:
-    """Random views of an image, [image_size, image_size]."""
+    """The transforms that turn an image into random views, each `framing.image_size` pixels square."""
 
     def __init__(self, augment: Augment, framing: Framing) -> None:
         self.framing = framing
         self.flip = augment.flip
         self._crops = augment.crop_min < 1
         self.base_px = math.ceil(framing.image_size / math.sqrt(augment.crop_min))
-        """Short side at which an image is kept, so that the smallest crop still has `image_size` pixels."""
+        """Short side that an image is reduced to: the smallest crop still has `image_size` pixels."""
         self.steps = _steps(augment, framing)
         self._transform = v2.Compose(list(self.steps)) if self.steps else None
 
     def view(self, image: Image.Image, *, seed: tuple[int | str, ...]) -> Image.Image:
-        """One random view of `image` (as `decode_base` returns it)."""
+        """Draw a random view of `image`, which comes from `decode_base`. Equal seeds give equal views."""
         if self._transform is None:
             return image
         seed_torch(*seed)
@@ -41,7 +42,7 @@ class Policy:
         return changed
 
     def decode_base(self, path: Path) -> Image.Image:
-        """What needs to be kept of a file to draw views from it: never larger than it is."""
+        """Decode a file at the size that `view` needs. It is never enlarged for crops."""
         if not self._crops:
             return decode_framed(path, self.framing)
         image = decode(path, background=self.framing.background, at_least_px=self.base_px).image
@@ -52,12 +53,12 @@ class Policy:
         return image.resize(size, filter_for(scale))
 
     def describe(self) -> list[str]:
-        """The transforms in words, in order."""
+        """The transforms as text, in order."""
         return [str(step) for step in self.steps]
 
 
 def _steps(a: Augment, framing: Framing) -> tuple[v2.Transform, ...]:
-    """The transforms that the settings ask for; those that would do nothing are left out."""
+    """The transforms for these settings; those without an effect are left out."""
     steps: list[v2.Transform] = []
     if a.crop_min < 1:
         steps.append(
@@ -78,7 +79,7 @@ def _steps(a: Augment, framing: Framing) -> tuple[v2.Transform, ...]:
 
 
 def _affine(a: Augment, framing: Framing) -> list[v2.Transform]:
-    """Turn, move, scale and slant within a margin that holds what comes in from outside."""
+    """Rotate, shift, scale and shear inside a margin, which fills what comes in from outside."""
     image_size, fill = framing.image_size, ImageColor.getrgb(framing.background)[:3]
     reach = math.sin(math.radians(min(a.rotate_deg, 45) + a.shear_deg)) / 2 + a.shift + (a.zoom - 1) / 2
     margin = min(math.ceil(reach * image_size), image_size - 1)
@@ -95,7 +96,7 @@ def _affine(a: Augment, framing: Framing) -> list[v2.Transform]:
 
 
 def write_policy(path: Path, augment: Augment, framing: Framing) -> None:
-    """Write the policy as YAML: the settings to build it from, and the transforms that they come to, in words."""
+    """Write the policy as YAML: the settings to build it from, and the resulting transforms as text."""
     text = yaml.safe_dump(
         {
             "framing": {"fit": framing.fit, "background": framing.background, "margin": framing.margin},
@@ -105,10 +106,10 @@ def write_policy(path: Path, augment: Augment, framing: Framing) -> None:
         },
         sort_keys=False,
     )
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def read_policy(path: Path, *, image_size: int) -> Policy:
-    """Read what `write_policy` wrote, for images of `image_size` pixels."""
+    """Read the file that `write_policy` wrote, for views of `image_size` pixels."""
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     return Policy(Augment(**values["augment"]), Framing(image_size, **values["framing"]))

@@ -1,4 +1,4 @@
-"""Any pixel format to plain RGB: deep gray scaled, profiles turned into sRGB, alpha put over a background."""
+"""Convert any pixel format to 8-bit sRGB: deep gray is scaled, profiles are applied, alpha shows a background."""
 
 import io
 from collections.abc import Iterator
@@ -10,21 +10,21 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageColor
 
 _STRIP_ROWS = 256
-"""Rows that are scaled at once, so that memory stays near the image's own."""
+"""Rows that are scaled at once, so that little memory is needed beside the image itself."""
 
 
 @dataclass
 class Notes:
-    """What was done to an image, and what is doubtful about it."""
+    """How an image was converted, and what is doubtful about it."""
 
     conversions: list[str] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
 
 
 def to_rgb(image: Image.Image, background: str, notes: Notes) -> Image.Image:
-    """Bring an image to RGB as a careful viewer would show it over `background`."""
+    """Convert an image to RGB as a viewer with colour management shows it over `background`; add to `notes`."""
     profile = image.info.get("icc_profile")
-    if image.mode not in ("RGB", "L"):  # gray stays what it was
+    if image.mode not in ("RGB", "L"):  # gray is not worth a note
         notes.conversions.append(f"{image.mode} to RGB")
     image = _to_eight_bits(image, notes)
     if profile:
@@ -37,7 +37,7 @@ def to_rgb(image: Image.Image, background: str, notes: Notes) -> Image.Image:
 
 
 def _to_eight_bits(image: Image.Image, notes: Notes) -> Image.Image:
-    """To one of L, RGB, RGBA and CMYK, which profiles can be applied to."""
+    """Convert to L, RGB, RGBA or CMYK: profiles can be applied to these."""
     mode = image.mode
     if mode.startswith("I") or mode == "F":
         return _scale_to_eight_bits(image, notes)
@@ -50,7 +50,7 @@ def _to_eight_bits(image: Image.Image, notes: Notes) -> Image.Image:
 
 
 def _scale_to_eight_bits(image: Image.Image, notes: Notes) -> Image.Image:
-    """16-bit gray by its full range; 32-bit by its own, for it has no agreed one. Never clipped."""
+    """Scale 16-bit gray by its full range, and 32-bit gray, which has no standard range, by the image's own."""
     low, high = 0.0, 65535.0
     if not image.mode.startswith("I;16"):
         low, high = _finite_range(image)
@@ -77,7 +77,7 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, NDArray[np.float64]]]:
 
 
 def _to_srgb(image: Image.Image, profile: bytes, notes: Notes) -> Image.Image:
-    """Colours by the embedded profile; one that cannot be used is said to be ignored."""
+    """Apply the embedded profile. One that cannot be used is ignored, with a flag."""
     try:
         name, transform = _transform(profile, image.mode)
         if transform is None:
@@ -92,7 +92,7 @@ def _to_srgb(image: Image.Image, profile: bytes, notes: Notes) -> Image.Image:
 
 @lru_cache(maxsize=16)
 def _transform(profile: bytes, mode: str) -> tuple[str, ImageCms.ImageCmsTransform | None]:
-    """The profile's name, and the way from it to sRGB; None where that is nowhere."""
+    """The profile's name, and the transform from it to sRGB; None if it is sRGB already."""
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     name = (source.profile.profile_description or "unnamed").strip()
     if name.lower().startswith("srgb"):

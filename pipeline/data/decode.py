@@ -1,7 +1,6 @@
-"""The one decoder: a file to an upright sRGB image, the same in training, evaluation and prediction.
+"""The one decoder: from a file to an upright sRGB image, the same in training, evaluation and prediction.
 
-It also says what the file is: what was converted on the way, what is doubtful about it, and why a file that cannot be
-used is rejected.
+It also reports what was converted, what is doubtful about a file, and why a file cannot be used.
 """
 
 import errno
@@ -16,15 +15,15 @@ from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 from pipeline.data.colour import Notes, to_rgb
 
 MAX_PIXELS = 89_478_485
-"""More are not decoded: a pixel takes up to 9 bytes on the way, and a file of a few KB can claim any number of them.
+"""Larger images are rejected: decoding takes up to 9 bytes per pixel, and a file of a few KB can claim any size.
 
-A JPEG may have more and is decoded at half its size then, which needs no more memory, unless it is progressive, whose
-whole coefficients must be held.
+A JPEG may be larger: it is decoded at half its size, which needs no more memory. A progressive JPEG may not, because
+all its coefficients must be in memory at once.
 """
 MAX_JPEG_PIXELS = 134_217_728
-"""Not every JPEG in several scans says that it is: its coefficients take 6 bytes a pixel, below 1 GB in all."""
+"""Larger JPEGs are rejected too, since not all progressive ones are marked: 6 bytes per pixel are then below 1 GB."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
-"""What is read. Pillow knows others, some of which run programs or believe any file to be theirs. JPEG opens MPO."""
+"""Formats that are read; JPEG includes MPO. Others of Pillow's run programs or accept any file as theirs."""
 SUFFIXES = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "MPO": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -54,7 +53,7 @@ _OTHERS = (
     (b"8BPS", "Photoshop: export it as PNG"),
 )
 
-# Pillow's own remarks, on standard error from whatever process; what matters of them is in the ledger.
+# Pillow warns on standard error, from every process. What matters of it is in the ledger.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
@@ -63,12 +62,13 @@ class Framing:
     """How an image of any shape is brought to the network's size."""
 
     image_size: int
-    """Pixels."""
+    """Height and width in pixels."""
     fit: str
     """`zoom`, `pad` or `squish`."""
     background: str
+    """Colour of padding and margin, and behind transparent pixels, by CSS name or #rrggbb."""
     margin: float = 0.0
-    """Share of `image_size` left free at each side; where negative, cut off."""
+    """Share of `image_size` that is left free at each side; if negative, that is cut off."""
 
     @property
     def margin_px(self) -> int:
@@ -76,29 +76,29 @@ class Framing:
 
     @property
     def inner_px(self) -> int:
-        """Side of the square that the image itself fills, before anything is cut off."""
+        """Side of the square that the image itself fills, before a negative margin is cut off."""
         return self.image_size - 2 * self.margin_px
 
 
 class DecodeError(ValueError):
-    """A file that is no readable image."""
+    """A file cannot be decoded as an image. The message is the reason for the ledger."""
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """An upright RGB image, what had to be done to get it, and what is doubtful about it."""
+class DecodedImage:
+    """An upright RGB image, how it was converted, and what is doubtful about it."""
 
     image: Image.Image
     conversions: tuple[str, ...]
     flags: tuple[str, ...]
 
 
-def decode(path: Path, *, background: str, at_least_px: int | None = None) -> Decoded:
-    """Read an image whole: upright, in sRGB, alpha put over `background`, 16 bits scaled to 8, the first frame.
+def decode(path: Path, *, background: str, at_least_px: int | None = None) -> DecodedImage:
+    """Read an image: upright, 8-bit sRGB, transparent pixels over `background`, the first frame if there are several.
 
-    With `at_least_px` a JPEG may be decoded at a half, a quarter or an eighth of its size, if its short side keeps
-    that many pixels; one of more than `MAX_PIXELS` is in any case. Raises DecodeError with the reason, for whatever
-    Pillow raises on whatever bytes.
+    With `at_least_px` a JPEG may be decoded at a half, a quarter or an eighth of its size, as long as its short side
+    keeps that many pixels. One with more than `MAX_PIXELS` always is. Raises DecodeError with the reason if the
+    file cannot be decoded.
     """
     notes = Notes()
     try:
@@ -110,25 +110,25 @@ def decode(path: Path, *, background: str, at_least_px: int | None = None) -> De
             image = to_rgb(_turn_upright(file, notes), background, notes)
     except DecodeError:
         raise
-    except Exception as error:  # damaged files make Pillow's readers raise IndexError, struct.error, OverflowError, ...
+    except Exception as error:  # for damaged files Pillow raises IndexError, struct.error, OverflowError, ...
         raise DecodeError(_reason(path, error)) from error
-    return Decoded(image, tuple(notes.conversions), tuple(notes.flags))
+    return DecodedImage(image, tuple(notes.conversions), tuple(notes.flags))
 
 
 def decode_framed(path: Path, framing: Framing) -> Image.Image:
-    """The plain view of a file, [image_size, image_size]: what every stage and every prediction is made from."""
+    """Read the plain view of a file, `image_size` pixels square: what the model sees when nothing is augmented."""
     image = decode(path, background=framing.background, at_least_px=framing.inner_px).image
     return fit_image(image, framing)
 
 
 def fit_image(image: Image.Image, framing: Framing) -> Image.Image:
-    """Bring an image to [image_size, image_size], as `framing` says."""
+    """Bring an image to `image_size` pixels square."""
     inner = fit_inner(image, framing)
     return add_margin(inner, framing) if framing.margin_px >= 0 else ImageOps.crop(inner, -framing.margin_px)
 
 
 def fit_inner(image: Image.Image, framing: Framing) -> Image.Image:
-    """Bring an image to [inner_px, inner_px]: without what is left free around it, or cut off of it."""
+    """Bring an image to `inner_px` pixels square: `fit_image` without the margin."""
     size = (framing.inner_px, framing.inner_px)
     scales = (framing.inner_px / image.width, framing.inner_px / image.height)
     if framing.fit == "squish":
@@ -139,23 +139,22 @@ def fit_inner(image: Image.Image, framing: Framing) -> Image.Image:
 
 
 def filter_for(scale: float) -> Image.Resampling:
-    """What an image is scaled by `scale` with: bilinear, antialiased, to reduce it; bicubic, which is smoother, to
-    enlarge it.
+    """The filter to scale an image by `scale`: antialiased bilinear to reduce it, bicubic to enlarge it.
 
-    Torchvision's weights for most architectures were made and measured with the former, and it is the faster one.
+    Torchvision trained and measured most of its weights with bilinear, which is also faster. Bicubic is smoother.
     """
     return Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.BILINEAR
 
 
 def add_margin(inner: Image.Image, framing: Framing) -> Image.Image:
-    """Leave the margin free around an image, if there is one."""
+    """Add the margin around an image, if it is positive."""
     if framing.margin_px <= 0:
         return inner
     return ImageOps.expand(inner, framing.margin_px, ImageColor.getrgb(framing.background))
 
 
 def hash_pixels(image: Image.Image) -> str:
-    """The SHA-256 of an image's size and pixels."""
+    """SHA-256 of an image's mode, size and pixels."""
     digest = hashlib.sha256(f"{image.mode} {image.width} {image.height} ".encode())
     for top in range(0, image.height, 256):
         digest.update(image.crop((0, top, image.width, min(top + 256, image.height))).tobytes())
@@ -163,7 +162,7 @@ def hash_pixels(image: Image.Image) -> str:
 
 
 def _check_is_file(path: Path) -> None:
-    """A pipe would be waited for, and a device may never end."""
+    """Reject pipes and devices, which may never end, and folders and empty files."""
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
         raise DecodeError("a folder" if stat.S_ISDIR(found.st_mode) else "neither a file nor a folder")
@@ -172,12 +171,12 @@ def _check_is_file(path: Path) -> None:
 
 
 def _check_header(file: Image.Image, path: Path, notes: Notes) -> None:
-    """What is known before anything is decoded."""
+    """Check the image's size and format before anything is decoded."""
     suffix, kind, pixels = path.suffix.lower(), file.format or "", file.width * file.height
     if pixels > MAX_PIXELS:
         if kind not in ("JPEG", "MPO") or "progressive" in file.info or pixels > MAX_JPEG_PIXELS:
             raise DecodeError(_too_large(pixels))
-        notes.conversions.append(f"read at half its size, for its {pixels / 1e6:.0f} million pixels")
+        notes.conversions.append(f"read at half its size because it has {pixels / 1e6:.0f} million pixels")
     if suffix in {s for of_kind in SUFFIXES.values() for s in of_kind} and suffix not in SUFFIXES[kind]:
         notes.flags.append(f"named {suffix}, but {kind}")
     if getattr(file, "is_animated", False):
@@ -185,7 +184,7 @@ def _check_header(file: Image.Image, path: Path, notes: Notes) -> None:
 
 
 def _reduce(file: Image.Image, at_least_px: int | None) -> None:
-    """Let a JPEG's decoder shrink it, as far as is wanted, or as must be."""
+    """Let the JPEG decoder reduce the image, as far as the caller allows or memory requires."""
     if file.width * file.height > MAX_PIXELS:
         half = min(file.size) // 2
         at_least_px = half if at_least_px is None else min(at_least_px, half)
@@ -212,13 +211,13 @@ def _too_large(pixels: int) -> str:
 def _reason(path: Path, error: Exception) -> str:
     match error:
         case UnidentifiedImageError():
-            return _what_else(path)
+            return _identify(path)
         case Image.DecompressionBombError():
             return _too_large(2 * MAX_PIXELS).replace(":", " by far:")
         case PermissionError():
             return "no permission to read it"
         case FileNotFoundError():
-            return "a link to nowhere" if path.is_symlink() else "there is no such file"
+            return "a link to nowhere" if path.is_symlink() else "no such file"
         case MemoryError():
             return "not enough memory to decode it"
         case OSError(errno=errno.ELOOP):
@@ -228,7 +227,8 @@ def _reason(path: Path, error: Exception) -> str:
     return f"damaged: {error}" if str(error) else f"damaged: {type(error).__name__}"
 
 
-def _what_else(path: Path) -> str:
+def _identify(path: Path) -> str:
+    """What a file is that Pillow does not recognise."""
     with path.open("rb") as file:
         start = file.read(512)
     for signature, name in _OTHERS:
@@ -240,6 +240,6 @@ def _what_else(path: Path) -> str:
     if text.startswith((b"<!doctype html", b"<html")):
         return "not an image but an HTML page"
     if text.startswith((b"<svg", b"<?xml")):
-        return "not an image of pixels but SVG or XML"
+        return "not a pixel image but SVG or XML"
     printable = bool(start) and all(b >= 32 or b in b"\t\r\n\f" for b in start)
     return "not an image but text" if printable else "not an image"

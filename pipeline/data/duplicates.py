@@ -1,4 +1,4 @@
-"""Copies and near copies: which images are the same picture, and where that would leak or contradict.
+"""Duplicates: copies and near copies of an image, and where they leak between splits or contradict each other.
 
 Copies have equal pixels. Near copies (rescaled, recompressed, brighter or darker) have perceptual hashes that differ
 in a few bits, and look the same when both are shrunk to 16x16 gray.
@@ -7,6 +7,7 @@ in a few bits, and look the same when both are shrunk to 16x16 gray.
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,34 +15,33 @@ from numpy.typing import NDArray
 from pipeline.data.facts import THUMB_PX, Facts
 from pipeline.data.manifest import Sample
 from pipeline.data.register import Register
+from pipeline.files import write_jsonl
 
-# By `benchmarks/near_copies.py`: of photos brightened by a tenth these find all, of those cropped by 2 % three of four,
-# and take none of 45,000 pairs of different photos, or of 1.6 million pairs of digits, for copies.
+# Measured with `benchmarks/near_copies.py`: these thresholds find all photos that were brightened by a tenth and three
+# of four that were cropped by 2 %. They take none of 45,000 pairs of different photos, and none of 1.6 million pairs of
+# digits, for copies.
 _MAX_BITS = 6
-"""Hashes of near copies differ in at most so many of 64 bits."""
+"""Hashes of near copies differ in at most this many of 64 bits."""
 _BANDS = ((0, 10), (10, 9), (19, 9), (28, 9), (37, 9), (46, 9), (55, 9))
-"""Offset and width of one band more than bits may differ: two near hashes agree in one band at least (pigeonholes)."""
+"""Offset and width of each band. There is one band more than bits may differ, so near hashes are equal in at least one
+band (pigeonhole principle)."""
 _MIN_CORRELATION = 0.99
 _MAX_DIFFERENCE = 32.0
 """Gray levels of 255, on average over the 16x16 pixels."""
 _NEIGHBOURS = 500
-"""Where very many hashes agree in a band, each is compared with so many that follow it in order."""
+"""If very many hashes are equal in a band, each is compared with at most this many that follow it in order."""
 _PORTION = 4096
 _THUMB = THUMB_PX * THUMB_PX
-_KINDS = "SELECT min(id) AS first FROM file WHERE used GROUP BY sha256 ORDER BY first"
-_COPIES = """
-SELECT first, id FROM (SELECT id, min(id) OVER (PARTITION BY sha256) AS first FROM file WHERE used)
-WHERE first != id ORDER BY id
-"""
 
 Pairs = NDArray[np.int64]
 """[N, 2], numbers of files, the smaller first."""
 
 
-class Looks:
-    """What all files look like, by number: hashes in memory, thumbs (32 times as much) in a file, for few are compared.
+class Thumbnails:
+    """The perceptual hash and thumbnail of every file, by number.
 
-    A file that is no image has an empty look.
+    Hashes are in memory. Thumbnails take 32 times as much and only few are compared: they are in a temporary file. A
+    file that is not an image has zeros.
     """
 
     def __init__(self) -> None:
@@ -52,6 +52,7 @@ class Looks:
         self._thumbs.close()
 
     def append(self, facts: Facts) -> None:
+        """Add the next file."""
         self._hashes.extend(facts.phash or bytes(8))
         self._thumbs.write(facts.thumb or bytes(_THUMB))
 
@@ -62,18 +63,19 @@ class Looks:
 
     @property
     def thumbs(self) -> NDArray[np.uint8]:
-        """[N, 256], not in memory until it is asked for."""
+        """[N, 256], mapped from the file."""
         self._thumbs.flush()
         return np.memmap(self._thumbs, np.uint8, "r", shape=(len(self._hashes) // 8, _THUMB))
 
 
 @dataclass(frozen=True)
-class Twins:
+class Duplicate:
     """Two samples that show the same picture."""
 
     first: Sample
     second: Sample
     exact: bool
+    """Whether their pixels are equal; otherwise they are near copies."""
 
     @property
     def crosses_splits(self) -> bool:
@@ -84,56 +86,86 @@ class Twins:
         return self.first.label != self.second.label
 
 
-def find_twins(register: Register, looks: Looks) -> list[Twins]:
-    """All copies (each with the first of its kind) and near copies."""
-    exact = register.db.execute(_COPIES).fetchall()
-    kinds = np.fromiter((i for (i,) in register.db.execute(_KINDS)), np.int64)
-    near = near_pairs(looks.hashes, looks.thumbs, among=kinds).tolist()
+@dataclass(frozen=True)
+class _DuplicateLine:
+    """A line of `duplicates.jsonl`."""
+
+    first: str
+    second: str
+    exact: bool
+    splits: tuple[str, str]
+    labels: tuple[str, str]
+
+
+def find_duplicates(register: Register, thumbnails: Thumbnails) -> list[Duplicate]:
+    """Find all copies (each is paired with the first of its kind) and all near copies."""
+    exact = register.used_copies()
+    distinct = np.fromiter(register.distinct_images(), np.int64)
+    near = find_near_pairs(thumbnails.hashes, thumbnails.thumbs, among=distinct).tolist()
     samples = register.samples_by_number(i for pair in (*exact, *near) for i in pair)
-    return [Twins(samples[i], samples[j], True) for i, j in exact] + [
-        Twins(samples[i], samples[j], False) for i, j in near
+    return [Duplicate(samples[i], samples[j], True) for i, j in exact] + [
+        Duplicate(samples[i], samples[j], False) for i, j in near
     ]
 
 
-def near_pairs(hashes: NDArray[np.uint64], thumbs: NDArray[np.uint8], *, among: NDArray[np.int64]) -> Pairs:
-    """Pairs [M, 2] of near copies, sorted, of those numbered in `among` (ascending); hashes [N], thumbs [N, 256]."""
-    found = [pairs[_look_alike(thumbs, pairs)] for pairs in _in_portions(_candidates(hashes, among))]
+def write_duplicates(path: Path, duplicates: Sequence[Duplicate]) -> None:
+    """Write a JSON object per pair: `first` and `second` (paths), `exact`, `splits` and `labels` (of both).
+
+    Splits are those that the source gives, or empty. The most serious pairs come first: those across labels, then those
+    across splits, then near copies, then copies.
+    """
+    ordered = sorted(duplicates, key=lambda d: (not d.crosses_labels, not d.crosses_splits, d.exact))
+    write_jsonl(
+        path,
+        (
+            _DuplicateLine(
+                d.first.path, d.second.path, d.exact, (d.first.split, d.second.split), (d.first.label, d.second.label)
+            )
+            for d in ordered
+        ),
+    )
+
+
+def find_near_pairs(hashes: NDArray[np.uint64], thumbs: NDArray[np.uint8], *, among: NDArray[np.int64]) -> Pairs:
+    """Find near copies: sorted pairs [M, 2] of the numbers in `among` (ascending); hashes [N], thumbs [N, 256]."""
+    found = [pairs[_look_alike(thumbs, pairs)] for pairs in _in_portions(_find_candidates(hashes, among))]
     return np.unique(np.concatenate([np.empty((0, 2), np.int64), *found]), axis=0)
 
 
-def joined_groups(twins: Sequence[Twins]) -> dict[str, str]:
-    """New names for groups, so that all samples that belong together are in one, through however many steps.
+def join_groups(duplicates: Sequence[Duplicate]) -> dict[str, str]:
+    """Map old group names to new ones so that all duplicates, through any number of steps, are in one group.
 
-    The name is the source's for them (the first, if it has several), or else the smallest hash among them: so the
-    group of an image changes only where another of its kind comes or goes.
+    A joined group takes a name that the source gave (the first in order, if there are several), or else the smallest
+    hash among its images. So the group of an image changes only when one of its duplicates comes or goes.
     """
-    # names that the source gave come first
-    keys = {s.group: (s.group == s.sha256, s.group) for t in twins for s in (t.first, t.second)}
-    namesake = {group: group for group in keys}
+    # (whether the name is a hash, name): names that the source gave sort first
+    keys = {s.group: (s.group == s.sha256, s.group) for d in duplicates for s in (d.first, d.second)}
+    parent = {group: group for group in keys}
 
     def root(group: str) -> str:
-        while namesake[group] != group:
-            namesake[group] = group = namesake[namesake[group]]
+        while parent[group] != group:
+            parent[group] = group = parent[parent[group]]
         return group
 
-    for t in twins:
-        first, second = sorted((root(t.first.group), root(t.second.group)), key=keys.__getitem__)
-        namesake[second] = first
+    for d in duplicates:
+        first, second = sorted((root(d.first.group), root(d.second.group)), key=keys.__getitem__)
+        parent[second] = first
     return {group: name for group in keys if (name := root(group)) != group}
 
 
-def to_drop(twins: Sequence[Twins]) -> dict[str, str]:
-    """The samples that must go so that no picture is used twice and none leaks, with the reason.
+def choose_drops(duplicates: Sequence[Duplicate]) -> dict[str, str]:
+    """Choose the samples to drop so that no picture is used twice and none leaks: reasons by path.
 
-    Of copies the first stays, one in test before one in valid before one in train; of copies under different labels
-    none, since nobody knows which is right. Of near copies only those in train go whose twin is in valid or test.
+    One of several copies stays: one in test rather than valid, one in valid rather than train, then the first by path.
+    If their labels differ none stays, since nobody knows which label is correct. Of near copies across splits the one
+    in train goes, or else the one in valid.
     """
     gone: dict[str, str] = {}
     rank = {"test": 0, "valid": 1, "train": 2, "": 2}
     of_kind: dict[str, dict[str, Sample]] = {}
-    for t in twins:
-        if t.exact:
-            of_kind.setdefault(t.first.sha256, {}).update({t.first.path: t.first, t.second.path: t.second})
+    for d in duplicates:
+        if d.exact:
+            of_kind.setdefault(d.first.sha256, {}).update({d.first.path: d.first, d.second.path: d.second})
     for copies in of_kind.values():
         stays = min(copies.values(), key=lambda s: (rank[s.split], s.path))
         labels = sorted({s.label for s in copies.values()})
@@ -142,15 +174,15 @@ def to_drop(twins: Sequence[Twins]) -> dict[str, str]:
                 gone[s.path] = f"the same pixels under {len(labels)} labels: {', '.join(labels)}"
             elif s is not stays:
                 gone[s.path] = f"the same pixels as {stays.path}"
-    for t in twins:
-        if not t.exact and t.crosses_splits:
-            worse, better = sorted((t.first, t.second), key=lambda s: -rank[s.split])
+    for d in duplicates:
+        if not d.exact and d.crosses_splits:
+            worse, better = sorted((d.first, d.second), key=lambda s: -rank[s.split])
             gone.setdefault(worse.path, f"nearly the same as {better.path} in {better.split}")
     return gone
 
 
-def _candidates(hashes: NDArray[np.uint64], among: NDArray[np.int64]) -> Iterator[Pairs]:
-    """Pairs of hashes that differ in `_MAX_BITS` at most, some of them more than once."""
+def _find_candidates(hashes: NDArray[np.uint64], among: NDArray[np.int64]) -> Iterator[Pairs]:
+    """Yield pairs whose hashes differ in at most `_MAX_BITS` bits; a pair may come more than once."""
     hashes = hashes[among]
     for offset, width in _BANDS:
         band = np.uint64((2**width - 1) << offset)
@@ -167,13 +199,13 @@ def _candidates(hashes: NDArray[np.uint64], among: NDArray[np.int64]) -> Iterato
 
 
 def _in_portions(found: Iterator[Pairs]) -> Iterator[Pairs]:
-    """The same pairs, few enough at once for the memory that comparing them takes (6 KB each)."""
+    """Yield the same pairs in smaller arrays, because comparing a pair takes 6 KB of memory."""
     for pairs in found:
         yield from (pairs[start : start + _PORTION] for start in range(0, len(pairs), _PORTION))
 
 
 def _look_alike(thumbs: NDArray[np.uint8], pairs: Pairs) -> NDArray[np.bool_]:
-    """Whether the thumbs of each pair correlate, and differ little. Images of one colour are alike to all: no."""
+    """[N], whether the thumbnails of each pair correlate and differ little. False for images of a single colour."""
     a, b = (thumbs[pairs[:, k]].astype(np.float32) for k in (0, 1))
     difference = np.abs(a - b).mean(axis=1)
     a, b = (x - x.mean(axis=1, keepdims=True) for x in (a, b))

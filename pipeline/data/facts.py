@@ -1,4 +1,4 @@
-"""What is to be known of one image file, found by reading it once."""
+"""All that ingest needs to know about an image file, found by reading it once."""
 
 import hashlib
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ _MAX_RATIO = 10
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that later steps ask of a file, without opening it again."""
+    """What was found out about a file, so that later steps need not open it again."""
 
     problem: str = ""
-    """Why it cannot be used; empty for a good image, and then the rest is known."""
+    """Why it cannot be used. Empty for a good image; only then are the other fields filled."""
     file_sha256: str = ""
     sha256: str = ""
     """Of the decoded pixels."""
@@ -29,13 +29,13 @@ class Facts:
     conversions: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     phash: bytes = b""
-    """64 bits: what the image looks like, by the signs of its low frequencies."""
+    """Perceptual hash, 64 bits: the signs of the image's low frequencies."""
     thumb: bytes = b""
     """Gray pixels [16, 16]."""
 
 
 def look_at(path: Path, *, background: str) -> Facts:
-    """Decode and hash a file; whatever is wrong with it is an answer, not an error."""
+    """Decode and hash a file. A file that cannot be used raises no error: the reason is in `Facts.problem`."""
     try:
         decoded = decode(path, background=background)
         with path.open("rb") as file:
@@ -57,7 +57,7 @@ def look_at(path: Path, *, background: str) -> Facts:
 
 
 def _doubts(image: Image.Image) -> list[str]:
-    """What makes an image suspicious, though it can be read."""
+    """What makes a readable image suspicious."""
     short, long = sorted(image.size)
     doubts = [f"only {image.width} x {image.height} pixels"] if short < _MIN_PX else []
     doubts += [f"{long / short:.0f} times as long as wide"] if long > _MAX_RATIO * short else []

@@ -1,30 +1,30 @@
-"""What a source finds: files that claim to be samples, and what else lies among them."""
+"""What a source finds: files that should be samples, and what else is among them."""
 
 from dataclasses import dataclass
 
 SPLITS = ("train", "valid", "test")
 UNLABELLED = "unlabelled"
-"""The split of images without a label: they are predicted, and take no part in anything else."""
+"""The split of images without a label: they are predicted and used for nothing else."""
 SPLIT_NAMES = {
     **{split: split for split in (*SPLITS, UNLABELLED)},
     **{"training": "train", "val": "valid", "validation": "valid", "testing": "test", "unlabeled": UNLABELLED},
 }
-"""What a split's folder, or a table's entry, may be called, in small letters."""
+"""Accepted names of a split's folder, or of a table's entry, in lower case."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A file that claims to be a sample."""
+class FoundFile:
+    """A file that a source found."""
 
     path: str
     """Relative to the source's root, with forward slashes."""
     label: str
-    """Empty for the unlabelled."""
+    """Empty for unlabelled images."""
     split: str | None
-    """None where the split is ours to choose."""
+    """None if the source assigns no split."""
     group: str = ""
-    """Files of one group are never divided between splits; empty where the source knows of none."""
+    """All files of a group go into the same split; empty if the source knows no groups."""
     problem: str = ""
-    """Why it need not be opened."""
+    """Why the file cannot be used, if that is known without opening it."""
     ignored: bool = False
-    """Whether it was never meant to be a sample, so that its problem is nobody's fault."""
+    """Whether the file was never meant to be a sample: then its problem does not count as a rejection."""

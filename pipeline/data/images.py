@@ -1,7 +1,8 @@
-"""A split as batches of tensors: decoded once, held in memory while it fits, augmented anew at every draw."""
+"""A split as batches of tensors: decoded once, kept in memory if it fits, augmented again at every draw."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,11 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 from pipeline.data.augment import Policy
 from pipeline.data.decode import Framing, decode_framed
 from pipeline.data.manifest import Manifest, Sample
-from pipeline.model.backbone import MEAN, STD
 from pipeline.vision import v2
 
 MEMORY_BYTES = 2 * 2**30
-"""Decoded images are kept while all of a split's together stay below this."""
+"""Decoded images are kept in memory if all images of a split take less than this."""
 
 UNKNOWN = -1
 """The target of an image without a label."""
@@ -25,10 +25,18 @@ Key = tuple[int, int]
 """(sample, draw): which image, and which of its random views."""
 
 
+@dataclass(frozen=True)
+class Normalisation:
+    """The mean and standard deviation per channel (red, green, blue) that a backbone expects, for values in [0, 1]."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
 class Images(Dataset[tuple[Tensor, int]]):
     """The images of one split: `[sample, draw]` gives pixels uint8 [3, image_size, image_size] and the target.
 
-    With a policy each draw is another random view; without one all are the plain image.
+    With a policy each draw is another random view; without one every draw is the plain image.
     """
 
     def __init__(
@@ -60,7 +68,7 @@ class Images(Dataset[tuple[Tensor, int]]):
         return v2.functional.pil_to_tensor(image), int(self.targets[sample])
 
     def keep_in_memory(self) -> None:
-        """Decode all images now, in threads, if they fit into memory."""
+        """Decode all images now, in threads, if they fit into `MEMORY_BYTES`."""
         sides = [self._policy.base_px if self._policy else self._framing.image_size] * len(self)
         size = sum(3 * side * side * max(s.width, s.height) / min(s.width, s.height)
                    for side, s in zip(sides, self._samples, strict=True))  # fmt: skip
@@ -74,26 +82,27 @@ class Images(Dataset[tuple[Tensor, int]]):
 
 
 class ImageBatches:
-    """Batches of normalised images [N, 3, H, W] and targets [N], in an order given by the caller."""
+    """Batches of normalised images, float32 [N, 3, H, W], and targets, int64 [N], in an order given by the caller."""
 
-    def __init__(self, images: Images, *, workers: int = 0) -> None:
+    def __init__(self, images: Images, *, normalisation: Normalisation, workers: int = 0) -> None:
         self._images = images
+        self._normalisation = normalisation
         self._workers = workers
         self.num_samples = len(images)
         self.targets = images.targets
         images.keep_in_memory()
 
     def batches(self, order: Sequence[Sequence[int]], *, draw: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield one batch per list of sample indices in `order`; `draw` numbers the random views."""
+        """Yield one batch per list of sample indices in `order`. Each `draw` gives other random views of the images."""
         loader = DataLoader(
             self._images,
             batch_sampler=[[(i, draw) for i in batch] for batch in order],
             num_workers=self._workers,
             collate_fn=_collate,
-            generator=torch.Generator(),  # or the loader would draw its base seed from the global one
+            generator=torch.Generator(),  # otherwise the loader draws its base seed from the global one
         )
         for pixels, targets in loader:
-            yield normalise(pixels), targets
+            yield normalise(pixels, self._normalisation), targets
 
 
 def open_images_of(
@@ -101,34 +110,42 @@ def open_images_of(
     samples: Sequence[Sample],
     framing: Framing,
     *,
+    normalisation: Normalisation,
     workers: int,
     policy: Policy | None = None,
     seed: tuple[int | str, ...] = (),
 ) -> ImageBatches:
-    """`samples` of the manifest, plain or, with a policy, augmented."""
+    """Open `samples` of the manifest as batches: plain images or, with a policy, augmented ones.
+
+    Args:
+        framing: how each image is brought to the network's size.
+        normalisation: of the backbone that sees the images.
+        workers: extra processes that read and augment; 0 reads in this process. The batches are the same.
+        seed: with the draw and the image's pixels it fixes each random view.
+    """
     images = Images(samples, manifest.classes, manifest.root, framing, policy=policy, seed=seed)
-    return ImageBatches(images, workers=workers)
+    return ImageBatches(images, normalisation=normalisation, workers=workers)
 
 
 def targets_of(samples: Sequence[Sample], classes: Sequence[str]) -> Tensor:
-    """The place of each sample's label in the list of classes, [N]; UNKNOWN where it has none.
+    """The index of each sample's label in `classes`, [N]; UNKNOWN for a sample without a label.
 
-    Raises ValueError, by name, where the list lacks a label.
+    Raises ValueError, which names the labels, if some are not in `classes`.
     """
     unknown = sorted({s.label for s in samples if s.label} - set(classes))
     if unknown:
         raise ValueError(
-            f"images of class {', '.join(unknown[:5])} and a model of {', '.join(classes[:5])}...: it was trained with "
-            "another list of classes; train it again on these images"
+            f"images of class {', '.join(unknown[:5])}, but the model knows {', '.join(classes[:5])}...: it was "
+            "trained with another list of classes; train it again on these images"
         )
     index = {name: i for i, name in enumerate(classes)}
     return torch.tensor([index[s.label] if s.label else UNKNOWN for s in samples], dtype=torch.long)
 
 
-def normalise(pixels: Tensor) -> Tensor:
-    """uint8 [N, 3, H, W] to float with the mean and deviation that the backbones were trained with."""
-    mean = torch.tensor(MEAN).view(1, 3, 1, 1)
-    std = torch.tensor(STD).view(1, 3, 1, 1)
+def normalise(pixels: Tensor, normalisation: Normalisation) -> Tensor:
+    """Turn pixels, uint8 [N, 3, H, W], into the float32 values that a backbone expects."""
+    mean = torch.tensor(normalisation.mean).view(1, 3, 1, 1)
+    std = torch.tensor(normalisation.std).view(1, 3, 1, 1)
     return (pixels.float() / 255 - mean) / std
 
 

@@ -1,96 +1,103 @@
-"""Judge every file, find what is there twice, and divide the rest into splits."""
+"""Judge every file, find duplicates, and divide the remaining samples into splits."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from pipeline.data.duplicates import Looks, Twins, find_twins, joined_groups, to_drop
+from pipeline.data.duplicates import Duplicate, Thumbnails, choose_drops, find_duplicates, join_groups
 from pipeline.data.facts import Facts
 from pipeline.data.ledger import check_rejected
 from pipeline.data.register import Register
 from pipeline.data.split import assign_splits, thin_out
-from pipeline.settings import Data, SettingsError
+from pipeline.settings import DataSource, SettingsError
 
 
 @dataclass(frozen=True)
-class Ingested:
-    """The result of looking at all files."""
+class IngestResult:
+    """The result of reading all files."""
 
     register: Register
     classes: list[str]
-    twins: list[Twins]
-    """What is there twice, dropped or not."""
+    duplicates: list[Duplicate]
+    """All that were found, including those that were dropped."""
 
 
-def ingest(register: Register, facts: Iterable[Facts], data: Data, *, seed: int) -> Ingested:
-    """Judge what was found by the `facts` of those without a problem, and divide the good ones into splits.
+def ingest(register: Register, facts: Iterable[Facts], data: DataSource, *, seed: int) -> IngestResult:
+    """Judge all files of `register` and divide the usable ones into splits.
 
-    Raises SettingsError where too much is wrong, or nothing can be learned from what is left; the register then holds
-    the ledger as far as it came.
+    Args:
+        register: holds what the source found, and nothing else yet. It is filled and returned with the result.
+        facts: of the files `register.paths_to_read()`, in that order.
+        data: the rules for rejected files, duplicates and splits.
+        seed: fixes the splits.
+
+    Raises SettingsError if too many files are unusable, or if nothing can be learned from the rest. The register then
+    holds the ledger up to that point.
     """
-    with closing(Looks()) as looks:
+    with closing(Thumbnails()) as thumbnails:
         for fact in register.add_facts(facts):
-            looks.append(fact)
+            thumbnails.append(fact)
         _check_found(register, data)
-        looked_at = sum(count for verdict, count in register.count_verdicts().items() if verdict != "ignored")
-        check_rejected(list(register.ledger("rejected")), data, looked_at=looked_at)
-        twins = find_twins(register, looks)
-    gone = _handle_twins(twins, register, data)
-    register.rename_groups(joined_groups([t for t in twins if not (t.first.path in gone or t.second.path in gone)]))
+        num_files = sum(count for verdict, count in register.count_verdicts().items() if verdict != "ignored")
+        check_rejected(list(register.ledger("rejected")), data, num_files=num_files)
+        duplicates = find_duplicates(register, thumbnails)
+    gone = _handle_duplicates(duplicates, register, data)
+    register.rename_groups(join_groups([d for d in duplicates if not (d.first.path in gone or d.second.path in gone)]))
     classes = register.classes()
     _check_classes(classes, register, data)
     assign_splits(register, data.split, seed=seed)
     thin_out(register, data.train_fraction, seed=seed)
     _check_splits(register.counts(), classes)
-    return Ingested(register, classes, twins)
+    return IngestResult(register, classes, duplicates)
 
 
-def _handle_twins(twins: Sequence[Twins], register: Register, data: Data) -> dict[str, str]:
-    """Enter into the ledger what was found twice; returns the samples left out for it, with the reason.
+def _handle_duplicates(duplicates: Sequence[Duplicate], register: Register, data: DataSource) -> dict[str, str]:
+    """Enter the duplicates into the ledger; return the samples that were dropped, with the reasons.
 
-    Raises SettingsError where `data` allows no twins that matter.
+    Raises SettingsError if there are duplicates that matter and `data.duplicates` is `fail`.
     """
-    gone = to_drop(twins) if data.duplicates == "drop" else {}
+    gone = choose_drops(duplicates) if data.duplicates == "drop" else {}
     register.reject({path: f"{reason} (data.duplicates=drop)" for path, reason in gone.items()})
-    register.flag(_remarks(twins))
-    grave = [t for t in twins if t.exact or t.crosses_splits or t.crosses_labels]
-    if data.duplicates == "fail" and grave:
-        shown = "".join(f"\n    {t.first.path!r} and {t.second.path!r}" for t in grave[:10])
+    register.flag(_describe(duplicates))
+    serious = [d for d in duplicates if d.exact or d.crosses_splits or d.crosses_labels]
+    if data.duplicates == "fail" and serious:
+        shown = "".join(f"\n    {d.first.path!r} and {d.second.path!r}" for d in serious[:10])
         raise SettingsError(
-            f"{len(grave)} pairs of images are the same, or nearly so across splits or labels, and "
+            f"{len(serious)} pairs of images are the same, or nearly so across splits or labels, and "
             f"data.duplicates=fail allows none:{shown}\n  remove one of each, or set data.duplicates=drop or keep"
         )
     return gone
 
 
-def _remarks(twins: Sequence[Twins]) -> dict[str, str]:
-    """What is to be said, by path, of copies, and of near copies that leak or contradict."""
+def _describe(duplicates: Sequence[Duplicate]) -> dict[str, str]:
+    """Remarks, by path, on copies, and on near copies across splits or labels."""
     remarks: dict[str, str] = {}
-    for t in twins:
-        where = [f"in {t.first.split}"] if t.crosses_splits else []
-        where += [f"labelled {t.first.label!r}"] if t.crosses_labels else []
-        if t.exact or where:
-            how = "the same pixels as" if t.exact else "nearly the same as"
-            remarks.setdefault(t.second.path, " ".join([how, t.first.path, *where]))
+    for d in duplicates:
+        where = [f"in {d.first.split}"] if d.crosses_splits else []
+        where += [f"labelled {d.first.label!r}"] if d.crosses_labels else []
+        if d.exact or where:
+            how = "the same pixels as" if d.exact else "nearly the same as"
+            remarks.setdefault(d.second.path, " ".join([how, d.first.path, *where]))
     return remarks
 
 
-def _check_found(register: Register, data: Data) -> None:
+def _check_found(register: Register, data: DataSource) -> None:
     counts = register.count_verdicts()
     if sum(counts.values()) == counts["ignored"]:
-        first = next(register.ledger(), None)
-        also = f" (there is {first.path!r}, which {first.reason})" if first else ""
+        first = next(register.ledger(limit=1), None)
+        also = f" (found {first.path!r}: {first.reason})" if first else ""
         raise SettingsError(
             f"data.root={data.root} holds no files in class folders; it must look like {data.root}/<class>/*.jpg{also}"
         )
 
 
-def _check_classes(classes: Sequence[str], register: Register, data: Data) -> None:
-    worst = next(register.ledger("rejected"), None)
+def _check_classes(classes: Sequence[str], register: Register, data: DataSource) -> None:
+    worst = next(register.ledger("rejected", limit=1), None)
     count = register.count_verdicts()["rejected"]
-    first = f"{count} files were rejected, first: {worst.path} ({worst.reason})" if worst else ""
+    files = "1 file was" if count == 1 else f"{count} files were"
+    first = f"{files} rejected, first: {worst.path} ({worst.reason})" if worst else ""
     if not classes:
-        raise SettingsError(f"data.root={data.root} holds no labelled image; {first}")
+        raise SettingsError(f"data.root={data.root} holds no labelled image" + (f"; {first}" if first else ""))
     if len(classes) == 1:
         also = f" ({first})" if first else ""
         raise SettingsError(

@@ -1,11 +1,11 @@
-"""The ledger: a line for every file that was found, and when there is too much wrong to go on."""
+"""The ledger: one line for every file that was found, and the limit on rejected files."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.data.facts import Facts
-from pipeline.settings import Data, SettingsError
+from pipeline.settings import DataSource, SettingsError
 
 VERDICTS = ("accepted", "converted", "flagged", "rejected", "ignored")
 _LISTED = 10
@@ -17,22 +17,25 @@ class LedgerLine:
 
     path: str
     verdict: str
-    """`accepted`; `converted` (how); `flagged`: used, but doubtful (why); `rejected`: not used (why); `ignored`: never
-    meant to be an image of the set, as hidden files and what systems leave behind."""
+    """`accepted`; `converted`: used after a conversion; `flagged`: used, but doubtful; `rejected`: not used;
+    `ignored`: never meant to be a sample, such as hidden files and system files."""
     reason: str
 
 
 def judge(path: str, facts: Facts) -> LedgerLine:
-    """The line of a file that was looked at: the gravest verdict, with all that is to be said."""
+    """The line of a file that was read: its most serious verdict, and every remark about it."""
     if facts.problem:
         return LedgerLine(path, "rejected", facts.problem)
     verdict = "flagged" if facts.flags else "converted" if facts.conversions else "accepted"
     return LedgerLine(path, verdict, "; ".join([*facts.flags, *facts.conversions]))
 
 
-def check_rejected(rejected: Sequence[LedgerLine], data: Data, *, looked_at: int) -> None:
-    """Raise SettingsError, with the first files and the ways to go on, where more was rejected than `data` allows."""
-    if not rejected or (data.on_reject == "skip" and len(rejected) <= data.max_rejected * looked_at):
+def check_rejected(rejected: Sequence[LedgerLine], data: DataSource, *, num_files: int) -> None:
+    """Raise SettingsError if more of `num_files` files were rejected than `data` allows.
+
+    The message lists the first of them and says how to go on.
+    """
+    if not rejected or (data.on_reject == "skip" and len(rejected) <= data.max_rejected * num_files):
         return
     shown = "".join(f"\n    {line.path!r}: {line.reason}" for line in rejected[:_LISTED])
     more = f"\n    and {len(rejected) - _LISTED} more" if len(rejected) > _LISTED else ""
@@ -41,17 +44,17 @@ def check_rejected(rejected: Sequence[LedgerLine], data: Data, *, looked_at: int
     rule = (
         "data.on_reject=fail allows none"
         if data.on_reject == "fail"
-        else f"data.max_rejected={data.max_rejected:g} allows {int(data.max_rejected * looked_at)}"
+        else f"data.max_rejected={data.max_rejected:g} allows {int(data.max_rejected * num_files)}"
     )
     raise SettingsError(
-        f"{len(rejected)} of {looked_at} files were rejected ({why}), and {rule}:{shown}{more}\n"
-        f"  mend or remove them{_way_on(len(rejected) / looked_at, data)}"
+        f"{len(rejected)} of {num_files} files were rejected ({why}), and {rule}:{shown}{more}\n"
+        f"  fix or remove them{_way_on(len(rejected) / num_files, data)}"
     )
 
 
-def _way_on(share: float, data: Data) -> str:
-    """How to do without the rejected, if anything is left then."""
+def _way_on(share: float, data: DataSource) -> str:
+    """How to continue without the rejected files, if there are others."""
     if share == 1:
         return ""
     way = f"data.max_rejected={min(1.0, -(-share * 100 // 1) / 100):g}"
-    return ", or go on without them: " + (f"data.on_reject=skip and {way}" if data.on_reject == "fail" else way)
+    return ", or continue without them: " + (f"data.on_reject=skip and {way}" if data.on_reject == "fail" else way)

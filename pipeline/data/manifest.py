@@ -1,4 +1,4 @@
-"""The list of samples, as `ingest` writes it and all later stages read it."""
+"""The manifest: the list of samples that `ingest` writes and all later stages read."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -16,21 +16,21 @@ class Sample:
     path: str
     """Relative to the root of its source."""
     label: str
-    """Empty where it has none; then its split is `unlabelled`."""
+    """Empty if it has none; its split is then `unlabelled`."""
     split: str
-    """`train`, `valid`, `test` or `unlabelled`; empty before it is assigned."""
+    """`train`, `valid`, `test` or `unlabelled`; empty until it is assigned."""
     group: str
-    """Samples of one group are never divided between splits: copies of an image, pictures of one patient."""
+    """All samples of a group are in the same split: copies of an image, pictures of a patient."""
     file_sha256: str
     sha256: str
-    """Of the decoded pixels: equal for copies in whatever format that loses nothing."""
+    """Of the decoded pixels: equal for copies in any lossless format."""
     width: int
     height: int
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """All samples, and the class list whose order every model follows."""
+    """All samples, and the class list that fixes the order of every model's outputs."""
 
     samples: tuple[Sample, ...]
     classes: tuple[str, ...]
@@ -38,10 +38,11 @@ class Manifest:
     """The folder that the samples' paths are relative to."""
 
     def of(self, split: str) -> list[Sample]:
+        """The samples of a split."""
         return [s for s in self.samples if s.split == split]
 
     def require_classes(self, trained: Sequence[str]) -> None:
-        """Raise ValueError, by name, where a model was trained with another list of classes, or in another order."""
+        """Raise ValueError, which names the difference, if a model was `trained` with another list than `classes`."""
         if tuple(trained) == self.classes:
             return
         differing = sorted(set(trained) ^ set(self.classes))
@@ -53,19 +54,19 @@ class Manifest:
 
     @property
     def splits(self) -> list[str]:
-        """Those of train, valid and test that have images."""
+        """Which of train, valid and test have images."""
         return [x for x in ("train", "valid", "test") if any(s.split == x for s in self.samples)]
 
 
 def write_manifest(folder: Path, samples: Iterable[Sample], classes: list[str], *, root: str | None) -> None:
-    """Write `manifest.jsonl`, `classes.json` and `source.json` into `folder`; `root` None: the images lie in it."""
+    """Write `manifest.jsonl`, `classes.json` and `source.json`. `root` is None if the images are in `folder` itself."""
     write_jsonl(folder / "manifest.jsonl", samples)
     write_json(folder / "classes.json", classes)
     write_json(folder / "source.json", {"root": root})
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read what `write_manifest` wrote."""
+    """Read the files that `write_manifest` wrote."""
     lines = (folder / "manifest.jsonl").read_text(encoding="utf-8").split("\n")
     root = read_json(folder / "source.json")["root"]
     return Manifest(

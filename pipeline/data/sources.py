@@ -1,43 +1,79 @@
-"""Where images come from. Whatever the source, from here on they are files under one root."""
+"""Where images come from. Every source ends as files below one folder.
 
-from collections.abc import Iterator
+To add a source, write a subclass of `Source` and add a line to `SOURCES`; its values go into `conf/data/`. Settings are
+checked and fingerprinted at every `dvc repro`, so this module imports neither numpy nor PIL nor torch at its top.
+"""
+
+import difflib
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
-from PIL import Image
+from typing import Any, ClassVar
 
 from pipeline.data import archive, table, torchvision_set
 from pipeline.data.folder import find_in_folder
-from pipeline.data.found import SPLIT_NAMES, UNLABELLED, Found
+from pipeline.data.found import SPLIT_NAMES, UNLABELLED, FoundFile
+from pipeline.files import file_state
 from pipeline.paths import from_checkout
-from pipeline.settings import Data, SettingsError
+from pipeline.settings import DataSource, SettingsError
 
-
-class Source(Protocol):
-    """A set of labelled files."""
-
-    @property
-    def root(self) -> Path:
-        """What the paths found are relative to."""
-        ...
-
-    def find(self) -> Iterator[Found]:
-        """Yield every file that is there, in a fixed order. Raises SettingsError."""
-        ...
+_SETTINGS = ("root", "dataset", "group")
+"""Settings of `data` that are only for some sources, and null for all others."""
 
 
 @dataclass(frozen=True)
-class Digits:
-    """The 1,797 handwritten digits that scikit-learn carries (8x8, 17 gray levels), written out as PNG files.
+class Source(ABC):
+    """A set of image files below one folder."""
+
+    needs: ClassVar[Mapping[str, str]] = {}
+    """Which of `_SETTINGS` must be given, each with what it is and an example."""
+    accepts: ClassVar[frozenset[str]] = frozenset()
+    """Which of `_SETTINGS` may be given in addition."""
+
+    root: Path
+    """The folder that the paths of `find` are relative to."""
+
+    @classmethod
+    @abstractmethod
+    def open(cls, data: DataSource, out: Path) -> "Source":
+        """Open the source that `data` describes. A source that writes files puts them below `out`."""
+
+    @abstractmethod
+    def find(self) -> Iterator[FoundFile]:
+        """Yield every file of the source in a fixed order. Raises SettingsError."""
+
+    @classmethod
+    def files(cls, data: DataSource) -> Iterator[tuple[str, str]]:
+        """Yield (name, path) of every file that the images come from, in a fixed order. Raises SettingsError.
+
+        This runs at every `dvc repro` and there may be a million files, so use strings: pathlib is ten times slower.
+        """
+        yield ".", str(_root(data))
+
+    @classmethod
+    def typed_root(cls, data: DataSource) -> str | None:
+        """`root` as the user typed it; None if the images are written below `out`."""
+        return data.root
+
+
+@dataclass(frozen=True)
+class Digits(Source):
+    """The 1,797 handwritten digits that scikit-learn carries (8x8, 17 gray levels), written as PNG files.
 
     Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI repository, 1998 (its test part).
     """
 
-    root: Path
+    @classmethod
+    def open(cls, data: DataSource, out: Path) -> Source:
+        del data
+        return cls(out)
 
-    def find(self) -> Iterator[Found]:
+    def find(self) -> Iterator[FoundFile]:
+        import numpy as np
+        from PIL import Image
         from sklearn.datasets import load_digits
 
         digits = load_digits()
@@ -46,53 +82,75 @@ class Digits:
             file = self.root / path
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.rint(pixels * (255 / 16)).astype(np.uint8)).save(file)
-            yield Found(path, str(label), None)
+            yield FoundFile(path, str(label), None)
 
 
 @dataclass(frozen=True)
-class Folder:
-    """One folder per class, `root/<class>/*`, or the same below `train/`, `valid/` (or `val/`) and `test/`."""
+class Folder(Source):
+    """One folder per class, `root/<class>/*`, or the same below `train/`, `valid/` (or `val/`) and `test/`.
 
-    root: Path
+    `data.root` may also be a zip or tar archive of it.
+    """
 
-    def find(self) -> Iterator[Found]:
-        if not self.root.is_dir():
-            raise SettingsError(
-                f"data.root={self.root} is not a folder; give the folder whose sub-folders are the classes "
-                "(data.root=path/to/images)"
-            )
+    needs: ClassVar[Mapping[str, str]] = {"root": "the folder of images (data.root=path/to/images)"}
+
+    @classmethod
+    def open(cls, data: DataSource, out: Path) -> Source:
+        root = _root(data)
+        return Archive(out, root) if _is_archive(root) else Folder(root)
+
+    def find(self) -> Iterator[FoundFile]:
+        _check_is_folder(self.root, str(self.root))
         yield from find_in_folder(self.root, relative_to=self.root)
 
+    @classmethod
+    def files(cls, data: DataSource) -> Iterator[tuple[str, str]]:
+        root = _root(data)
+        if _is_archive(root):
+            yield ".", str(root)
+            return
+        _check_is_folder(root, str(data.root))
+        found = find_in_folder(root, relative_to=root)
+        yield from ((f.path, os.path.join(root, f.path)) for f in found)  # noqa: PTH118
+
+    @classmethod
+    def typed_root(cls, data: DataSource) -> str | None:
+        return None if _is_archive(_root(data)) else data.root
+
 
 @dataclass(frozen=True)
-class Archive:
-    """A zip or tar archive of such a folder, unpacked below `root`."""
+class Archive(Folder):
+    """A zip or tar archive of a folder of images, unpacked below `root`."""
 
     file: Path
-    root: Path
 
-    def find(self) -> Iterator[Found]:
+    def find(self) -> Iterator[FoundFile]:
         yield from find_in_folder(archive.unpack(self.file, self.root / "images"), relative_to=self.root)
 
 
 @dataclass(frozen=True)
-class Table:
-    """Files named by a table, relative to it; a column may say which belong together."""
+class Table(Source):
+    """A table with a row per image. Paths are relative to the table; one column may name groups."""
+
+    needs: ClassVar[Mapping[str, str]] = {"root": "the table of images (data.root=path/to/table.csv)"}
+    accepts: ClassVar[frozenset[str]] = frozenset({"group"})
 
     file: Path
     group: str | None
 
-    @property
-    def root(self) -> Path:
-        return self.file.parent
+    @classmethod
+    def open(cls, data: DataSource, out: Path) -> Source:
+        del out
+        file = _root(data)
+        return cls(file.parent, file, data.group)
 
-    def find(self) -> Iterator[Found]:
+    def find(self) -> Iterator[FoundFile]:
         first: dict[str, str] = {}
         for row in sorted(table.read_table(self.file, group=self.group), key=lambda r: r.path):
             split, problem = SPLIT_NAMES.get(row.split.lower()), ""
             if row.split and split is None:
-                raise SettingsError(f"data.root={self.file}: split {row.split!r} of {row.path} is none of "
-                                    f"{', '.join(SPLIT_NAMES)}, or empty")  # fmt: skip
+                raise SettingsError(f"data.root={self.file}: split {row.split!r} of {row.path} must be empty or one of "
+                                    f"{', '.join(SPLIT_NAMES)}")  # fmt: skip
             if not row.path:
                 problem = "a row without a path"
             elif row.path in first:
@@ -101,37 +159,126 @@ class Table:
                 problem = "no label"
             first.setdefault(row.path, row.label)
             split = split if row.label else UNLABELLED
-            yield Found(row.path, row.label if split != UNLABELLED else "", split, row.group, problem)
+            yield FoundFile(row.path, row.label if split != UNLABELLED else "", split, row.group, problem)
+
+    @classmethod
+    def files(cls, data: DataSource) -> Iterator[tuple[str, str]]:
+        file = _root(data)
+        yield ".", str(file)
+        rows = table.read_table(file, group=data.group)
+        yield from ((f"../{row.path}", os.path.join(file.parent, row.path)) for row in rows)  # noqa: PTH118
+
+    @classmethod
+    def typed_root(cls, data: DataSource) -> str | None:
+        return str(Path(data.root or "").parent)
 
 
 @dataclass(frozen=True)
-class Torchvision:
-    """One of torchvision's datasets, kept below `root`; one that comes as arrays is written out there, once."""
+class Torchvision(Source):
+    """One of torchvision's datasets, kept below `root`. If it comes as arrays, they are written there as PNG files."""
 
-    name: str
-    root: Path
+    needs: ClassVar[Mapping[str, str]] = {
+        "root": "the folder that datasets are kept in (data.root=datasets)",
+        "dataset": "its name (data.dataset=CIFAR10)",
+    }
 
-    def find(self) -> Iterator[Found]:
-        for file, label, split in torchvision_set.load_set(self.name, self.root):
-            yield Found(file.relative_to(self.root).as_posix(), label, split or None)
+    dataset: str
+
+    @classmethod
+    def open(cls, data: DataSource, out: Path) -> Source:
+        del out
+        return cls(_root(data), data.dataset or "")
+
+    def find(self) -> Iterator[FoundFile]:
+        for file, label, split in torchvision_set.load_set(self.dataset, self.root):
+            yield FoundFile(file.relative_to(self.root).as_posix(), label, split or None)
+
+    @classmethod
+    def files(cls, data: DataSource) -> Iterator[tuple[str, str]]:
+        root = str(_root(data))
+        for here, folders, names in os.walk(root):
+            folders.sort()
+            below = "" if here == root else f"{os.path.relpath(here, root)}/"
+            yield from ((below + name, os.path.join(here, name)) for name in sorted(names))  # noqa: PTH118
 
 
-def open_source(data: Data, *, out: Path) -> Source:
-    """The source that `data` names; one that makes files writes them below `out`."""
-    root = from_checkout(data.root or "")
-    match data.name:
-        case "digits":
-            return Digits(out)
-        case "csv":
-            return Table(root, data.group)
-        case "torchvision":
-            return Torchvision(data.dataset or "", root)
-        case "folder":
-            return Archive(root, out) if archive.is_archive(root) and root.is_file() else Folder(root)
+SOURCES: dict[str, type[Source]] = {
+    "digits": Digits,
+    "folder": Folder,
+    "csv": Table,
+    "torchvision": Torchvision,
+}
+"""The sources by `data.name`."""
 
 
-def typed_root(data: Data) -> str | None:
-    """The folder that paths are relative to, as it can be written down: None where the images lie in the artifact."""
-    if data.root is None or archive.is_archive(Path(data.root)):
-        return None
-    return str(Path(data.root).parent) if data.name == "csv" else data.root
+def check_source(data: DataSource) -> None:
+    """Raise SettingsError if a setting that the source needs is missing, or if one is given that has no effect.
+
+    Looks at settings only, not at the disk.
+    """
+    source = _find_source(data)
+    for key, what in source.needs.items():
+        if not getattr(data, key):
+            raise SettingsError(f"data.{key} is missing: data={data.name} needs {what}")
+    for key in _SETTINGS:
+        value = getattr(data, key)
+        if value is not None and not _takes(source, key):
+            other = next(name for name, other in SOURCES.items() if _takes(other, key))
+            raise SettingsError(f"data.{key}={value} has no effect with data={data.name}; choose data={other}")
+
+
+def open_source(data: DataSource, *, out: Path) -> Source:
+    """Open the source that `data` describes. A source that writes files (digits, archives) puts them below `out`."""
+    return _find_source(data).open(data, out)
+
+
+def fingerprint_source(data: DataSource) -> dict[str, Any]:
+    """Describe the state of the images: the result changes when a file is added, removed or changed.
+
+    It is made of the names, sizes and modification times of all files that the images come from. Raises SettingsError
+    if they are not there.
+    """
+    source = _find_source(data)
+    record = {"name": data.name, "root": data.root, "dataset": data.dataset}
+    if data.root is None:
+        return record
+    digest, count = hashlib.sha256(), 0
+    for name, path in source.files(data):
+        digest.update(f"{name}\0{file_state(path)}\0".encode(errors="surrogateescape"))
+        count += 1
+    return record | {"files": count, "fingerprint": digest.hexdigest()}
+
+
+def typed_root(data: DataSource) -> str | None:
+    """The source's root as the user typed it, for `source.json`; None if the images are in the artifact itself."""
+    return _find_source(data).typed_root(data)
+
+
+def _find_source(data: DataSource) -> type[Source]:
+    if data.name not in SOURCES:
+        near = difflib.get_close_matches(data.name, SOURCES, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise SettingsError(f"data.name={data.name} must be one of {', '.join(SOURCES)}{hint}")
+    return SOURCES[data.name]
+
+
+def _takes(source: type[Source], key: str) -> bool:
+    return key in source.needs or key in source.accepts
+
+
+def _root(data: DataSource) -> Path:
+    return from_checkout(data.root or "")
+
+
+def _is_archive(root: Path) -> bool:
+    return archive.is_archive(root) and root.is_file()
+
+
+def _check_is_folder(root: Path, typed: str) -> None:
+    if root.is_dir():
+        return
+    hint = "; a table of images is read with data=csv" if root.suffix.lower() in table.SUFFIXES else ""
+    raise SettingsError(
+        f"data.root={typed} is not a folder ({root.resolve()}), nor an archive of one; give the folder whose "
+        f"sub-folders are the classes{hint}"
+    )

@@ -1,7 +1,4 @@
-"""A table of images: CSV, TSV, JSON lines or Parquet with columns `path`, `label` and, if wanted, `split`.
-
-Apart from the sources, because the `config` stage asks which files a table names, and has no time to load a decoder.
-"""
+"""Read a table of images: CSV, TSV, JSON lines or Parquet with the columns `path`, `label` and, optionally, `split`."""
 
 import csv
 import json
@@ -16,7 +13,7 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the table; what it leaves open is empty."""
+    """A row of the table. Missing values are empty."""
 
     path: str
     label: str
@@ -25,19 +22,22 @@ class Row:
 
 
 def read_table(file: Path, *, group: str | None) -> list[Row]:
-    """Read a table; `group` names the column whose equal values stay in one split. Raises SettingsError."""
+    """Read a table. Rows with the same value in the column `group` stay in one split.
+
+    Raises SettingsError, which names what is wrong, for a table that cannot be read or lacks a column.
+    """
     try:
         rows = _read(file)
     except (OSError, ValueError, csv.Error) as error:
         raise SettingsError(f"data.root={file} cannot be read as a table: {error}") from None
     if not rows:
-        raise SettingsError(f"data.root={file} has no rows: it needs columns path and label, and a row for each image")
+        raise SettingsError(f"data.root={file} has no rows: it needs the columns path and label, and a row per image")
     needed = ["path", "label", *([group] if group else [])]
     columns = list(dict.fromkeys(name for row in rows[:100] for name in row))
     if missing := [name for name in needed if name not in columns]:
         raise SettingsError(
-            f"data.root={file} has no column {missing[0]!r}; it has {columns}: name it so (cells end with a comma in "
-            ".csv, with a tab in .tsv)"
+            f"data.root={file} has no column {missing[0]!r}; it has {columns}: rename one (.csv files need commas "
+            "between cells, .tsv files need tabs)"
         )
     return [
         Row(_text(r["path"]), _text(r.get("label")), _text(r.get("split")), _text(r.get(group or ""))) for r in rows
@@ -57,7 +57,7 @@ def _read(file: Path) -> list[dict[str, Any]]:
 
             found: list[dict[str, Any]] = parquet.read_table(file).to_pylist()
             return found
-    raise ValueError(f"its suffix is none of {', '.join(SUFFIXES)}")
+    raise ValueError(f"its suffix must be one of {', '.join(SUFFIXES)}")
 
 
 def _object(line: str, number: int) -> dict[str, Any]:
@@ -66,10 +66,10 @@ def _object(line: str, number: int) -> dict[str, Any]:
     except ValueError:
         values = None
     if not isinstance(values, dict):
-        raise ValueError(f'line {number} is no object such as {{"path": "a.jpg", "label": "cat"}}: {line[:80]!r}')
+        raise ValueError(f'line {number} is not an object such as {{"path": "a.jpg", "label": "cat"}}: {line[:80]!r}')
     return values
 
 
 def _text(value: Any) -> str:
-    """The cell as text: a label may be a number in one format and text in another."""
+    """The cell as text, because a label may be a number in one format and text in another."""
     return "" if value is None or value != value else str(value).strip()  # NaN is not itself

@@ -1,11 +1,10 @@
-"""torchvision's datasets by name: downloaded once, its files read where they lie, its arrays written out as PNG."""
+"""torchvision's datasets by name: downloaded once; files are read in place, arrays are written as PNG files."""
 
-import shutil
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from pipeline.files import atomic_folder
 from pipeline.settings import SettingsError
 
 SPLITS: dict[str, dict[str, dict[str, Any]]] = {
@@ -26,43 +25,44 @@ SPLITS: dict[str, dict[str, dict[str, Any]]] = {
         "test": {"split": "val", "size": "320px"},
     },
 }
-"""How each set names its splits; where it has no split of its own (""), ours divides it."""
+"""Arguments that open each split of each dataset; "" stands for a dataset without splits, which we divide."""
 
 
 def load_set(name: str, root: Path) -> Iterator[tuple[Path, str, str]]:
-    """Yield (file, label, split) of all images, below `root`.
+    """Yield (file, label, split) of all images of a dataset that is kept below `root`.
 
-    Raises SettingsError where the set is unknown, or is neither below `root` nor to be had from the net.
+    Raises SettingsError if the dataset is unknown, or is neither below `root` nor can be downloaded.
     """
     if name not in SPLITS:
-        raise SettingsError(f"data.dataset={name} is none of {', '.join(SPLITS)}")
+        raise SettingsError(f"data.dataset={name} must be one of {', '.join(SPLITS)}")
     for split, arguments in SPLITS[name].items():
         dataset = _open(name, root, arguments)
         names = _class_names(dataset)
-        for file, target in _files(dataset) or _written(dataset, root / f"{name}-png" / (split or "all")):
+        for file, target in _files(dataset) or _write_images(dataset, root / f"{name}-png" / (split or "all")):
             yield file, names[target] if names else str(target), split
 
 
 def _open(name: str, root: Path, arguments: dict[str, Any]) -> Any:
-    # By name, so that who reads a folder need not wait for torch. What stands there decides nothing in the result.
-    make = getattr(import_module("pipeline.vision").datasets, name)
+    from pipeline.vision import datasets  # takes seconds, and folders do not need it
+
+    make = getattr(datasets, name)
     try:
         return make(root=root, **arguments, download=False)
     except (RuntimeError, OSError):
-        pass  # not there yet
+        pass  # not downloaded yet
     root.mkdir(parents=True, exist_ok=True)
     try:
         return make(root=root, **arguments, download=True)
     except (OSError, RuntimeError) as error:  # URLError is an OSError
         raise SettingsError(
-            f"data.dataset={name} is not in {root.resolve()}, and cannot be downloaded ({error}). Where there is a "
-            f"network, run torchvision.datasets.{name}(root, {_listed(arguments)}download=True), and copy what it puts "
-            f"into root to {root.resolve()}"
+            f"data.dataset={name} is not in {root.resolve()}, and cannot be downloaded ({error}). On a machine "
+            f"with a network, run torchvision.datasets.{name}(root, {_listed(arguments)}download=True), and copy what "
+            f"it puts into root to {root.resolve()}"
         ) from None
 
 
 def _files(dataset: Any) -> list[tuple[Path, int]]:
-    """The set's own files, where it has some. The names are torchvision's, which we pin."""
+    """The dataset's own files with their targets, if it has files. These names are torchvision's, which we pin."""
     pairs = getattr(dataset, "samples", None) or getattr(dataset, "_samples", None)
     files = getattr(dataset, "_image_files", None) or getattr(dataset, "_images", None)
     if pairs is None and files is not None:
@@ -70,21 +70,18 @@ def _files(dataset: Any) -> list[tuple[Path, int]]:
     return [(Path(file), int(target)) for file, target in pairs or ()]
 
 
-def _written(dataset: Any, folder: Path) -> list[tuple[Path, int]]:
-    """Images that came as arrays, as PNG files named by number and target; written whole or not at all."""
+def _write_images(dataset: Any, folder: Path) -> list[tuple[Path, int]]:
+    """Write images that came as arrays into `folder`, once, as PNG files named by number and target."""
     if not folder.is_dir():
-        draft = folder.with_name(f".{folder.name}.incoming")
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        for i in range(len(dataset)):
-            image, target = dataset[i]
-            image.save(draft / f"{i:06d}-{int(target)}.png")
-        draft.rename(folder)
+        with atomic_folder(folder) as draft:
+            for i in range(len(dataset)):
+                image, target = dataset[i]
+                image.save(draft / f"{i:06d}-{int(target)}.png")
     return [(file, int(file.stem.partition("-")[2])) for file in sorted(folder.iterdir())]
 
 
 def _class_names(dataset: Any) -> list[str]:
-    """Names by target; some sets give several names to a class, some none."""
+    """Class names by target. Some datasets give several names to a class, some give none."""
     classes = getattr(dataset, "classes", None) or []
     return [c if isinstance(c, str) else c[0] for c in classes]
 

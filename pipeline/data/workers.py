@@ -1,6 +1,6 @@
-"""Threads or processes that look at files: answers in order, and a file that takes too long is given up.
+"""Threads or processes that read files: results come in order, and a file that takes too long is given up.
 
-concurrent.futures cannot stop a task that has begun: a decoder that hangs would hold the whole run.
+concurrent.futures cannot stop a task that has started, so a decoder that hangs would block the whole run.
 """
 
 import math
@@ -17,14 +17,14 @@ from threading import Thread
 from pipeline.data.facts import Facts
 
 LIMIT_S = 60.0
-"""A photo of 100 million pixels takes three seconds; what needs so long hangs, or lies on a drive that is away."""
+"""A photo of 100 million pixels takes three seconds. A file that takes this long hangs, or its drive is offline."""
 TOO_LONG = "took longer than"
 _AT_ONCE = 32
 Look = Callable[[Path], Facts]
 
 
 class Workers:
-    """So many threads or processes; a process that is given up is stopped, a thread left behind."""
+    """A pool of `count` threads or processes. If one hangs, a process is killed and a thread is abandoned."""
 
     def __init__(self, look: Look, count: int, *, processes: bool) -> None:
         self._look, self._processes = look, processes
@@ -35,7 +35,7 @@ class Workers:
             worker.stop()
 
     def look_at(self, paths: Sequence[Path]) -> Iterator[Facts]:
-        """Yield the facts of each file, in order. Raises OSError where a process was killed."""
+        """Yield the facts of each file, in order. Raises OSError if a process is killed, and whatever `look` raises."""
         to_give = deque(range(len(paths)))
         answers: dict[int, Facts] = {}
         for wanted in range(len(paths)):
@@ -53,7 +53,7 @@ class Workers:
             yield answers.pop(wanted)
 
     def _wait(self, paths: Sequence[Path]) -> dict[int, Facts]:
-        """The answers that are there, as soon as there is one or a file has taken too long."""
+        """Wait for an answer, or until a file has taken too long; return all answers that have arrived."""
         busy = {worker.connection: worker for worker in self._workers if worker.given}
         seconds = max(0.0, min(worker.seconds_left() for worker in busy.values()))
         answers: dict[int, Facts] = {}
@@ -63,20 +63,20 @@ class Workers:
                 answers.update(worker.answers())
             except EOFError:
                 raise OSError(
-                    f"the process that read {str(paths[worker.given[0]])!r} was killed, most likely for want of "
-                    "memory: set UNFREEZE_WORKERS to a smaller number, and run again"
+                    f"the process that read {str(paths[worker.given[0]])!r} was killed, most likely because "
+                    "memory ran out: set UNFREEZE_WORKERS to a smaller number and run again"
                 ) from None
         return answers
 
 
 class _Worker:
-    """A thread or process that looks at one file after another and sends each answer."""
+    """A thread or process that reads one file after another and sends each answer."""
 
     def __init__(self, look: Look, *, process: bool) -> None:
         self.connection, other_end = Pipe()
         self.given: deque[int] = deque()
-        """Numbers of the files not yet answered; the first is being looked at."""
-        self._since = math.inf  # until it has started
+        """Numbers of the files without an answer yet; the first is being read."""
+        self._since = math.inf  # until the worker has started
         self._process: BaseProcess | None = None
         if process:
             self._process = get_context("spawn").Process(target=_serve, args=(other_end, look), daemon=True)
@@ -86,14 +86,14 @@ class _Worker:
             Thread(target=_serve, args=(other_end, look), daemon=True).start()
 
     def give(self, numbers: Sequence[int], paths: Sequence[Path]) -> None:
-        """Let it look at these; only when it has answered all others."""
+        """Send it these files. Call only when it has answered all others."""
         self.given.extend(numbers)
-        with suppress(BrokenPipeError):  # it is gone, as `answers` will find
+        with suppress(BrokenPipeError):  # the process is gone: `answers` raises
             self.connection.send([paths[i] for i in numbers])
         self._since = max(self._since, time.monotonic())
 
     def answers(self) -> Iterator[tuple[int, Facts]]:
-        """What has arrived. Raises EOFError where the process is gone, and whatever it raised."""
+        """Yield the answers that have arrived. Raises EOFError if the process is gone, and whatever it raised."""
         while self.connection.poll():
             answer = self.connection.recv()
             self._since = time.monotonic()
@@ -103,6 +103,7 @@ class _Worker:
                 yield self.given.popleft(), answer
 
     def seconds_left(self) -> float:
+        """Until the file that is being read has taken too long."""
         return self._since + LIMIT_S - time.monotonic() if self.given else math.inf
 
     def stop(self) -> None:

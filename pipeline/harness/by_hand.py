@@ -10,10 +10,10 @@ from typing import Any
 
 from pipeline.console import complain, say
 from pipeline.files import write_text
+from pipeline.harness.checked import read_checked
 from pipeline.harness.compose import is_sweep, run_app
 from pipeline.harness.delivery import publish_now
 from pipeline.harness.execute import Audience, StageFolders, execute, read_published, read_record
-from pipeline.harness.checked import read_checked
 from pipeline.harness.stage import Stage
 from pipeline.params import flatten, to_yaml
 from pipeline.paths import ARTIFACTS, state_dir

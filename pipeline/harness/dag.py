@@ -4,9 +4,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.harness.checked import read_checked
 from pipeline.harness.execute import Audience, StageFolders, execute
 from pipeline.harness.fingerprints import write_fingerprints
-from pipeline.harness.checked import read_checked
 from pipeline.harness.stage import Stage
 from pipeline.paths import ARTIFACTS, CONF, HELD, PARAMS
 from pipeline.settings import with_environment

@@ -77,7 +77,7 @@ def execute(
     params: Mapping[str, Any],
     runtime: Runtime,
     folders: StageFolders,
-    audience: Audience = Audience(),  # noqa: B008 (frozen)
+    audience: Audience = Audience(),
 ) -> Metrics:
     """Run `stage` and publish its folder; returns its metrics.
 

@@ -110,12 +110,12 @@ def meaning(source: str) -> ast.Module:
 class _Meaning(ast.NodeTransformer):
     """Drops docstrings, annotations, messages of errors, and what is shown to a person."""
 
-    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:  # noqa: N802 (ast's name)
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             return None
         return None if _is_telling(node.value) else self.generic_visit(node)
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:  # noqa: N802
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         node.returns = None
         return self.generic_visit(node)
 
@@ -123,26 +123,26 @@ class _Meaning(ast.NodeTransformer):
         node.annotation = None
         return node
 
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:  # noqa: N802
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
         """Annotations in the body of a class stay, because dataclasses read them."""
         read = [statement for statement in node.body if isinstance(statement, ast.AnnAssign)]
         others = {id(s): self.visit(s) for s in node.body if s not in read}
         node.body = [s for s in (others.get(id(s), s) for s in node.body) if s is not None]
         return node
 
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:  # noqa: N802
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
         """`x: int = 1` becomes `x = 1`, and `x: int` nothing."""
         return self.generic_visit(ast.Assign([node.target], node.value)) if node.value else None
 
-    def visit_If(self, node: ast.If) -> ast.AST | None:  # noqa: N802
+    def visit_If(self, node: ast.If) -> ast.AST | None:
         typing_only = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
         return None if typing_only else self.generic_visit(node)
 
-    def visit_Assert(self, node: ast.Assert) -> ast.AST:  # noqa: N802
+    def visit_Assert(self, node: ast.Assert) -> ast.AST:
         node.msg = None
         return self.generic_visit(node)
 
-    def visit_Raise(self, node: ast.Raise) -> ast.AST:  # noqa: N802
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
         """Keep the kind of an error that stops a run; errors of our own may be caught, and their text kept as data."""
         if isinstance(node.exc, ast.Call) and _stops_the_run(node.exc.func):
             node.exc = node.exc.func
@@ -155,7 +155,7 @@ class _WithoutUnusedImports(ast.NodeTransformer):
     def __init__(self, used: set[str]) -> None:
         self._used = used
 
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:  # noqa: N802
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
         node.names = [alias for alias in node.names if (alias.asname or alias.name) in self._used]
         return node if node.names else None
 

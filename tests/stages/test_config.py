@@ -15,7 +15,6 @@ from pipeline.settings import SettingsError, read_settings
 from stages.config import main
 from tests.conftest import PROJECT, Compose
 
-
 SAY = partial(say, "config")
 
 

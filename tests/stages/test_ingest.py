@@ -25,7 +25,7 @@ def copy(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "labels", "said"),
     [
-        (text, "ab", "24 of 24 files .* mend or remove them\n"),
+        (text, "ab", "24 of 24 files .* fix or remove them\n"),
         (copy, "ab", "23 pairs of images are the same, .*=drop or keep\n"),
         (copy, "a", "one class only, a: .* are the classes\n"),
     ],

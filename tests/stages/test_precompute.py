@@ -9,7 +9,6 @@ import torch
 from pipeline.data.augment import Policy
 from pipeline.data.decode import Framing
 from pipeline.data.images import normalise
-from pipeline.model.head import load_card
 from pipeline.data.manifest import read_manifest
 from pipeline.files import read_json
 from pipeline.harness.execute import StageFolders, execute
@@ -18,6 +17,7 @@ from pipeline.harness.stage import Metrics
 from pipeline.learning.activation_learners import ViewBatches, first_head_on_activations, random_head_on_activations
 from pipeline.learning.image_learners import assemble
 from pipeline.model.growing import GrowingTensor
+from pipeline.model.head import load_card
 from pipeline.model.tensors import read_tensors, save_tensors
 from pipeline.settings import Runtime, read_settings
 from pipeline.vision import models, v2
@@ -58,7 +58,9 @@ def test_activations_of_views_are_the_frozen_backbones_output_on_the_policys_vie
         views = [policy.view(base, seed=(0, "precompute", view, sample.sha256)) for view in (1, 2)]
         pixels = torch.stack([v2.functional.pil_to_tensor(view) for view in views])
         with torch.no_grad():
-            torch.testing.assert_close(stored[1:, i], model.backbone(normalise(pixels, load_card(made).normalisation)), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(
+                stored[1:, i], model.backbone(normalise(pixels, load_card(made).normalisation)), rtol=1e-4, atol=1e-5
+            )
 
 
 def test_the_plain_view_and_valid_are_as_without_views(made: Path, recipe: Run) -> None:

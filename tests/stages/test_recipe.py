@@ -240,7 +240,9 @@ def test_images_without_a_label_are_predicted_and_not_scored(recipe: Run, tmp_pa
     known = read_manifest(folders["ingest"]).of("test")[0]
     with (folders["ingest"] / "manifest.jsonl").open("a") as file:
         file.write(json.dumps(dataclasses.asdict(known) | {"label": "", "split": UNLABELLED}) + "\n")
-    scores = execute(TTA_EVALUATE, recipe.params, runtime, StageFolders(folders, tmp_path / "tta", tmp_path / ".unfreeze"))
+    scores = execute(
+        TTA_EVALUATE, recipe.params, runtime, StageFolders(folders, tmp_path / "tta", tmp_path / ".unfreeze")
+    )
     assert scores == recipe.metrics("tta_evaluate")
     tables = [tmp_path / "tta" / name for name in ("predictions-unlabelled.csv", "predictions.csv")]
     (row,), (labelled, *_) = (list(csv.DictReader(table.read_text().splitlines())) for table in tables)

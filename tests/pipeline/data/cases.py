@@ -1,4 +1,4 @@
-"""Files as they lie in real folders, each with what must be said of it."""
+"""Files as they are found in real folders, each with its verdict."""
 
 import io
 import os
@@ -67,7 +67,7 @@ def cut(data: bytes, keep: float) -> bytes:
 
 
 def ycck() -> bytes:
-    """A CMYK JPEG that says, in its Adobe segment, that its first three channels are YCC."""
+    """A CMYK JPEG whose Adobe segment says that its first three channels are YCC."""
     plain = saved("CMYK", "JPEG", seed=3)
     at = plain.index(b"Adobe")
     return plain[: at + 11] + b"\x02" + plain[at + 12 :]
@@ -114,7 +114,7 @@ def folder_of(*names: str) -> Callable[[Path], None]:
     return make
 
 
-ROOT = os.geteuid() == 0  # who reads all the same
+ROOT = os.geteuid() == 0  # root can read a locked file
 GRADIENT = np.linspace(0, 65535, 40 * 32).reshape(32, 40)
 JPEG, PNG = saved(kind="JPEG", size=(200, 160), seed=8), saved(seed=9)
 

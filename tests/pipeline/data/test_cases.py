@@ -1,4 +1,4 @@
-"""Every kind of bad file: told as what it is, and no trouble to anything after ingest."""
+"""Every kind of bad file gets its verdict in the ledger, and causes no error after ingest."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Colours, against formulas."""
+"""Colours, compared with formulas."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data.decode import Decoded, decode
+from pipeline.data.decode import DecodedImage, decode
 from tests.pipeline.data.wide_gamut import to_srgb, wide_profile
 
 PATCHES = np.random.default_rng(0).integers(40, 216, (16, 16, 3), dtype=np.uint8)
 
 
-def read(path: Path) -> Decoded:
+def read(path: Path) -> DecodedImage:
     return decode(path, background="white")
 
 
@@ -34,14 +34,14 @@ def test_alpha_survives_a_profile(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("profile", [b"rubbish", wide_profile()[:200]])
-def test_a_damaged_profile_is_ignored_and_told(tmp_path: Path, profile: bytes) -> None:
+def test_a_damaged_profile_is_ignored_and_flagged(tmp_path: Path, profile: bytes) -> None:
     Image.fromarray(PATCHES).save(tmp_path / "x.png", icc_profile=profile)
     decoded = read(tmp_path / "x.png")
     assert "colour profile is damaged" in decoded.flags[0]
     assert np.array_equal(np.asarray(decoded.image), PATCHES)
 
 
-def test_a_profile_for_other_channels_is_ignored_and_told(tmp_path: Path) -> None:
+def test_a_profile_for_other_channels_is_ignored_and_flagged(tmp_path: Path) -> None:
     Image.fromarray(PATCHES[..., 0]).save(tmp_path / "x.png", icc_profile=wide_profile())
     assert "does not fit" in read(tmp_path / "x.png").flags[0]
 
@@ -56,7 +56,7 @@ def test_floats_and_deep_integers_are_scaled_by_their_own_range(tmp_path: Path) 
         assert any("own range" in c for c in decoded.conversions)
 
 
-def test_what_is_no_number_is_no_trouble(tmp_path: Path) -> None:
+def test_nan_and_infinity_are_handled(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, np.nan], [np.inf, 5]], np.float32)).save(tmp_path / "x.tif")
     assert np.asarray(read(tmp_path / "x.tif").image)[..., 0].tolist() == [[0, 0], [255, 255]]
 

@@ -1,4 +1,4 @@
-"""The decoder, on files whose right answer is known."""
+"""The decoder, on files whose correct result is known."""
 
 from pathlib import Path
 
@@ -80,13 +80,13 @@ def damaged(tmp_path: Path) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("name", ["half.jpg", "header.jpg", "empty.jpg", "text.jpg", "page.png"])
-def test_what_is_no_image_is_refused_with_the_reason(tmp_path: Path, name: str) -> None:
+def test_what_is_not_an_image_is_refused_with_the_reason(tmp_path: Path, name: str) -> None:
     with pytest.raises(DecodeError) as error:
         decode(damaged(tmp_path)[name], background="white")
     assert any(word in str(error.value) for word in ("damaged", "not an image", "empty file"))
 
 
-def test_conversions_are_told(tmp_path: Path) -> None:
+def test_conversions_are_reported(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (4, 4), c) for c in ("red", "blue")]
     frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
     decoded = decode(tmp_path / "x.gif", background="white")
@@ -149,14 +149,14 @@ def test_a_jpeg_above_the_limit_is_read_at_half_its_size(
     image = Image.fromarray(np.dstack([x, y, 255 - x]).astype(np.uint8))
     image.save(tmp_path / "x.jpg", quality=95)
     decoded = decode(tmp_path / "x.jpg", background="white", at_least_px=px)
-    assert decoded.conversions == ("read at half its size, for its 0 million pixels",)
+    assert decoded.conversions == ("read at half its size because it has 0 million pixels",)
     scale = 2 if px != 8 else 8
     assert decoded.image.size == (-(-size[0] // scale), -(-size[1] // scale))
     expected = np.asarray(image.resize(decoded.image.size, Image.Resampling.BOX)).astype(int)
     assert np.abs(expected - np.asarray(decoded.image)).mean() < 3
 
 
-def test_what_would_take_too_much_memory_even_so_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_too_large_even_at_half_size_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.data.decode.MAX_PIXELS", 50_000)
     Image.new("RGB", (300, 200)).save(tmp_path / "progressive.jpg", progressive=True)
     Image.new("RGB", (300, 200)).save(tmp_path / "x.png")

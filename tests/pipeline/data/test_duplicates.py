@@ -1,5 +1,6 @@
 """Copies and near copies: found like a full comparison finds them, kept together, and handled as asked."""
 
+import json
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,17 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from pipeline.data import duplicates
-from pipeline.data.duplicates import Looks, Twins, find_twins, joined_groups, near_pairs, to_drop
+from pipeline.data.duplicates import (
+    Duplicate,
+    Thumbnails,
+    choose_drops,
+    find_duplicates,
+    find_near_pairs,
+    join_groups,
+    write_duplicates,
+)
 from pipeline.data.facts import Facts, look_at
-from pipeline.data.found import Found
+from pipeline.data.found import FoundFile
 from pipeline.data.manifest import Sample
 from pipeline.data.register import Register
 from pipeline.settings import Data, SettingsError, read_settings
@@ -33,13 +42,13 @@ def sample(path: str, sha: str, *, label: str = "a", split: str = "", group: str
     return Sample(path, label, split, sha if group is None else group, "", sha, 8, 8)
 
 
-def twins_of(files: list[str], facts: list[Facts]) -> list[Twins]:
-    """The twins among files that look so."""
-    with closing(Register()) as register, closing(Looks()) as looks:
-        register.add_found(Found(name, "a", None) for name in files)
+def find_among(files: list[str], facts: list[Facts]) -> list[Duplicate]:
+    """The duplicates among files with these facts."""
+    with closing(Register()) as register, closing(Thumbnails()) as thumbnails:
+        register.add_found(FoundFile(name, "a", None) for name in files)
         for fact in register.add_facts(facts):
-            looks.append(fact)
-        return find_twins(register, looks)
+            thumbnails.append(fact)
+        return find_duplicates(register, thumbnails)
 
 
 def test_near_pairs_equal_those_of_a_full_comparison() -> None:
@@ -47,7 +56,7 @@ def test_near_pairs_equal_those_of_a_full_comparison() -> None:
     base = generator.integers(0, 2**63, 60, dtype=np.uint64)
     hashes = np.concatenate([base, *(base ^ flips(generator, bits) for bits in (1, 3, 6, 7, 10))])
     thumbs = np.tile(generator.integers(0, 255, (1, 256), dtype=np.uint8), (len(hashes), 1))  # all look alike
-    found = {tuple(p) for p in near_pairs(hashes, thumbs, among=np.arange(len(hashes))).tolist()}
+    found = {tuple(p) for p in find_near_pairs(hashes, thumbs, among=np.arange(len(hashes))).tolist()}
     distance = np.bitwise_count(hashes[:, None] ^ hashes[None, :])
     expected = {(i, j) for i, j in np.argwhere(distance <= 6).tolist() if i < j}
     assert found == expected
@@ -59,14 +68,14 @@ def flips(generator: np.random.Generator, bits: int) -> np.ndarray:
     return np.array([sum(1 << int(b) for b in bits_) for bits_ in chosen], dtype=np.uint64)
 
 
-def test_very_many_equal_hashes_are_no_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_very_many_equal_hashes_are_handled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duplicates, "_NEIGHBOURS", 10)
     thumbs = np.random.default_rng(0).integers(0, 255, (3000, 256), dtype=np.uint8)
-    assert len(near_pairs(np.zeros(3000, np.uint64), thumbs, among=np.arange(3000))) == 0
+    assert len(find_near_pairs(np.zeros(3000, np.uint64), thumbs, among=np.arange(3000))) == 0
 
 
 @pytest.mark.parametrize("change", ["jpeg", "smaller", "brighter"])
-def test_what_people_do_to_photos_is_seen_through(tmp_path: Path, change: str) -> None:
+def test_changed_photos_are_recognised(tmp_path: Path, change: str) -> None:
     for i in range(12):
         scene(i).save(tmp_path / f"{i}.png")
         changed = {
@@ -77,46 +86,72 @@ def test_what_people_do_to_photos_is_seen_through(tmp_path: Path, change: str) -
         changed.save(tmp_path / f"{i}-changed.jpg", quality=70)
     files = sorted(tmp_path.iterdir())
     facts = [look_at(f, background="white") for f in files]
-    twins = twins_of([f.name for f in files], facts)
-    assert {(t.first.path, t.second.path) for t in twins} == {(f"{i}-changed.jpg", f"{i}.png") for i in range(12)}
+    found = find_among([f.name for f in files], facts)
+    assert {(d.first.path, d.second.path) for d in found} == {(f"{i}-changed.jpg", f"{i}.png") for i in range(12)}
 
 
-def test_different_digits_are_no_near_copies(tmp_path: Path) -> None:
+def test_different_digits_are_not_near_copies(tmp_path: Path) -> None:
     from sklearn.datasets import load_digits
 
     facts = []
     for pixels in load_digits().images[:200]:
         Image.fromarray(np.rint(pixels * (255 / 16)).astype(np.uint8)).save(tmp_path / "x.png")
         facts.append(look_at(tmp_path / "x.png", background="white"))
-    assert twins_of([str(i) for i in range(200)], facts) == []
+    assert find_among([str(i) for i in range(200)], facts) == []
 
 
-def test_copies_are_equal_pixels_in_whatever_file(tmp_path: Path) -> None:
+def test_copies_have_equal_pixels_in_any_format(tmp_path: Path) -> None:
     scene(0).save(tmp_path / "a.png")
     scene(0).save(tmp_path / "b.bmp")
     scene(0).save(tmp_path / "c.webp", lossless=True)
     facts = [look_at(tmp_path / name, background="white") for name in ("a.png", "b.bmp", "c.webp")]
     assert len({f.sha256 for f in facts}) == 1
     assert len({f.file_sha256 for f in facts}) == 3
-    twins = twins_of(list("012"), facts)
-    assert [(t.first.path, t.second.path, t.exact) for t in twins] == [("0", "1", True), ("0", "2", True)]
+    found = find_among(list("012"), facts)
+    assert [(d.first.path, d.second.path, d.exact) for d in found] == [("0", "1", True), ("0", "2", True)]
 
 
 def test_groups_join_through_many_steps_and_keep_the_sources_name() -> None:
     samples = [sample("p", "4", group="ann"), sample("q", "3", group="ann"), *(sample(x, x) for x in "5126")]
-    twins = [Twins(samples[1], samples[2], False), Twins(samples[3], samples[4], True)]
-    assert joined_groups(twins) == {"5": "ann", "2": "1"}
+    duplicates = [Duplicate(samples[1], samples[2], False), Duplicate(samples[3], samples[4], True)]
+    assert join_groups(duplicates) == {"5": "ann", "2": "1"}
     long = [sample(str(i), f"{i:02d}") for i in range(20)]
-    chain = [Twins(long[i], long[i + 1], False) for i in range(18, -1, -1)]
-    assert joined_groups(chain) == {f"{i:02d}": "00" for i in range(1, 20)}
+    chain = [Duplicate(long[i], long[i + 1], False) for i in range(18, -1, -1)]
+    assert join_groups(chain) == {f"{i:02d}": "00" for i in range(1, 20)}
 
 
-def test_of_copies_the_one_that_judges_stays_and_contradictions_go() -> None:
+def test_the_copy_in_test_stays_and_contradictions_go() -> None:
     train, test = sample("a", "1", split="train"), sample("b", "1", split="test")
     cat, dog = sample("c", "2", label="cat"), sample("d", "2", label="dog")
     near, valid = sample("e", "3", split="train"), sample("f", "4", split="valid")
-    twins = [Twins(train, test, True), Twins(cat, dog, True), Twins(near, valid, False)]
-    assert set(to_drop(twins)) == {"a", "c", "d", "e"}
+    duplicates = [Duplicate(train, test, True), Duplicate(cat, dog, True), Duplicate(near, valid, False)]
+    assert set(choose_drops(duplicates)) == {"a", "c", "d", "e"}
+
+
+def test_duplicates_are_written_with_the_most_serious_first(tmp_path: Path) -> None:
+    cat, dog = sample("cat", "1", label="cat", split="train"), sample("dog", "1", label="dog", split="train")
+    train, test = sample("x", "2", split="train"), sample("y", "2", split="test")
+    near, far, copy = (sample(name, sha, split="valid") for name, sha in (("n", "3"), ("f", "4"), ("c", "4")))
+    given = [
+        Duplicate(far, copy, True),
+        Duplicate(near, far, False),
+        Duplicate(train, test, True),
+        Duplicate(cat, dog, True),
+    ]
+    write_duplicates(tmp_path / "duplicates.jsonl", given)
+    lines = [json.loads(line) for line in (tmp_path / "duplicates.jsonl").read_text().splitlines()]
+    assert lines[0] == {
+        "first": "cat",
+        "second": "dog",
+        "exact": True,
+        "splits": ["train", "train"],
+        "labels": ["cat", "dog"],
+    }
+    assert [(x["first"], x["splits"]) for x in lines[1:]] == [
+        ("x", ["train", "test"]),
+        ("n", ["valid", "valid"]),
+        ("f", ["valid", "valid"]),
+    ]
 
 
 def folder_with_copies(root: Path) -> Path:
@@ -132,7 +167,7 @@ def folder_with_copies(root: Path) -> Path:
     return root
 
 
-def test_leaks_are_kept_dropped_or_fatal_as_asked(tmp_path: Path, data: Data) -> None:
+def test_leaks_are_kept_dropped_or_fatal_as_the_setting_says(tmp_path: Path, data: Data) -> None:
     root = folder_with_copies(tmp_path / "x")
     kept = ingest_folder(root, data)
     flagged = {line.path: line.reason for line in kept.ledger if line.verdict == "flagged"}

@@ -1,4 +1,4 @@
-"""Batches: pure functions of seed, draw and sample, whoever loads them and in whatever order."""
+"""Batches depend on seed, draw and sample only, not on workers or order."""
 
 from pathlib import Path
 
@@ -9,12 +9,13 @@ from PIL import Image
 
 from pipeline.data.augment import Policy, read_policy, write_policy
 from pipeline.data.decode import Framing, decode, decode_framed, fit_image
-from pipeline.data.images import ImageBatches, Images, normalise, open_images_of
+from pipeline.data.images import ImageBatches, Images, Normalisation, normalise, open_images_of
 from pipeline.data.manifest import Manifest
 from pipeline.settings import Augment, read_settings
 from tests.conftest import Compose, draw_picture, ingest_folder
 
 FRAMING = Framing(32, "zoom", "white")
+IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +34,7 @@ def batches(manifest: Manifest, policy: Policy | None, order: list[list[int]], *
         manifest,
         manifest.of("train"),
         FRAMING,
+        normalisation=IMAGENET,
         workers=arguments.get("workers", 0),
         policy=policy,
         seed=(arguments.get("seed", 0),),
@@ -73,7 +75,7 @@ def test_batches_are_the_decoders_pixels(manifest: Manifest) -> None:
         sample = manifest.of("train")[i]
         decoded = decode(manifest.root / sample.path, background="white").image
         fitted = np.asarray(fit_image(decoded, FRAMING))
-        expected = normalise(torch.from_numpy(fitted.copy()).permute(2, 0, 1)[None])
+        expected = normalise(torch.from_numpy(fitted.copy()).permute(2, 0, 1)[None], IMAGENET)
         assert torch.equal(images[i : i + 1], expected)
 
 
@@ -88,7 +90,7 @@ def test_a_model_of_other_classes_is_refused_by_name(manifest: Manifest) -> None
 
 
 def test_normalising_matches_the_formula() -> None:
-    got = normalise(torch.full((1, 3, 1, 1), 128, dtype=torch.uint8)).flatten()
+    got = normalise(torch.full((1, 3, 1, 1), 128, dtype=torch.uint8), IMAGENET).flatten()
     expected = [(128 / 255 - m) / s for m, s in zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)]
     assert got.tolist() == pytest.approx(expected, rel=1e-6)
 
@@ -110,7 +112,7 @@ def test_the_border_is_the_background_or_a_reflection(compose_conf: Compose, bor
     assert any((v[..., 2] == 255).any() for v in views) == blue
 
 
-def test_a_kept_image_is_large_enough_for_the_smallest_crop(tmp_path: Path, compose_conf: Compose) -> None:
+def test_a_decoded_image_is_large_enough_for_the_smallest_crop(tmp_path: Path, compose_conf: Compose) -> None:
     policy = Policy(augment(compose_conf, "side_on"), FRAMING)
     draw_picture(0, 300, 400, np.random.default_rng(0)).save(tmp_path / "x.jpg")
     base = policy.decode_base(tmp_path / "x.jpg")
@@ -140,8 +142,10 @@ def test_a_policy_comes_back_from_its_file(tmp_path: Path, compose_conf: Compose
     assert read.describe() == Policy(wanted, Framing(48, "zoom", "white")).describe()
 
 
-def test_images_kept_in_memory_equal_those_read_anew(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_kept_in_memory_equal_those_read_again(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = batches(manifest, None, ORDER)
     monkeypatch.setattr("pipeline.data.images.MEMORY_BYTES", 0)
     assert torch.equal(kept, batches(manifest, None, ORDER))
-    assert isinstance(open_images_of(manifest, manifest.of("valid"), FRAMING, workers=0), ImageBatches)
+    assert isinstance(
+        open_images_of(manifest, manifest.of("valid"), FRAMING, normalisation=IMAGENET, workers=0), ImageBatches
+    )

@@ -1,4 +1,4 @@
-"""Ingest: every file is looked at, what is wrong is told, and splits are stratified and fixed by the seed."""
+"""Ingest: every file is read, what is wrong is reported, and splits are stratified and fixed by the seed."""
 
 import shutil
 from dataclasses import replace
@@ -64,7 +64,7 @@ def test_a_fraction_of_the_training_images_leaves_valid_and_test_alone(pictures:
     assert set(thin.samples) < set(whole.samples)
 
 
-def test_bad_files_are_rejected_by_name_and_litter_is_passed_over(pictures: Path, data: Data, tmp_path: Path) -> None:
+def test_bad_files_are_rejected_and_system_files_ignored_by_name(pictures: Path, data: Data, tmp_path: Path) -> None:
     root = Path(shutil.copytree(pictures, tmp_path / "x"))
     (root / "bars" / "broken.jpg").write_bytes((root / "bars" / "00.jpg").read_bytes()[:300])
     (root / "bars" / "notes.txt").write_text("hello")
@@ -97,7 +97,7 @@ def test_a_missing_folder_one_class_and_no_images_are_refused(pictures: Path, da
         look(tmp_path, data)
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.txt").write_text("x")
-    with pytest.raises(SettingsError, match=r"1 files were rejected, first: text/a\.txt"):
+    with pytest.raises(SettingsError, match=r"1 file was rejected, first: text/a\.txt"):
         look(tmp_path, data)
 
 

@@ -1,4 +1,4 @@
-"""Training, evaluation and prediction see the same pixels of the same file."""
+"""Training, evaluation and prediction see the same pixels of a file."""
 
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ from PIL import Image
 
 from pipeline.data.augment import Policy
 from pipeline.data.decode import Framing, decode, decode_framed, fit_image
-from pipeline.data.images import Images, normalise, open_images_of
+from pipeline.data.images import Images, Normalisation, normalise, open_images_of
 from pipeline.data.manifest import Manifest, Sample
 from pipeline.evaluation.tta import ViewedFile, look_plain
 from pipeline.learning.loop import Computation
 from pipeline.settings import Augment
 from tests.pipeline.data.wide_gamut import wide_profile
 
+IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 NO_CHANGE = Augment("none", 0.0, 0.0, 1.0, 0.0, "reflect", 1.0, 0.0, 0.0)
 
 files = st.fixed_dictionaries(
@@ -72,16 +73,22 @@ def test_all_see_the_same_pixels(tmp_path: Path, wanted: dict[str, Any], framing
     width, height = wanted["size"]
     sample = Sample(path.name, "a", "train", "g", "", "h", width, height)
     manifest = Manifest((sample,), ("a",), tmp_path)
-    expected = normalise(torch.from_numpy(np.array(decode_framed(path, framing))).permute(2, 0, 1)[None])
+    pixels = torch.from_numpy(np.array(decode_framed(path, framing))).permute(2, 0, 1)[None]
+    expected = normalise(pixels, IMAGENET)
 
-    [(plain, _)] = open_images_of(manifest, [sample], framing, workers=0).batches([[0]], draw=0)  # precompute, valid
+    def batch(policy: Policy | None, draw: int) -> torch.Tensor:
+        source = open_images_of(manifest, [sample], framing, normalisation=IMAGENET, workers=0, policy=policy)
+        [(images, _)] = source.batches([[0]], draw=draw)
+        return images
+
+    plain = batch(None, 0)  # precompute, valid
     policy = Policy(NO_CHANGE, framing)
-    [(trained, _)] = open_images_of(manifest, [sample], framing, workers=0, policy=policy).batches([[0]], draw=3)
+    trained = batch(policy, 3)
     one_by_one = Images([sample], ("a",), tmp_path, framing)[0, 0][0][None]  # when memory does not hold them
     spy = Spy()
     computation = Computation(spy, torch.device("cpu"), "fp32", 1)
     look_plain(computation, [ViewedFile(path, "h")], policy)  # evaluation and prediction
-    for seen in (plain, trained, normalise(one_by_one), spy.seen):
+    for seen in (plain, trained, normalise(one_by_one, IMAGENET), spy.seen):
         assert torch.equal(seen, expected)
 
 

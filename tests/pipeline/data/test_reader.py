@@ -1,4 +1,4 @@
-"""Reading many files: in order, the same from any number of workers, and only what has changed."""
+"""Reading many files: in order, the same with any number of workers, and only what has changed."""
 
 import os
 import shutil
@@ -33,7 +33,7 @@ def test_threads_and_processes_find_the_same_in_order(folder: Path, monkeypatch:
 
 
 @pytest.fixture
-def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of files that were opened."""
     seen: list[str] = []
 
@@ -45,50 +45,49 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def test_only_what_changed_is_read_again(folder: Path, tmp_path: Path, looked: list[str]) -> None:
-    cache = FactsCache(tmp_path / "facts.sqlite", background="white")
+def test_only_what_changed_is_read_again(folder: Path, tmp_path: Path, opened: list[str]) -> None:
+    cache = FactsCache(tmp_path / "facts.sqlite", made_by="now")
     first = read(folder, cache=cache)
-    assert len(looked) == 24
+    assert len(opened) == 24
     assert read(folder, cache=cache) == first
-    assert len(looked) == 24
+    assert len(opened) == 24
 
     changed, kept = folder / "03.png", (folder / "03.png").stat()
     content = bytearray((folder / "05.png").read_bytes()[: kept.st_size].ljust(kept.st_size, b"\0"))
     changed.write_bytes(content)
-    os.utime(changed, ns=(kept.st_atime_ns, kept.st_mtime_ns))  # same size, same time: the change of state remains
+    os.utime(changed, ns=(kept.st_atime_ns, kept.st_mtime_ns))  # same size, same time: only ctime differs
     (folder / "new.png").write_bytes((folder / "01.png").read_bytes())
     again = read(folder, cache=cache)
-    assert looked[24:] == ["03.png", "new.png"]
+    assert opened[24:] == ["03.png", "new.png"]
     assert again == [look_at(f, background="white") for f in sorted(folder.iterdir())]
     cache.close()
 
 
-def test_another_background_or_decoder_reads_all_again(
-    folder: Path, tmp_path: Path, looked: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_facts_made_by_something_else_are_read_again(folder: Path, tmp_path: Path, opened: list[str]) -> None:
     file = tmp_path / "facts.sqlite"
-    for background in ("white", "black"):
-        read(folder, cache=FactsCache(file, background=background))
-    assert len(looked) == 48
-    monkeypatch.setattr(reader, "code_fingerprint", lambda *_: {"decode.py": "changed"})
-    read(folder, cache=FactsCache(file, background="black"))
-    assert len(looked) == 72
+    for made_by in ("white", "black"):
+        read(folder, cache=FactsCache(file, made_by=made_by))
+    assert len(opened) == 48
+    read(folder, cache=FactsCache(file, made_by="black, with another decoder"))
+    assert len(opened) == 72
+    read(folder, cache=FactsCache(file, made_by="black, with another decoder"))
+    assert len(opened) == 72
 
 
 @pytest.mark.parametrize("content", [b"no database" * 100, None], ids=["damaged", "another version"])
-def test_a_cache_that_cannot_be_used_is_begun_anew(folder: Path, tmp_path: Path, content: bytes | None) -> None:
+def test_a_cache_that_cannot_be_used_is_replaced(folder: Path, tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "facts.sqlite"
     if content is None:
         sqlite3.connect(file).execute("CREATE TABLE facts (path BLOB PRIMARY KEY, facts TEXT)").connection.close()
     else:
         file.write_bytes(content)
-    cache = FactsCache(file, background="white")
+    cache = FactsCache(file, made_by="now")
     assert read(folder, cache=cache) == read(folder, cache=cache)
     cache.close()
 
 
-def test_what_may_heal_is_asked_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = FactsCache(tmp_path / "facts.sqlite", background="white")
+def test_a_passing_problem_is_not_cached(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = FactsCache(tmp_path / "facts.sqlite", made_by="now")
     monkeypatch.setattr(reader, "look_at", lambda *_, **__: Facts(problem="no permission to read it"))
     assert all(f.problem for f in read(folder, cache=cache))
     monkeypatch.undo()

@@ -1,23 +1,26 @@
-"""Sources: folders, archives, tables and torchvision's sets, all ending as files under one root."""
+"""Sources: folders, archives, tables and torchvision's datasets all end as files below one folder."""
 
 import io
 import json
 import shutil
 import struct
+import subprocess
+import sys
 import tarfile
 import zipfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data.found import UNLABELLED, Found
-from pipeline.data.sources import open_source, typed_root
+from pipeline.data.found import UNLABELLED, FoundFile
+from pipeline.data.sources import SOURCES, check_source, fingerprint_source, open_source, typed_root
 from pipeline.settings import Data, SettingsError, read_settings
-from tests.conftest import CLASSES, Compose
+from tests.conftest import CLASSES, PROJECT, Compose
 
 
 @pytest.fixture
@@ -25,14 +28,14 @@ def data(compose_conf: Compose) -> Data:
     return read_settings(compose_conf("data=folder", "data.root=x"), source="x").data
 
 
-def find(data: Data, out: Path) -> list[Found]:
+def find(data: Data, out: Path) -> list[FoundFile]:
     source = open_source(data, out=out)
     found = list(source.find())
     assert all((source.root / f.path).exists() for f in found)
     return found
 
 
-def per_class(found: list[Found]) -> Counter[str]:
+def per_class(found: list[FoundFile]) -> Counter[str]:
     return Counter(f.label for f in found if not f.problem)
 
 
@@ -100,7 +103,7 @@ def write_tar(file: Path, member: str, *, link: str | None = None) -> None:
 
 
 @pytest.mark.parametrize("member", ["../escaped.png", "/tmp/escaped.png", "a/../../escaped.png", "..\\escaped.png"])
-def test_zip_members_that_reach_outside_are_refused(tmp_path: Path, data: Data, member: str) -> None:
+def test_zip_members_outside_the_folder_are_refused(tmp_path: Path, data: Data, member: str) -> None:
     write_zip(tmp_path / "x.zip", member)
     with pytest.raises(SettingsError, match="reaches outside"):
         find(replace(data, root=str(tmp_path / "x.zip")), tmp_path / "out")
@@ -108,7 +111,7 @@ def test_zip_members_that_reach_outside_are_refused(tmp_path: Path, data: Data, 
 
 
 @pytest.mark.parametrize(("member", "link"), [("../escaped.png", None), ("a/x.png", "/etc/passwd"), ("x", "../../y")])
-def test_tar_members_that_lead_outside_are_refused(tmp_path: Path, data: Data, member: str, link: str | None) -> None:
+def test_tar_members_outside_the_folder_are_refused(tmp_path: Path, data: Data, member: str, link: str | None) -> None:
     write_tar(tmp_path / "x.tar", member, link=link)
     with pytest.raises(SettingsError, match=r"cannot be unpacked: .*(outside|absolute)"):
         find(replace(data, root=str(tmp_path / "x.tar")), tmp_path / "out")
@@ -163,12 +166,12 @@ def test_tables_of_every_format_say_the_same(tmp_path: Path, pictures: Path, dat
     write_table(root / f"table{suffix}")
     given = replace(data, name="csv", root=str(root / f"table{suffix}"), group="patient")
     assert find(given, tmp_path) == [
-        Found("bars/00.jpg", "bars", "train", "7"),
-        Found("bars/01.png", "bars", "valid", "7"),
-        Found("dots/00.jpg", "dots", None, "8"),
-        Found("dots/00.jpg", "bars", None, "8", "listed under two labels"),
-        Found("dots/01.png", "", UNLABELLED, "9"),
-        Found("dots/02.jpg", "", UNLABELLED, "9", "no label"),
+        FoundFile("bars/00.jpg", "bars", "train", "7"),
+        FoundFile("bars/01.png", "bars", "valid", "7"),
+        FoundFile("dots/00.jpg", "dots", None, "8"),
+        FoundFile("dots/00.jpg", "bars", None, "8", "listed under two labels"),
+        FoundFile("dots/01.png", "", UNLABELLED, "9"),
+        FoundFile("dots/02.jpg", "", UNLABELLED, "9", "no label"),
     ]
     assert typed_root(given) == str(root)
 
@@ -181,7 +184,7 @@ def test_tables_of_every_format_say_the_same(tmp_path: Path, pictures: Path, dat
         ("path,label,patient,split\na,b,c,holdout\n", "split 'holdout' of a"),
         ('path,label,patient\n"a,b\n', "cannot be read as a table"),
         ("path,label,patient\n", "has no rows"),
-        ("path;label;patient\na;b;c\n", "cells end with a comma"),
+        ("path;label;patient\na;b;c\n", "need commas between cells"),
     ],
 )
 def test_wrong_tables_are_refused_by_name(tmp_path: Path, data: Data, text: str, said: str) -> None:
@@ -193,7 +196,7 @@ def test_wrong_tables_are_refused_by_name(tmp_path: Path, data: Data, text: str,
 @pytest.mark.parametrize("line", ['{"path": ', '["a", "b"]'])
 def test_a_bad_line_of_json_is_named(tmp_path: Path, data: Data, line: str) -> None:
     (tmp_path / "table.jsonl").write_text('{"path": "a", "label": "b"}\n' + line)
-    with pytest.raises(SettingsError, match="line 2 is no object"):
+    with pytest.raises(SettingsError, match="line 2 is not an object"):
         find(replace(data, name="csv", root=str(tmp_path / "table.jsonl")), tmp_path)
 
 
@@ -228,7 +231,7 @@ def test_a_set_of_arrays_is_written_out_once(tmp_path: Path, data: Data) -> None
     assert file.stat().st_mtime_ns == before
 
 
-def test_a_set_of_files_is_read_where_it_lies(tmp_path: Path, pictures: Path, data: Data) -> None:
+def test_a_set_of_files_is_read_in_place(tmp_path: Path, pictures: Path, data: Data) -> None:
     shutil.copytree(pictures, tmp_path / "eurosat" / "2750")
     found = find(torchvision_data(data, "EuroSAT", tmp_path), tmp_path)
     assert per_class(found) == dict.fromkeys(CLASSES, 24)
@@ -236,7 +239,7 @@ def test_a_set_of_files_is_read_where_it_lies(tmp_path: Path, pictures: Path, da
     assert found[0].path == "eurosat/2750/bars/00.jpg"
 
 
-def test_without_a_network_it_is_said_what_to_put_where(
+def test_without_a_network_the_message_says_what_to_put_where(
     tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def offline(*_: object, **__: object) -> None:
@@ -250,5 +253,93 @@ def test_without_a_network_it_is_said_what_to_put_where(
 
 
 def test_an_unknown_set_is_refused_with_those_known(tmp_path: Path, data: Data) -> None:
-    with pytest.raises(SettingsError, match="is none of CIFAR10"):
+    with pytest.raises(SettingsError, match="must be one of CIFAR10"):
         find(torchvision_data(data, "CIFAR11", tmp_path), tmp_path)
+
+
+def read(compose_conf: Compose, *overrides: str) -> Data:
+    return read_settings(compose_conf(*overrides), source="x").data
+
+
+@pytest.mark.parametrize("name", [file.stem for file in sorted((PROJECT / "conf/data").glob("*.yaml"))])
+def test_every_ready_source_needs_at_most_its_root(compose_conf: Compose, name: str) -> None:
+    data = read(compose_conf, f"data={name}")
+    check_source(data if name == "digits" else replace(data, root="x"))
+    if name in ("folder", "csv"):
+        with pytest.raises(
+            SettingsError, match=rf"data\.root is missing: data={name} needs the .* \(data\.root=path/to/"
+        ):
+            check_source(data)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"root": "photos"}, "data.root=photos has no effect with data=digits; choose data=folder"),
+        ({"dataset": "CIFAR10"}, "data.dataset=CIFAR10 has no effect with data=digits; choose data=torchvision"),
+        ({"group": "patient"}, "data.group=patient has no effect with data=digits; choose data=csv"),
+        ({"name": "torchvision", "root": "x"}, "data.dataset is missing: data=torchvision needs its name"),
+        ({"name": "torchvision"}, "data.root is missing: data=torchvision needs the folder that datasets are kept in"),
+        ({"name": "folde"}, "data.name=folde must be one of digits, folder, csv, torchvision; did you mean folder?"),
+    ],
+)
+def test_a_setting_that_does_not_fit_the_source_is_named(
+    compose_conf: Compose, changes: dict[str, Any], said: str
+) -> None:
+    data = replace(read(compose_conf), **changes)
+    with pytest.raises(SettingsError) as error:
+        check_source(data)
+    assert said in str(error.value)
+
+
+def test_an_unknown_source_is_refused_by_every_function(compose_conf: Compose, tmp_path: Path) -> None:
+    data = replace(read(compose_conf), name="flickr")
+    for call in (lambda: open_source(data, out=tmp_path), lambda: fingerprint_source(data), lambda: typed_root(data)):
+        with pytest.raises(SettingsError, match=f"must be one of {', '.join(SOURCES)}$"):
+            call()
+
+
+@pytest.mark.parametrize("source", ["folder", "link", "csv", "archive", "torchvision"])
+def test_a_changed_photo_changes_the_fingerprint(
+    tmp_path: Path, pictures: Path, compose_conf: Compose, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    photos = Path(shutil.copytree(pictures, tmp_path / "photos"))
+    chosen = {"csv": "data=csv", "torchvision": "data=eurosat"}.get(source, "data=folder")
+    root = {"csv": "photos/table.csv", "archive": "photos.zip"}.get(source, "photos")
+    if source == "link":
+        (photos / "bars").rename(tmp_path / "elsewhere")
+        (photos / "bars").symlink_to(tmp_path / "elsewhere")
+    if source == "csv":
+        (photos / "table.csv").write_text("path,label\nbars/01.png,bars\n")
+
+    def fingerprint() -> dict[str, Any]:
+        if source == "archive":
+            shutil.make_archive("photos", "zip", photos)
+        return fingerprint_source(read(compose_conf, chosen, f"data.root={root}"))
+
+    before = fingerprint()
+    if source != "archive":
+        assert before == fingerprint()
+    (photos / "bars" / "01.png").write_bytes((photos / "bars" / "03.png").read_bytes())
+    assert fingerprint() != before
+
+
+def test_a_source_without_files_has_a_fingerprint_of_its_settings(compose_conf: Compose) -> None:
+    assert fingerprint_source(read(compose_conf)) == {"name": "digits", "root": None, "dataset": None}
+
+
+def test_a_missing_folder_is_refused_and_a_table_is_sent_to_csv(compose_conf: Compose, tmp_path: Path) -> None:
+    for root in ("no/such/folder", "table.csv"):
+        data = read(compose_conf, "data=folder", f"data.root={tmp_path / root}")
+        for call in (lambda d: fingerprint_source(d), lambda d: find(d, tmp_path)):
+            with pytest.raises(SettingsError, match=f"data.root={tmp_path / root} is not a folder") as error:
+                call(data)
+            assert ("data=csv" in str(error.value)) == (root == "table.csv")
+
+
+def test_settings_and_fingerprints_of_sources_load_no_decoder() -> None:
+    code = "import sys, pipeline.data.sources; print(*{'numpy', 'PIL', 'torch', 'sklearn'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

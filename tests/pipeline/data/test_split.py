@@ -1,4 +1,4 @@
-"""The split: right shares, small classes served, and nothing moves when images come or go."""
+"""The split: shares are met, small classes are in it, and nothing moves when images come or go."""
 
 import math
 from collections import Counter
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.data.facts import Facts
-from pipeline.data.found import Found
+from pipeline.data.found import FoundFile
 from pipeline.data.manifest import Sample
 from pipeline.data.register import Register
 from pipeline.data.split import assign_splits, thin_out, unit_hash
@@ -25,7 +25,7 @@ def sample(name: str, label: str = "a", *, group: str | None = None, split: str 
 @contextmanager
 def registered(given: list[Sample]) -> Iterator[Register]:
     with closing(Register()) as register:
-        register.add_found(Found(s.path, s.label, s.split or None, s.group) for s in given)
+        register.add_found(FoundFile(s.path, s.label, s.split or None, s.group) for s in given)
         seen = (Facts(sha256=s.sha256, width=s.width, height=s.height) for s in given)
         assert all(not facts.problem for facts in register.add_facts(seen))
         yield register
@@ -46,7 +46,7 @@ def sizes(assigned: list[Sample]) -> dict[str, int]:
     return dict(Counter(s.split for s in assigned))
 
 
-def places(given: list[Sample], seed: int = 0) -> dict[str, str]:
+def splits_of(given: list[Sample], seed: int = 0) -> dict[str, str]:
     return {s.path: s.split for s in divide(given, SHARES, seed=seed)}
 
 
@@ -66,21 +66,21 @@ def test_hashes_are_uniform() -> None:
 
 def test_images_that_come_or_go_move_no_other() -> None:
     everything = [s for label in "abc" for s in samples(60, label)]
-    whole = places(everything)
-    assert places(everything[::-1]) == whole
+    whole = splits_of(everything)
+    assert splits_of(everything[::-1]) == whole
     for i in range(len(everything)):
         rest = everything[:i] + everything[i + 1 :]
-        assert places(rest) == {path: split for path, split in whole.items() if path != everything[i].path}
+        assert splits_of(rest) == {path: split for path, split in whole.items() if path != everything[i].path}
 
 
 def test_a_tiny_class_may_move_its_own_images_only() -> None:
-    """With few images the gaps are filled anew; the other class stays."""
+    """With few images the gaps are filled again; the other class stays."""
     large = samples(60, "large")
-    before = places(large)
+    before = splits_of(large)
     for count in range(1, 12):
-        now = places(large + samples(count, "small"))
+        now = splits_of(large + samples(count, "small"))
         assert {p: s for p, s in now.items() if p in before} == before
-        whole = places(large + samples(count + 1, "small"))
+        whole = splits_of(large + samples(count + 1, "small"))
         assert sum(whole[p] != s for p, s in now.items()) <= 2
 
 
@@ -97,7 +97,7 @@ def test_as_few_as_possible_are_moved(seed: int) -> None:
     given = samples(5)
     plain = {s.path: unit_hash(seed, s.group) for s in given}
     own = {p: "valid" if x < 0.2 else "test" if x >= 0.8 else "train" for p, x in plain.items()}
-    assert sum(own[p] != s for p, s in places(given, seed).items()) == 3 - len(set(own.values()))
+    assert sum(own[p] != s for p, s in splits_of(given, seed).items()) == 3 - len(set(own.values()))
 
 
 def test_groups_are_never_divided() -> None:

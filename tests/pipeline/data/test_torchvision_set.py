@@ -1,4 +1,4 @@
-"""Each ready file in conf/data loads torchvision's set from files as its makers publish them, though few and tiny."""
+"""Each file in conf/data that names a torchvision dataset loads it from files in the published format, few and tiny."""
 
 import json
 import pickle
@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 from scipy.io import savemat
 
-from pipeline.data.found import Found
+from pipeline.data.found import FoundFile
 from pipeline.data.sources import open_source
 from pipeline.settings import SettingsError, read_settings
 from pipeline.vision import datasets
@@ -28,9 +28,9 @@ def colour(number: int) -> tuple[int, int, int]:
 
 
 def draw(file: Path, number: int) -> None:
-    """An image of one colour by which it is known again, as nearly as JPEG keeps it."""
+    """Write an image of a colour that identifies it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (16, 16), colour(number)).save(file, "PNG")  # the decoder goes by content, and PNG loses nothing
+    Image.new("RGB", (16, 16), colour(number)).save(file, "PNG")  # the decoder goes by content, and PNG is lossless
 
 
 def make_cifar10(root: Path, trust: Callable[..., None]) -> Images:
@@ -109,7 +109,7 @@ SETS = {
 
 @pytest.fixture
 def trust(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Set the checksums of a set, which ours cannot meet, and nothing else."""
+    """Set the checksums of a dataset, which our tiny files cannot match, and nothing else."""
 
     def set_checksums(name: str, **lists: Any) -> None:
         for attribute, value in lists.items():
@@ -118,7 +118,7 @@ def trust(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return set_checksums
 
 
-def find(name: str, root: Path, compose_conf: Compose) -> list[Found]:
+def find(name: str, root: Path, compose_conf: Compose) -> list[FoundFile]:
     data = read_settings(compose_conf(f"data={name}"), source="conf").data
     return list(open_source(replace(data, root=str(root)), out=root / "out").find())
 
@@ -136,7 +136,7 @@ def test_labels_splits_and_pixels_are_as_published(
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_what_is_not_there_is_said_without_a_network(
+def test_a_missing_set_is_named_without_a_network(
     name: str, tmp_path: Path, compose_conf: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def offline(*_: object, **__: object) -> None:
@@ -147,7 +147,7 @@ def test_what_is_not_there_is_said_without_a_network(
         find(name, tmp_path, compose_conf)
 
 
-def test_every_ready_set_is_tried_here_or_with_the_sources() -> None:
+def test_every_ready_set_is_tested_here_or_with_the_sources() -> None:
     ready = {file.stem: yaml.safe_load(file.read_text()) for file in (PROJECT / "conf/data").glob("*.yaml")}
     named = {name for name, values in ready.items() if values["name"] == "torchvision"}
     assert named == {*SETS, "fashion_mnist", "eurosat"}

@@ -1,4 +1,4 @@
-"""Looking at files in threads and processes: in order, whatever fails, and without those that hang."""
+"""Reading files in threads and processes: in order, even if some fail, and without those that hang."""
 
 import os
 import time
@@ -15,7 +15,7 @@ HANGING = {"41.jpg", "99.jpg"}
 
 
 def look(path: Path) -> Facts:
-    """Stands for a decoder."""
+    """Stands in for a decoder."""
     if path.name in HANGING:
         time.sleep(20)
     if path.name == "kills.jpg":
@@ -44,7 +44,7 @@ def test_a_process_that_hangs_is_replaced_and_one_that_dies_is_named(monkeypatch
     assert hung is not None
     [hanging, good] = pool.look_at([PATHS[41], PATHS[1]])
     assert (hanging.problem, good.file_sha256) == ("took longer than 0.2 s to decode", "1.jpg")
-    with pytest.raises(ValueError, match="closed"):  # as it is stopped
+    with pytest.raises(ValueError, match="closed"):  # the process was stopped
         hung.is_alive()
     with pytest.raises(OSError, match=r"the process that read 'kills\.jpg' was killed"):
         list(pool.look_at([PATHS[2], Path("kills.jpg")]))

@@ -257,9 +257,17 @@ def test_the_audience_hears_of_a_stage_and_changes_nothing(
         assert (found[name] / "stage.json").exists()
         heard.append((name, timings["ms"]))
 
-    execute(stage(speak), compose_conf(), runtime, folders(tmp_path / "told"), Audience(say=lambda *x: heard.append(x), report=report))
+    execute(
+        stage(speak),
+        compose_conf(),
+        runtime,
+        folders(tmp_path / "told"),
+        Audience(say=lambda *x: heard.append(x), report=report),
+    )
     execute(stage(speak), compose_conf(), runtime, folders(tmp_path / "untold"))
     assert heard[:2] == [("ingest", "half way"), ("ingest", 2.0)]
     assert heard[2][1].startswith("done in")
-    told, untold = ((tmp_path / name / "artifacts" / "ingest" / "stage.json").read_bytes() for name in ("told", "untold"))
+    told, untold = (
+        (tmp_path / name / "artifacts" / "ingest" / "stage.json").read_bytes() for name in ("told", "untold")
+    )
     assert told == untold
