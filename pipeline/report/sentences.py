@@ -9,9 +9,9 @@ RECIPE_RATIO = (3.0, 10.0)
 """Neighbouring layer groups' rates are a factor of 3 to 10 apart in the recipe."""
 
 _BATCH_NORM = {
-    "frozen": "statistics and affine weights of all batch norms stay as pretrained",
-    "train": "batch norms of trained groups use and update batch statistics and train their affine weights; those of "
-    "groups that are still frozen stay unchanged",
+    "frozen": "the statistics and affine weights of all batch-norm layers stay as pretrained",
+    "train": "batch-norm layers of trained groups use and update batch statistics and train their affine weights; "
+    "those of groups that are still frozen do not change",
 }
 
 
