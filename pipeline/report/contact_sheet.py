@@ -1,4 +1,4 @@
-"""Sheets of small images with labels: augmentations beside their originals, rejected files, mistakes."""
+"""Contact sheets: grids of small labelled images."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from pipeline.files import atomic_file
 from pipeline.report.text import drawable, font_file
 
 _PAPER, _TILE, _INK, _GREY = "#FFFFFF", "#F0F0F0", "#222222", "#767676"
@@ -19,7 +20,7 @@ _LABEL_PX = 160
 
 @dataclass(frozen=True)
 class Caption:
-    """What is written below a mistake."""
+    """The text below a misclassified image."""
 
     file: str
     true: str
@@ -36,9 +37,16 @@ def contact_sheet(
     columns: int = 8,
     column_labels: Sequence[str] = (),
 ) -> None:
-    """Write a grid of square tiles, the label of each row on its left; a long row goes on below.
+    """Write a grid of square tiles as a PNG, with the label of each row on its left.
 
-    Images keep their shape. Tiny ones are enlarged by a whole factor, without smoothing.
+    Images keep their aspect ratio; small ones are enlarged by a whole factor, without smoothing.
+
+    Args:
+        path: The PNG to write.
+        rows: Label and images of each row; a row with more than `columns` images wraps.
+        tile_px: Side of a tile.
+        columns: Most tiles beside each other.
+        column_labels: Text above the columns.
     """
     columns = max(1, min(columns, max((len(images) for _, images in rows), default=1)))
     lines = [line for label, images in rows for line in _wrapped(label, images, columns)]
@@ -65,12 +73,15 @@ def contact_sheet(
 def mistakes_sheet(
     path: Path,
     *,
-    images: Sequence[Image.Image],
+    images: Sequence[Image.Image | None],
     captions: Sequence[Caption],
     tile_px: int = 160,
     columns: int = 5,
 ) -> None:
-    """Write the mistakes in the order given, each with file, true and predicted class, and confidence."""
+    """Write misclassified images, in the given order, with their captions below.
+
+    An image that cannot be read any more is None. Raises ValueError where images and captions differ in number.
+    """
     if len(images) != len(captions):
         raise ValueError(f"{len(images)} images for {len(captions)} captions")
     columns = max(1, min(columns, len(images)))
@@ -80,12 +91,15 @@ def mistakes_sheet(
     chars = tile_px // 8
     for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
         x, y = _GAP_PX + i % columns * pitch, _GAP_PX + i // columns * height
-        _paste(sheet, image, (x, y), tile_px)
+        if image is None:
+            _write(draw, (x, y), "no image", fill=_GREY)
+        else:
+            _paste(sheet, image, (x, y), tile_px)
         text = [
             (caption.file, _GREY),
             (f"true: {drawable(caption.true, chars - 6)}", _INK),
             (f"→ {drawable(caption.predicted, chars - 2)}", "#B34700"),
-            (f"{caption.confidence:.1%} sure", _INK),
+            (f"{caption.confidence:.1%} confident", _INK),
         ]
         for line, (words, fill) in enumerate(text):
             _write(draw, (x, y + tile_px + 2 + line * _LINE_PX), words, max_chars=chars, fill=fill)
@@ -101,7 +115,7 @@ def _wrapped(label: str, images: Sequence[Image.Image], columns: int) -> Iterato
 
 
 def _folded(label: str) -> list[str]:
-    """Fold a label into lines that fit its column, at most five."""
+    """Wrap a label into lines that fit its column, at most five."""
     return textwrap.wrap(drawable(label, 4 * _LABEL_CHARS), _LABEL_CHARS)[:5] or [""]
 
 
@@ -132,7 +146,7 @@ def _fit(image: Image.Image, tile_px: int) -> Image.Image:
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
-    """Show any mode: deep greys are spread over their range, and what is transparent lies on grey."""
+    """Convert any mode to RGB: 16-bit and float greys are stretched to their range, transparency becomes grey."""
     if image.mode.startswith(("I", "F")):
         deep = image.convert("F")
         extrema = deep.getextrema()
@@ -146,4 +160,5 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 
 def _save(sheet: Image.Image, path: Path) -> None:
-    sheet.save(path, format="PNG", optimize=False)
+    with atomic_file(path) as file:
+        sheet.save(file, format="PNG", optimize=False)

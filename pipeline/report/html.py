@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs nothing beside it, neither files nor the net.
+"""The report page: one HTML file that needs no other file and no network.
 
 Names of classes and files are hostile input: the template escapes all text, and the page's own policy forbids
 scripts and anything that is not in the file.
@@ -13,8 +13,10 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from pipeline.files import write_text
+
 Cell = str | int | float | None
-"""A cell of a table: a float is shown to four digits, None as a dash."""
+"""A cell of a table: a float is shown with four digits, None as a dash."""
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _NUMBER = re.compile(r"[+\-±]?[\d.,]+(e[+-]?\d+)?\s?(%|×|x|s|ms|min|px|pp)?", re.IGNORECASE)
@@ -27,7 +29,7 @@ class Tile:
     label: str
     value: str
     detail: str = ""
-    """What stands below the value in small type, such as its interval."""
+    """Small text below the value, such as its interval."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,12 @@ class Picture:
     path: Path
     caption: str
     alt: str
-    """What is seen, for those who do not see it."""
+    """Describes the picture to those who cannot see it."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table; columns that hold only numbers are aligned to the right."""
+    """A table; columns of numbers are aligned to the right."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[Cell]]
@@ -55,11 +57,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report, as a rule one step of the recipe."""
+    """A part of the report, usually one step of the recipe."""
 
     heading: str
     step: int | str | None = None
-    """Step of the recipe, such as 3 or "5-6"; None: the section is not a step."""
+    """Step of the recipe, such as 3 or "5-6"; None where the section is not a step."""
     paragraphs: Sequence[str] = ()
     pictures: Sequence[Picture] = ()
     table: Table | None = None
@@ -77,7 +79,7 @@ class Report:
 
 
 def write_report(path: Path, *, report: Report) -> None:
-    """Write `report` as one page. Raises ValueError for a picture that is no PNG."""
+    """Write `report` as one HTML page at `path`. Raises ValueError for a picture that is not a PNG."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -87,8 +89,7 @@ def write_report(path: Path, *, report: Report) -> None:
     )
     environment.filters |= {"embed": _embed, "size_px": _size_px, "cell": _cell, "is_numeric": _is_numeric}
     page = environment.get_template("html.j2").render(report=report)
-    # A file name that is not UTF-8 reaches us with lone surrogates, which no encoding takes.
-    path.write_bytes(page.encode("utf-8", errors="backslashreplace"))
+    write_text(path, page)
 
 
 def _embed(picture: Path) -> str:
@@ -99,7 +100,7 @@ def _embed(picture: Path) -> str:
 
 
 def _size_px(picture: Path) -> tuple[int, int]:
-    """Read width and height, which let the page keep the place of a picture before it is decoded."""
+    """Read width and height, so that a browser reserves the space before it decodes the picture."""
     with picture.open("rb") as file:
         width, height = struct.unpack(">II", file.read(24)[16:])
     return width, height

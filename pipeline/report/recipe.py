@@ -1,139 +1,234 @@
-"""The report of a run: the recipe's steps in order, each with its picture and its figures."""
+"""The report of a run: the recipe's steps in order, each with its pictures and figures.
 
-from collections.abc import Mapping
-from dataclasses import replace
+It is made from the folders that the stages left, and from the pictures that were drawn of them. Stages that have not
+run are left out.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.evaluation.prediction import TtaCard
 from pipeline.files import read_json
+from pipeline.report import sentences
 from pipeline.report.html import Picture, Report, Section, Table, Tile
 
+_TRAINING = ("full_train", "head_train_augmented", "head_train")
+"""Training stages, the last one first."""
 
-def build_report(
-    *, metrics: Mapping[str, Any], classes: tuple[str, ...], folders: Mapping[str, Path], out: Path, tta_card: TtaCard
-) -> Report:
-    """Gather what all stages made; `folders` are theirs, `out` is that of tta_evaluate."""
-    split = "test" if "test" in metrics else "valid"
-    scores = metrics[split]
-    verdict = read_json(folders["full_train"] / "verdict.json")
-    headline = (
-        f"With test-time augmentation {scores['tta']['accuracy']:.1%} of {scores['num_images']} {split} images are "
-        f"classified rightly (95 % interval {scores['tta']['accuracy_low']:.1%} to "
-        f"{scores['tta']['accuracy_high']:.1%}), into {len(classes)} classes."
-    )
+
+def build_report(folders: Mapping[str, Path], drawn: Path) -> Report:
+    """Gather what the stages left.
+
+    `folders` maps stage names to their published folders; those that are missing are left out of the report. The
+    pictures of a stage lie in `drawn/<stage>/`; those that are missing are left out too.
+    """
+    found = {stage: folder for stage, folder in folders.items() if folder.is_dir()}
     return Report(
         title="Training report",
-        headline=headline,
-        tiles=_tiles(scores, split),
-        sections=[
-            *_data_sections(folders),
-            *_head_sections(folders),
-            *_full_sections(folders, verdict),
-            _tta_section(metrics, tta_card),
-            _result_section(out, split),
-        ],
+        headline=_headline(found),
+        tiles=_tiles(found),
+        sections=[*_data_sections(found, drawn), *_training_sections(found, drawn), *_score_sections(found, drawn)],
     )
 
 
-def _tiles(scores: Mapping[str, Any], split: str) -> list[Tile]:
+def _headline(folders: Mapping[str, Path]) -> str:
+    if "tta_evaluate" in folders:
+        split, scores = _shown_scores(folders)
+        classes = f", into {len(read_json(folders['ingest'] / 'classes.json'))} classes" if "ingest" in folders else ""
+        return (
+            f"With test-time augmentation {scores['tta']['accuracy']:.1%} of {scores['num_images']} {split} images are "
+            f"classified correctly (95 % interval {scores['tta']['accuracy_low']:.1%} to "
+            f"{scores['tta']['accuracy_high']:.1%}){classes}."
+        )
+    for stage in _TRAINING:
+        if stage in folders:
+            accuracy = read_json(folders[stage] / "metrics.json")["valid_accuracy"]
+            return f"After {stage}, {accuracy:.1%} of the validation images are classified correctly; not tested yet."
+    return "Nothing is trained yet."
+
+
+def _shown_scores(folders: Mapping[str, Path]) -> tuple[str, Mapping[str, Any]]:
+    """Return the split that counts, and its scores: test, or valid where there are no test images."""
+    metrics = read_json(folders["tta_evaluate"] / "metrics.json")
+    split = "test" if "test" in metrics else "valid"
+    return split, metrics[split]
+
+
+def _tiles(folders: Mapping[str, Path]) -> list[Tile]:
+    if "tta_evaluate" not in folders:
+        return []
+    split, scores = _shown_scores(folders)
+    gain = scores["tta_gain"]["accuracy"]
+
     def span(s: Mapping[str, Any]) -> str:
         return f"95 % interval {s['accuracy_low']:.1%} to {s['accuracy_high']:.1%}"
 
-    gain = scores["tta_gain"]["accuracy"]
+    low, high = sentences.points(gain["low"]), sentences.points(gain["high"])
     return [
         Tile(f"{split} accuracy, TTA", f"{scores['tta']['accuracy']:.2%}", span(scores["tta"])),
         Tile(f"{split} accuracy, plain", f"{scores['plain']['accuracy']:.2%}", span(scores["plain"])),
         Tile(
             "gain by TTA",
-            f"{_points(gain['mean'])} pp",
-            f"{_points(gain['low'])} to {_points(gain['high'])} pp, exact p = {scores['tta_gain_p_value']:.2g}",
+            f"{sentences.points(gain['mean'])} pp",
+            f"{low} to {high} pp, exact p = {scores['tta_gain_p_value']:.2g}",
         ),
         Tile("log loss, TTA", f"{scores['tta']['log_loss']:.4f}", f"plain {scores['plain']['log_loss']:.4f}"),
     ]
 
 
-def _data_sections(folders: Mapping[str, Path]) -> list[Section]:
-    ingest, augment = folders["ingest"], folders["augment_config"]
-    counts, precomputed = read_json(ingest / "metrics.json"), read_json(folders["precompute"] / "metrics.json")
-    return [
-        Section(
-            heading="The images",
-            paragraphs=[
-                f"{counts['found']} files were found, {counts['used']} images are used; {counts['converted']} were "
-                f"converted, {counts['flagged']} flagged and {counts['rejected']} rejected (ledger.jsonl says which "
-                f"and why). {counts['copies']} are copies of others, {counts['near_copies']} nearly so."
-            ],
-            pictures=[
-                Picture(ingest / "samples.png", "Training images of each class", "contact sheet of training images"),
-                Picture(ingest / "class_counts.png", "Images by class and split", "bars of image counts"),
-                *(
-                    Picture(ingest / file, title, title.lower())
-                    for file, title in (
-                        ("troubles.png", "Rejected and flagged files"),
-                        ("duplicates.png", "Images that are there twice"),
-                    )
-                    if (ingest / file).exists()
-                ),
-            ],
+def _pictures(drawn: Path, stage: str, *captions: tuple[str, str, str]) -> list[Picture]:
+    """Return the pictures of a stage that exist, from (file name, caption, description for those who cannot see)."""
+    pictures = [Picture(drawn / stage / name, caption, alt) for name, caption, alt in captions]
+    return [picture for picture in pictures if picture.path.exists()]
+
+
+# The data
+
+
+def _data_sections(folders: Mapping[str, Path], drawn: Path) -> Iterator[Section]:
+    if "ingest" in folders:
+        yield _images_section(folders["ingest"], drawn)
+    if "augment_config" in folders or "precompute" in folders:
+        yield _augmentation_section(folders, drawn)
+
+
+def _images_section(ingest: Path, drawn: Path) -> Section:
+    counts = read_json(ingest / "metrics.json")
+    return Section(
+        heading="The images",
+        paragraphs=[
+            f"{counts['found']} files were found, {counts['used']} images are used; {counts['converted']} were "
+            f"converted, {counts['flagged']} flagged and {counts['rejected']} rejected (ledger.jsonl says which "
+            f"and why). {counts['copies']} are exact copies of other images, {counts['near_copies']} are near copies."
+        ],
+        pictures=_pictures(
+            drawn,
+            "ingest",
+            ("samples.png", "Training images of each class", "contact sheet of training images"),
+            ("class_counts.png", "Images by class and split", "bars of image counts"),
+            ("troubles.png", "Rejected and flagged files", "rejected and flagged files"),
+            ("duplicates.png", "Duplicate images", "pairs of duplicate images"),
         ),
-        Section(
-            heading="Enable augmentation, precompute activations",
-            step=1,
-            paragraphs=[
-                "Every training image is changed at random, anew in each epoch. First in each row: unchanged.",
-                f"The frozen backbone makes {precomputed['num_features']} activations of each image. "
-                f"The head begins with {precomputed['head_begins']}.",
-            ],
-            pictures=[Picture(augment / "augmentations.png", "Images and their random views", "augmented images")],
-        ),
-    ]
-
-
-def _head_sections(folders: Mapping[str, Path]) -> list[Section]:
-    return [
-        _lr_section(folders["lr_find_head"], 2, "Find the learning rate of the head"),
-        _training_section(folders["head_train"], 3, "Train the head on precomputed activations"),
-        _training_section(folders["head_train_augmented"], 4, "Train the head with augmentation"),
-    ]
-
-
-def _full_sections(folders: Mapping[str, Path], verdict: Mapping[str, Any]) -> list[Section]:
-    plan = read_json(folders["unfreeze"] / "plan.json")
-    rows = [[g["name"], _span(g["modules"]), g["num_parameters"], f"{g['lr_factor']:.3g}"] for g in plan["groups"]]
-    sentences = [s for name in ("overfitting", "snapshots", "similarity") if (s := verdict[name]["sentence"])]
-    return [
-        Section(
-            heading="Unfreeze, and grade the rates",
-            step="5-6",
-            paragraphs=[f"Batch norm: {plan['batch_norm']}."],
-            table=Table(["layer group", "modules", "parameters", "rate, as multiple of the head's"], rows),
-        ),
-        _lr_section(folders["lr_find_full"], 7, "Find the learning rate again, for all layers"),
-        _with_reasons(
-            _training_section(folders["full_train"], 8, "Train everything until over-fitting", sentences),
-            folders["full_train"],
-            verdict,
-        ),
-    ]
-
-
-def _with_reasons(section: Section, folder: Path, verdict: Mapping[str, Any]) -> Section:
-    """With how far each layer group moved, and how sharp the loss is where the cycles ended."""
-    moved = [[g["name"], f"{g['weights']:.2%}", f"{g['features_cka']:.4f}"] for g in verdict["similarity"]["groups"]]
-    sharpness = Picture(folder / "sharpness.png", "Why it over-fits, or not: gap and sharpness", "sharpness per cycle")
-    return replace(
-        section,
-        pictures=[*section.pictures, sharpness],
-        table=Table(["layer group", "weights moved in the first cycle", "features alike (linear CKA)"], moved),
     )
 
 
-def _span(modules: list[str]) -> str:
+def _augmentation_section(folders: Mapping[str, Path], drawn: Path) -> Section:
+    paragraphs = []
+    if "augment_config" in folders:
+        paragraphs.append(
+            "Every training image is changed at random, differently in each epoch. The first image of each row is "
+            "unchanged."
+        )
+    if "precompute" in folders:
+        precomputed = read_json(folders["precompute"] / "metrics.json")
+        paragraphs.append(
+            f"The frozen backbone turns each image into {precomputed['num_features']} activations. "
+            f"The head begins with {precomputed['head_begins']}."
+        )
+    picture = ("augmentations.png", "Images and their random views", "augmented images")
+    return Section(
+        heading="Enable augmentation, precompute activations",
+        step=1,
+        paragraphs=paragraphs,
+        pictures=_pictures(drawn, "augment_config", picture),
+    )
+
+
+# Training
+
+
+def _training_sections(folders: Mapping[str, Path], drawn: Path) -> Iterator[Section]:
+    if "lr_find_head" in folders:
+        yield _lr_section(folders, drawn, "lr_find_head", 2, "Find the learning rate of the head")
+    if "head_train" in folders:
+        yield _training_section(folders, drawn, "head_train", 3, "Train the head on precomputed activations")
+    if "head_train_augmented" in folders:
+        yield _training_section(folders, drawn, "head_train_augmented", 4, "Train the head with augmentation")
+    if "unfreeze" in folders:
+        yield _unfreeze_section(folders["unfreeze"])
+    if "lr_find_full" in folders:
+        yield _lr_section(folders, drawn, "lr_find_full", 7, "Find the learning rate again, for all layers")
+    if "full_train" in folders:
+        yield _full_train_section(folders, drawn)
+
+
+def _lr_section(folders: Mapping[str, Path], drawn: Path, stage: str, step: int, heading: str) -> Section:
+    picture = ("lr_find.png", "Loss over the learning rate", "learning-rate sweep with the chosen rate")
+    return Section(
+        heading=heading,
+        step=step,
+        paragraphs=[sentences.lr_choice(read_json(folders[stage] / "lr.json"))],
+        pictures=_pictures(drawn, stage, picture),
+    )
+
+
+def _training_section(folders: Mapping[str, Path], drawn: Path, stage: str, step: int, heading: str) -> Section:
+    return Section(
+        heading=heading,
+        step=step,
+        paragraphs=[_trained(folders[stage])],
+        pictures=_training_pictures(drawn, stage),
+    )
+
+
+def _trained(folder: Path) -> str:
+    metrics, kept = read_json(folder / "metrics.json"), read_json(folder / "cycles.json")["kept"]
+    return (
+        f"{metrics['epochs']} epochs at a rate of up to {metrics['lr']:.3g}, batches of {metrics['batch_size']}. "
+        f"{sentences.capitalised(sentences.kept_model(kept))} is kept: validation loss {metrics['valid_loss']:.4f}, "
+        f"accuracy {metrics['valid_accuracy']:.2%}."
+    )
+
+
+def _training_pictures(drawn: Path, stage: str) -> list[Picture]:
+    return _pictures(
+        drawn,
+        stage,
+        ("learning_curves.png", "Losses and accuracy", "learning curves with cycle boundaries"),
+        ("schedule.png", "The learning rates", "learning-rate schedule"),
+        ("sharpness.png", "Does it over-fit? Gap and sharpness at each cycle's end", "sharpness per cycle"),
+    )
+
+
+def _unfreeze_section(unfreeze: Path) -> Section:
+    plan = read_json(unfreeze / "plan.json")
+    rows = [[g["name"], _span(g["modules"]), g["num_parameters"], f"{g['lr_factor']:.3g}"] for g in plan["groups"]]
+    return Section(
+        heading="Unfreeze, with lower rates for earlier layers",
+        step="5-6",
+        paragraphs=[sentences.batch_norm(plan["batch_norm"])],
+        table=Table(["layer group", "modules", "parameters", "rate, as multiple of the head's"], rows),
+    )
+
+
+def _span(modules: Sequence[str]) -> str:
     return modules[0] if len(modules) == 1 else f"{modules[0]} to {modules[-1]}"
 
 
-def _tta_section(metrics: Mapping[str, Any], tta_card: TtaCard) -> Section:
+def _full_train_section(folders: Mapping[str, Path], drawn: Path) -> Section:
+    folder = folders["full_train"]
+    cycles, verdict = read_json(folder / "cycles.json"), read_json(folder / "verdict.json")
+    moved = [[g["name"], f"{g['weights']:.2%}", f"{g['features_cka']:.4f}"] for g in verdict["similarity"]["groups"]]
+    return Section(
+        heading="Train everything until over-fitting",
+        step=8,
+        paragraphs=[_trained(folder), *sentences.full_train_verdict(cycles, verdict)],
+        pictures=_training_pictures(drawn, "full_train"),
+        table=Table(["layer group", "change of weights in the first cycle", "feature similarity (linear CKA)"], moved),
+    )
+
+
+# The scores
+
+
+def _score_sections(folders: Mapping[str, Path], drawn: Path) -> Iterator[Section]:
+    if "tta_evaluate" in folders:
+        yield _tta_section(folders["tta_evaluate"])
+        yield _predictions_section(_shown_scores(folders)[0], drawn)
+
+
+def _tta_section(folder: Path) -> Section:
+    metrics, card = read_json(folder / "metrics.json"), read_json(folder / "model" / "tta.json")
     columns = ("accuracy", "accuracy_low", "accuracy_high", "log_loss", "macro_f1", "calibration_error")
     splits = [s for s in ("valid", "test") if s in metrics]
     rows = [
@@ -146,73 +241,20 @@ def _tta_section(metrics: Mapping[str, Any], tta_card: TtaCard) -> Section:
         heading="Test-time augmentation and the scores",
         step="TTA",
         paragraphs=[
-            _tta_text(metrics, tta_card),
-            *(_gain_text(s, metrics[s]) for s in splits),
-            "Test images were seen once, here; every choice was made on validation images.",
+            sentences.tta_mode(metrics["valid"], card),
+            *(sentences.tta_gain(split, metrics[split]) for split in splits),
+            "Test images are used once, here; all choices are made on validation images.",
         ],
         table=Table(header, rows),
     )
 
 
-def _tta_text(metrics: Mapping[str, Any], tta_card: TtaCard) -> str:
-    num_views = metrics["valid"]["num_views"]
-    about = "" if float(num_views).is_integer() else " on average"
-    text = f"Mode {tta_card.tta.mode}: each image is looked at plain and from {num_views:.3g} other views{about}"
-    if tta_card.plain_weight is None:
-        return f"{text}, all with the same weight."
-    return (
-        f"{text}; the plain one weighs {tta_card.plain_weight:.0%}, which gave the least log loss on valid (so that "
-        "valid's own TTA scores flatter)."
+def _predictions_section(split: str, drawn: Path) -> Section:
+    pictures = _pictures(
+        drawn,
+        "tta_evaluate",
+        ("confusion.png", f"Confusion matrix on {split}, TTA", "confusion matrix"),
+        ("calibration.png", "Confidence and accuracy", "reliability diagram"),
+        ("mistakes.png", "The most confident mistakes", "misclassified images"),
     )
-
-
-def _gain_text(split: str, scores: Mapping[str, Any]) -> str:
-    accuracy, loss = scores["tta_gain"]["accuracy"], scores["tta_gain"]["log_loss"]
-    return (
-        f"On {split}, TTA moves the accuracy by {_points(accuracy['mean'])} points (95 % interval "
-        f"{_points(accuracy['low'])} to {_points(accuracy['high'])}; McNemar's exact p = "
-        f"{scores['tta_gain_p_value']:.2g}) and the log loss by {-loss['mean']:+.4f} "
-        f"({-loss['high']:+.4f} to {-loss['low']:+.4f})."
-    )
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:+.2f}"
-
-
-def _result_section(out: Path, split: str) -> Section:
-    pictures = [
-        Picture(out / "confusion.png", f"Confusion matrix on {split}, TTA", "confusion matrix"),
-        Picture(out / "calibration.png", "How sure, and how often right", "reliability diagram"),
-        Picture(out / "mistakes.png", "The most confident mistakes", "misclassified images"),
-    ]
-    return Section(heading="What is right and what is not", pictures=pictures)
-
-
-def _lr_section(folder: Path, step: int, heading: str) -> Section:
-    found = read_json(folder / "lr.json")
-    if found["rule"] != "recipe":
-        why = f"by the rule `{found['rule']}`"
-    elif found["improved"]:
-        why = "the highest rate at which the loss still clearly improves"
-    else:
-        why = "a third of the highest rate at which the loss has not clearly risen (it fell clearly at none)"
-    sweeps = f"{len(found['repeats'])} sweeps that differ by a factor of {found['spread']:.2f}"
-    text = f"Chosen: {found['lr']:.3g}, {why}; from the mean of {sweeps}."
-    picture = Picture(folder / "lr_find.png", "Loss over the learning rate", "learning-rate sweep with the chosen rate")
-    return Section(heading=heading, step=step, paragraphs=[text], pictures=[picture])
-
-
-def _training_section(folder: Path, step: int, heading: str, sentences: list[str] | None = None) -> Section:
-    metrics = read_json(folder / "metrics.json")
-    kept = read_json(folder / "cycles.json")["kept"]["what"]
-    text = (
-        f"{metrics['epochs']} epochs at a rate of up to {metrics['lr']:.3g}, batches of {metrics['batch_size']}. "
-        f"{kept[0].upper()}{kept[1:]} is kept: validation loss {metrics['valid_loss']:.4f}, accuracy "
-        f"{metrics['valid_accuracy']:.2%}."
-    )
-    pictures = [
-        Picture(folder / "learning_curves.png", "Losses and accuracy", "learning curves with cycle boundaries"),
-        Picture(folder / "schedule.png", "The learning rates", "learning-rate schedule"),
-    ]
-    return Section(heading=heading, step=step, paragraphs=[text, *(sentences or [])], pictures=pictures)
+    return Section(heading="Correct and wrong predictions", pictures=pictures)

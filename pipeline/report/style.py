@@ -1,4 +1,8 @@
-"""The look that all plots share, and what draws it; matplotlib is known here and in `plots` only."""
+"""The look that all plots share.
+
+Every picture is legible at 900 px, its colours suit the colour-blind (Okabe and Ito), and its title
+says what it shows. The same input gives the same bytes. Neither pyplot nor a user's matplotlib settings are touched.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from pipeline.files import atomic_file
 
 Array = npt.NDArray[Any]
 
@@ -47,26 +53,29 @@ _STYLE: dict[str, Any] = {
 
 @contextmanager
 def figure(path: Path, *, title: str, height_in: float = 5.0) -> Iterator[Figure]:
-    """Give a figure in the shared style, and write it to `path` if the block ends well."""
+    """Give a figure in the shared style, and write it to `path` as a PNG when the block ends without an error."""
     with matplotlib.style.context(["default", _STYLE]):
         fig = Figure(figsize=(_WIDTH_IN, height_in), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
         FigureCanvasAgg(fig)
         fig.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", wrap=True)
         yield fig
-        fig.savefig(path, dpi=_DPI, format="png", metadata={"Software": None})
+        with atomic_file(path) as file:
+            fig.savefig(file, dpi=_DPI, format="png", metadata={"Software": None})
 
 
 def panels_below(fig: Figure, height_ratios: Sequence[float]) -> list[Axes]:
+    """Add panels below each other that share the x axis."""
     axes = fig.subplots(len(height_ratios), 1, sharex=True, gridspec_kw={"height_ratios": list(height_ratios)})
     return list(axes)
 
 
 def legend_above(ax: Axes) -> None:
+    """Put the legend above the axes, where it covers no data."""
     ax.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=5, columnspacing=1.4, handlelength=1.6)
 
 
 def draw_line(ax: Axes, x: Array, y: Array, *, label: str | None = None, **style: Any) -> None:
-    """Draw a line; a point that has no neighbour to be joined to is drawn as a dot."""
+    """Draw a line; a finite point without a finite neighbour is drawn as a dot."""
     ok = np.isfinite(y)
     ax.plot(x, np.where(ok, y, np.nan), label=label or "_nolegend_", **style)
     padded = np.concatenate([[False], ok, [False]])
@@ -76,4 +85,5 @@ def draw_line(ax: Axes, x: Array, y: Array, *, label: str | None = None, **style
 
 
 def thinned(num: int, at_most: int) -> list[int]:
+    """Return at most `at_most` indices of `num` items, evenly spaced from the first."""
     return list(range(0, num, max(1, -(-num // at_most))))

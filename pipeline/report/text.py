@@ -1,4 +1,4 @@
-"""Text that is safe to draw: class and file names are hostile input, and the one font has not every glyph."""
+"""Text that is safe to draw: class and file names may hold anything, and the font lacks many glyphs."""
 
 import unicodedata
 from collections import Counter
@@ -11,7 +11,7 @@ _MISSING = "\N{WHITE SQUARE}"
 
 @cache
 def font_file() -> Path:
-    """Return the font of all pictures: DejaVu Sans as matplotlib ships it, the same on every machine."""
+    """Return the font of all pictures: DejaVu Sans from matplotlib, which is the same on every machine."""
     import matplotlib
 
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
@@ -27,7 +27,7 @@ def _glyphs() -> frozenset[int]:
 def drawable(text: str, max_chars: int = 24) -> str:
     """Return `text` on one line of at most `max_chars`, with a box for each character that has no glyph.
 
-    Its middle is cut because file names differ at both ends.
+    A long text loses its middle, because file names differ at both ends.
     """
     line = " ".join(unicodedata.normalize("NFC", text).split())
     chars = [c for c in line if unicodedata.category(c) not in {"Cc", "Cf"} and not 0xFE00 <= ord(c) <= 0xFE0F]
@@ -39,7 +39,12 @@ def drawable(text: str, max_chars: int = 24) -> str:
 
 
 def class_labels(classes: Sequence[str], max_chars: int = 24) -> list[str]:
-    """Return a drawable label for each class; those that would look the same get their number in front."""
+    """Return a drawable label for each class; labels that would look the same are preceded by the class's number."""
     labels = [drawable(c, max_chars) for c in classes]
     seen = Counter(labels)
     return [f"{i}: {label}" if seen[label] > 1 or not label else label for i, label in enumerate(labels)]
+
+
+def counted(n: float, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun, such as `1 cycle` or `3 cycles`; `plural` is for nouns that take no `s`."""
+    return f"{n:,g} {noun if n == 1 else plural or f'{noun}s'}"

@@ -44,7 +44,7 @@ def test_every_shape_fits_its_tile(size: tuple[int, int], tmp_path: Path) -> Non
     assert (red.max(axis=0) - red.min(axis=0)).max() == 95
 
 
-def test_a_long_row_goes_on_below(tmp_path: Path) -> None:
+def test_a_long_row_wraps(tmp_path: Path) -> None:
     images = [Image.new("RGB", (4, 4), RED)] * 5
     contact_sheet(tmp_path / "a.png", rows=[("five", images)], tile_px=40, columns=2)
     assert (_pixels(tmp_path / "a.png") == RED).all(axis=2).sum() == 5 * 40 * 40

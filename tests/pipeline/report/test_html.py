@@ -111,7 +111,7 @@ def test_an_empty_report_is_a_page(tmp_path: Path) -> None:
     assert "<h1>nothing yet</h1>" in _write(tmp_path / "report.html", Report("nothing yet", ""))
 
 
-def test_a_file_name_that_is_no_utf8(tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
     assert "\\udcff.png" in _write(tmp_path / "report.html", Report("\udcff.png", ""))
 
 

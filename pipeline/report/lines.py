@@ -1,0 +1,153 @@
+"""What the console and MLflow say about a stage, made from what the stage left in its folder."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pipeline.files import read_json
+from pipeline.journal import read_points
+from pipeline.report import sentences
+from pipeline.report.ledger import first_lines
+
+LISTED_FILES = 5
+"""Rejected and flagged files on the console, of each kind; the others are in `ledger.jsonl`."""
+
+Timings = Mapping[str, float]
+
+
+def summary(stage: str, folders: Mapping[str, Path], timings: Timings) -> list[str]:
+    """Return the console lines at the end of a stage; none for a stage that has nothing to say.
+
+    `folders` must hold the stage's own folder. `timings` are the stage's own; what is not in it is left out.
+    """
+    return SUMMARIES[stage](folders[stage], timings) if stage in SUMMARIES else []
+
+
+def remarks(stage: str, folders: Mapping[str, Path]) -> list[str]:
+    """Return the warnings and verdicts of a stage that belong in the description of its MLflow row."""
+    return REMARKS[stage](folders[stage]) if stage in REMARKS else []
+
+
+def _ingest(folder: Path, _: Timings) -> list[str]:
+    metrics = read_json(folder / "metrics.json")
+    splits = ", ".join(f"{count} {split}" for split, count in metrics["images"].items())
+    lines = [
+        f"{metrics['used']} images in {metrics['classes']} classes ({splits}); {metrics['converted']} converted, "
+        f"{metrics['flagged']} flagged, {metrics['rejected']} rejected"
+    ]
+    if metrics["unlabelled"]:
+        lines.append(f"{metrics['unlabelled']} images without a label, for predictions only")
+    if metrics["copies"] or metrics["near_copies"]:
+        rule = read_json(folder / "stage.json")["settings"]["data.duplicates"]
+        lines.append(
+            f"{metrics['copies']} copies and {metrics['near_copies']} near copies, {metrics['copies_across_splits']} "
+            f"across splits and {metrics['copies_across_labels']} across labels (data.duplicates={rule})"
+        )
+    for verdict, troubles in first_lines(folder, LISTED_FILES).items():
+        lines += [f"{verdict} {x['path']!r}: {x['reason']}" for x in troubles]
+    return lines
+
+
+def _augment_config(folder: Path, _: Timings) -> list[str]:
+    num = read_json(folder / "metrics.json")["num_transforms"]
+    return [f"{num} random transforms" if num else "no augmentation: training sees plain images"]
+
+
+def _precompute(folder: Path, _: Timings) -> list[str]:
+    metrics, settings = read_json(folder / "metrics.json"), read_json(folder / "stage.json")["settings"]
+    images = " and ".join(f"{count} {split} images" for split, count in metrics["images"].items())
+    views = f", and for {metrics['views']} augmented views of each train image" if metrics["views"] else ""
+    return [
+        f"{settings['model.arch']} ({settings['model.weights']}): {metrics['num_features']} features for each of "
+        f"{images}{views}",
+        f"the head begins with {metrics['head_begins']}{_first_accuracy(folder / 'journal.jsonl')}",
+    ]
+
+
+def _first_accuracy(journal: Path) -> str:
+    """Say how good a head is that nothing was trained of, where the stage has measured it."""
+    values = next(iter(read_points(journal).values()), {}) if journal.exists() else {}
+    return f": accuracy {values['valid_accuracy']:.4f} on valid" if "valid_accuracy" in values else ""
+
+
+def _lr_find(folder: Path, _: Timings) -> list[str]:
+    choice = read_json(folder / "lr.json")
+    return [
+        f"lr {choice['lr']:.3g} by rule {choice['rule']}, spread x{choice['spread']:.2f} over "
+        f"{len(choice['repeats'])} sweeps",
+        *sentences.lr_notes(choice),
+    ]
+
+
+def _training(folder: Path, _: Timings) -> list[str]:
+    return [sentences.kept_scores(read_json(folder / "cycles.json"))]
+
+
+def _unfreeze(folder: Path, _: Timings) -> list[str]:
+    return [
+        *(
+            f"{g['name']:<10} {g['num_parameters']:>11,} parameters at {g['lr_factor']:.3g} of the head's rate"
+            for g in read_json(folder / "plan.json")["groups"]
+        ),
+        *_unfreeze_remarks(folder),
+    ]
+
+
+def _full_train(folder: Path, timings: Timings) -> list[str]:
+    return [*_training(folder, timings), *_full_train_remarks(folder)]
+
+
+def _tta_evaluate(folder: Path, timings: Timings) -> list[str]:
+    metrics = read_json(folder / "metrics.json")
+    splits = {split: metrics[split] for split in ("valid", "test") if split in metrics}
+    lines = []
+    if not any(scores["num_views"] for scores in splits.values()):
+        lines.append("no image has a view that shows more than the plain one, so TTA equals plain")
+    for split, scores in splits.items():
+        plain, tta, gain = scores["plain"], scores["tta"], scores["tta_gain"]["accuracy"]
+        lines.append(
+            f"{split}: accuracy {plain['accuracy']:.4f} plain, {tta['accuracy']:.4f} with TTA "
+            f"(95 % {tta['accuracy_low']:.3f} to {tta['accuracy_high']:.3f}); gain {sentences.points(gain['mean'])} "
+            f"points ({sentences.points(gain['low'])} to {sentences.points(gain['high'])}, "
+            f"p = {scores['tta_gain_p_value']:.2g}); {scores['num_views']:.3g} views{_cost(split, timings)}"
+        )
+    return lines
+
+
+def _cost(split: str, timings: Timings) -> str:
+    plain, tta = (timings.get(f"{split}/{name}_ms_per_image") for name in ("plain", "tta"))
+    return "" if plain is None or tta is None else f"; {plain:.3g} and {tta:.3g} ms an image"
+
+
+def _lr_find_remarks(folder: Path) -> list[str]:
+    return sentences.lr_notes(read_json(folder / "lr.json"))
+
+
+def _unfreeze_remarks(folder: Path) -> list[str]:
+    warning = sentences.ratio_warning(read_json(folder / "plan.json")["lr_ratio"])
+    return [] if warning is None else [warning]
+
+
+def _full_train_remarks(folder: Path) -> list[str]:
+    cycles, verdict = read_json(folder / "cycles.json"), read_json(folder / "verdict.json")
+    return [*sentences.full_train_verdict(cycles, verdict), sentences.movement(verdict["similarity"]["groups"])]
+
+
+SUMMARIES: dict[str, Callable[[Path, Timings], list[str]]] = {
+    "ingest": _ingest,
+    "augment_config": _augment_config,
+    "precompute": _precompute,
+    "lr_find_head": _lr_find,
+    "head_train": _training,
+    "head_train_augmented": _training,
+    "unfreeze": _unfreeze,
+    "lr_find_full": _lr_find,
+    "full_train": _full_train,
+    "tta_evaluate": _tta_evaluate,
+}
+
+REMARKS: dict[str, Callable[[Path], list[str]]] = {
+    "lr_find_head": _lr_find_remarks,
+    "unfreeze": _unfreeze_remarks,
+    "lr_find_full": _lr_find_remarks,
+    "full_train": _full_train_remarks,
+}

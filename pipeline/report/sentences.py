@@ -1,0 +1,163 @@
+"""What a stage's verdicts mean in words, made from the JSON in its folder."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Json = Mapping[str, Any]
+
+RECIPE_RATIO = (3.0, 10.0)
+"""Neighbouring layer groups' rates are a factor of 3 to 10 apart in the recipe."""
+
+_BATCH_NORM = {
+    "frozen": "the statistics and affine weights of all batch-norm layers stay as pretrained",
+    "train": "batch-norm layers of trained groups use and update batch statistics and train their affine weights; "
+    "those of groups that are still frozen do not change",
+}
+
+
+def kept_model(kept: Json) -> str:
+    """Name the model that a training stage keeps; `kept` is a part of `cycles.json`. Cycle 0 is before training."""
+    cycles = kept["cycles"]
+    if cycles == [0]:
+        return "the model as it was before this stage"
+    if len(cycles) == 1:
+        return f"cycle {cycles[0]}"
+    joined = "weights" if kept["snapshots"] == "average" else "predictions"
+    first = ", ".join(map(str, cycles[:-1]))
+    before = " (0: before this stage)" if 0 in cycles else ""
+    return f"the mean of the {joined} of cycles {first} and {cycles[-1]}{before}"
+
+
+def kept_scores(cycles: Json) -> str:
+    """Say how good the kept model is on validation images, and of which cycles it is; `cycles` is `cycles.json`."""
+    kept = cycles["kept"]
+    return (
+        f"valid loss {kept['valid_loss']:.4f}, accuracy {kept['valid_accuracy']:.4f} "
+        f"(cycle {' + '.join(map(str, kept['cycles']))} of {cycles['ends'][-1]['cycle']})"
+    )
+
+
+def kept_choice(kept: Json, ends: Sequence[Json]) -> str | None:
+    """Compare the kept model with the best cycle alone; None where `snapshots` is `best`, which keeps just that."""
+    if kept["snapshots"] == "best":
+        return None
+    best = min(ends, key=lambda end: float(end["valid_loss"]))
+    losses = f"valid loss {kept['valid_loss']:.4f}; of cycle {best['cycle']} alone {best['valid_loss']:.4f}"
+    name = kept_model(kept)
+    if kept["snapshots"] in ("average", "ensemble") and len(kept["cycles"]) == 1:
+        return f"No mean of cycle ends was better on valid than {name} alone, which is kept ({losses})."
+    return f"{capitalised(name)} is kept ({losses})."
+
+
+def overfitting(cycles: Json, *, stage: str) -> str:
+    """Say when over-fitting began, or that it did not; `cycles` is the stage's `cycles.json`."""
+    last, verdict, kept = cycles["ends"][-1]["cycle"], cycles["verdict"], kept_model(cycles["kept"])
+    since = verdict["overfitting_since_cycle"]
+    if since is not None:
+        return f"Over-fitting began in cycle {since}; {kept} is kept."
+    if verdict["best_cycle"] != last:
+        return f"Cycle {last} ended no better on validation images, without over-fitting; {kept} is kept."
+    return (
+        f"No over-fitting after {last} of {cycles['num_cycles']} cycles, and the last cycle was the best: "
+        f"a higher {stage}.num_cycles may do better."
+    )
+
+
+def similarity(found: Json) -> str:
+    """Say whether the data is like that of pretraining; `found` is a part of `verdict.json`."""
+    low, high = found["interval"]
+    span = f"{found['change']:+.4f} (95 % interval {low:+.4f} to {high:+.4f})"
+    match found["outcome"]:
+        case "similar":
+            return f"The data is very similar to the pretraining data: training all layers changed the loss by {span}."
+        case "different":
+            return f"The data differs from the pretraining data: training all layers changed the loss by {span}."
+    return f"The first cycle after unfreezing made the loss worse, by {span}: try a lower full_train.lr."
+
+
+def movement(groups: Sequence[Json]) -> str:
+    """Say how far each layer group moved in the first cycle; `groups` is a part of `verdict.json`'s similarity."""
+    moved = (f"{g['name']} {g['weights']:.2%} (feature similarity {g['features_cka']:.3f})" for g in groups)
+    return f"Weights changed in the first cycle by: {', '.join(moved)}."
+
+
+def full_train_verdict(cycles: Json, verdict: Json) -> list[str]:
+    """Return all that `full_train` found, from its `cycles.json` and `verdict.json`."""
+    found = verdict["similarity"]
+    sentences = (overfitting(cycles, stage="full_train"), kept_choice(cycles["kept"], cycles["ends"]))
+    return [s for s in (*sentences, similarity(found)) if s is not None]
+
+
+def ratio_warning(ratio: float) -> str | None:
+    """Say what is wrong with an `unfreeze.lr_ratio` outside the recipe's range; None for one inside."""
+    low, high = RECIPE_RATIO
+    if ratio < low:
+        return (
+            f"warning: unfreeze.lr_ratio={ratio:g} is below {low:g}: early layers, which hold features common to all "
+            "images, change almost as fast as the head, and what pretraining taught them may be forgotten"
+        )
+    if ratio > high:
+        return (
+            f"warning: unfreeze.lr_ratio={ratio:g} is above {high:g}: early layers hardly learn, so training them "
+            "takes time for little gain"
+        )
+    return None
+
+
+def batch_norm(policy: str) -> str:
+    """Say what `unfreeze.batch_norm` does."""
+    return f"Batch norm ({policy}): {_BATCH_NORM[policy]}."
+
+
+def lr_notes(choice: Json) -> list[str]:
+    """Return what makes the learning-rate finder's choice doubtful; `choice` is `lr.json`."""
+    notes = []
+    if choice["rule"] == "recipe" and not choice["improved"]:
+        notes.append("the loss clearly falls at no rate: a third of the highest harmless rate is chosen")
+    return [*notes, *(f"one sweep gave no rate: {reason}" for reason in choice["unusable"])]
+
+
+def lr_choice(choice: Json) -> str:
+    """Say which rate was chosen, and why; `choice` is `lr.json`."""
+    if choice["rule"] != "recipe":
+        why = f"by the rule `{choice['rule']}`"
+    elif choice["improved"]:
+        why = "the highest rate at which the loss still clearly improves"
+    else:
+        why = "a third of the highest rate at which the loss does not clearly rise (it clearly falls at none)"
+    sweeps = f"{len(choice['repeats'])} sweeps that differ by a factor of {choice['spread']:.2f}"
+    return f"Chosen: {choice['lr']:.3g}, {why}; from the mean of {sweeps}."
+
+
+def tta_mode(scores: Json, card: Json) -> str:
+    """Say how test-time augmentation was done, from a split's scores and from `model/tta.json`."""
+    num_views = scores["num_views"]
+    average = "" if float(num_views).is_integer() else " on average"
+    text = f"Mode {card['tta']['mode']}: each image is predicted plain and from {num_views:.3g} more views{average}"
+    if card["plain_weight"] is None:
+        return f"{text}, all with the same weight."
+    return (
+        f"{text}; the plain image has a weight of {card['plain_weight']:.0%}, which gave the lowest log loss on valid "
+        "(so the TTA scores on valid are optimistic)."
+    )
+
+
+def tta_gain(split: str, scores: Json) -> str:
+    """Say what test-time augmentation changes on a split."""
+    accuracy, loss = scores["tta_gain"]["accuracy"], scores["tta_gain"]["log_loss"]
+    return (
+        f"On {split}, TTA changes the accuracy by {points(accuracy['mean'])} points (95 % interval "
+        f"{points(accuracy['low'])} to {points(accuracy['high'])}; McNemar's exact p = "
+        f"{scores['tta_gain_p_value']:.2g}) and the log loss by {-loss['mean']:+.4f} "
+        f"({-loss['high']:+.4f} to {-loss['low']:+.4f})."
+    )
+
+
+def points(share: float) -> str:
+    """Write a difference of shares in percentage points, with its sign."""
+    return f"{100 * share:+.2f}"
+
+
+def capitalised(text: str) -> str:
+    """Return `text` with a capital first letter, the rest as it is."""
+    return text[:1].upper() + text[1:]

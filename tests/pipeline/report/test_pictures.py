@@ -1,0 +1,114 @@
+"""Each stage's pictures are drawn from its folder, the same bytes each time, without what is slow to import."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.files import write_json, write_text
+from pipeline.report.pictures import PAINTERS, draw_stage
+from stages import STAGES
+
+pytestmark = pytest.mark.usefixtures("few_pixels")
+PICTURES = {
+    "ingest": ["class_counts.png", "duplicates.png", "samples.png", "troubles.png"],
+    "augment_config": ["augmentations.png"],
+    "precompute": [],
+    "lr_find_head": ["lr_find.png"],
+    "head_train": ["learning_curves.png", "schedule.png"],
+    "head_train_augmented": ["learning_curves.png", "schedule.png"],
+    "unfreeze": [],
+    "lr_find_full": ["lr_find.png"],
+    "full_train": ["learning_curves.png", "schedule.png", "sharpness.png"],
+    "tta_evaluate": ["calibration.png", "confusion.png", "mistakes.png"],
+}
+
+
+@pytest.mark.parametrize("stage", PICTURES)
+def test_two_draws_give_the_same_pictures(stage: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    first, second = (draw_stage(stage, folders, tmp_path / name) for name in "ab")
+    assert [picture.name for picture in first] == PICTURES[stage]
+    assert [picture.read_bytes() for picture in first] == [picture.read_bytes() for picture in second]
+    for picture in first:
+        with Image.open(picture) as image:
+            image.verify()
+
+
+def test_pictures_belong_to_stages() -> None:
+    assert set(PAINTERS) <= set(STAGES)
+
+
+def test_old_pictures_go_and_other_files_stay(folders: dict[str, Path], tmp_path: Path) -> None:
+    for name in ("old.png", "notes.txt"):
+        (tmp_path / name).touch()
+    draw_stage("lr_find_head", folders, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ["lr_find.png", "notes.txt"]
+
+
+def test_a_stage_without_pictures_creates_nothing(folders: dict[str, Path], tmp_path: Path) -> None:
+    assert draw_stage("unfreeze", folders, tmp_path / "out") == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_shown_of_what_did_not_happen(folders: dict[str, Path], tmp_path: Path) -> None:
+    counts = {"flagged": 0, "rejected": 0}
+    write_json(folders["ingest"] / "metrics.json", counts)
+    write_text(folders["ingest"] / "duplicates.jsonl", "")
+    assert [p.name for p in draw_stage("ingest", folders, tmp_path / "out")] == ["class_counts.png", "samples.png"]
+
+
+@pytest.mark.parametrize("stage", ["ingest", "augment_config", "tta_evaluate"])
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("text")], ids=["gone", "text"])
+def test_an_image_that_cannot_be_read_is_skipped(
+    stage: str, damage: object, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    whole = {p.name: p.read_bytes() for p in draw_stage(stage, folders, tmp_path / "whole")}
+    assert callable(damage)
+    for name in ("cat-0", "dog-10"):
+        damage(folders["ingest"] / "images" / f"{name}.png")
+    drawn = {p.name: p.read_bytes() for p in draw_stage(stage, folders, tmp_path / "out")}
+    assert list(drawn) == PICTURES[stage]
+    shown = {"samples.png", "duplicates.png", "augmentations.png", "mistakes.png"}
+    assert {name for name in drawn if drawn[name] != whole[name]} == shown & set(PICTURES[stage])
+
+
+def test_long_files_are_read_no_further_than_needed(folders: dict[str, Path], tmp_path: Path) -> None:
+    for name in ("manifest.jsonl", "ledger.jsonl"):
+        with (folders["ingest"] / name).open("a") as file:
+            file.write("this line would fail to parse\n")
+    assert len(draw_stage("ingest", folders, tmp_path / "out")) == 4
+
+
+def test_images_are_found_below_a_typed_root(folders: dict[str, Path], tmp_path: Path) -> None:
+    drawn = {p.name: p.read_bytes() for p in draw_stage("ingest", folders, tmp_path / "out")}
+    (folders["ingest"] / "images").rename(tmp_path / "images")
+    write_json(folders["ingest"] / "source.json", {"root": str(tmp_path)})
+    assert drawn == {p.name: p.read_bytes() for p in draw_stage("ingest", folders, tmp_path / "out")}
+
+
+def test_drawing_augmentations_leaves_torchs_random_state(folders: dict[str, Path], tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    draw_stage("augment_config", folders, tmp_path / "out")
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_views_differ_by_their_seeds(folders: dict[str, Path], tmp_path: Path) -> None:
+    (first,) = draw_stage("augment_config", folders, tmp_path / "a")
+    samples = folders["augment_config"] / "samples.json"
+    samples.write_text(samples.read_text().replace("contact sheet", "another"))
+    (second,) = draw_stage("augment_config", folders, tmp_path / "b")
+    assert first.read_bytes() != second.read_bytes()
+
+
+@pytest.mark.parametrize("module", ["pictures", "lines", "sentences", "recipe"])
+def test_nothing_heavy_is_imported(module: str) -> None:
+    code = (
+        f"import sys, pipeline.report.{module};"
+        "heavy = {'torch', 'torchvision', 'scipy', 'sklearn', 'mlflow', 'hydra', 'dvc', 'matplotlib.pyplot'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"

@@ -1,0 +1,123 @@
+"""What verdicts mean in words."""
+
+from typing import Any
+
+import pytest
+
+from pipeline.report import sentences
+from tests.pipeline.report.conftest import SCORES, lr_json
+
+
+def cycles(best: int, since: int | None, last: int, kept: list[int], snapshots: str = "best") -> dict[str, Any]:
+    """What `cycles.json` holds after `last` of three cycles."""
+    return {
+        "ends": [{"cycle": cycle, "valid_loss": 0.5 + 0.1 * abs(cycle - best)} for cycle in range(last + 1)],
+        "kept": {"snapshots": snapshots, "cycles": kept, "valid_loss": 0.45, "valid_accuracy": 0.9},
+        "verdict": {"best_cycle": best, "overfitting_since_cycle": since},
+        "num_cycles": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("best", "since", "last", "said"),
+    [
+        (2, 3, 3, "Over-fitting began in cycle 3; cycle 2 is kept"),
+        (3, None, 3, "No over-fitting after 3 of 3 cycles"),
+        (1, None, 2, "Cycle 2 ended no better"),
+        (1, None, 1, "No over-fitting after 1 of 3 cycles"),
+        (1, None, 2, "without over-fitting; cycle 1 is kept"),
+        (0, 1, 2, "began in cycle 1; the model as it was before this stage is kept"),
+        (0, None, 1, "ended no better on validation images, without over-fitting; the model as it was before this"),
+    ],
+)
+def test_over_fitting(best: int, since: int | None, last: int, said: str) -> None:
+    assert said in sentences.overfitting(cycles(best, since, last, [best]), stage="full_train")
+
+
+def test_more_cycles_are_suggested_by_the_name_of_the_setting() -> None:
+    assert "head_train.num_cycles" in sentences.overfitting(cycles(3, None, 3, [3]), stage="head_train")
+
+
+@pytest.mark.parametrize(
+    ("snapshots", "kept", "what", "said"),
+    [
+        ("none", [2], "cycle 2", "Cycle 2 is kept (valid loss 0.4500"),
+        ("best", [1], "cycle 1", None),
+        (
+            "average",
+            [1, 0],
+            "the mean of the weights of cycles 1 and 0 (0: before",
+            "The mean of the weights of cycles",
+        ),
+        (
+            "ensemble",
+            [1, 0, 2],
+            "the mean of the predictions of cycles 1, 0 and 2 (0",
+            "The mean of the predictions of cyc",
+        ),
+        ("ensemble", [1], "cycle 1", "No mean of cycle ends was better on valid than cycle 1 alone"),
+        ("average", [1], "cycle 1", "No mean of cycle ends was better on valid than cycle 1 alone"),
+    ],
+)
+def test_what_is_kept(snapshots: str, kept: list[int], what: str, said: str | None) -> None:
+    done = cycles(1, None, 2, kept, snapshots)
+    assert sentences.kept_model(done["kept"]).startswith(what)
+    sentence = sentences.kept_choice(done["kept"], done["ends"])
+    assert sentence is None if said is None else str(sentence).startswith(said)
+    assert said is None or "of cycle 1 alone 0.5000)" in str(sentence)
+
+
+def test_of_equal_cycles_the_earlier_is_the_best() -> None:
+    ends = [{"cycle": cycle, "valid_loss": 0.5} for cycle in (1, 2)]
+    kept = {"snapshots": "none", "cycles": [2], "valid_loss": 0.5}
+    assert "of cycle 1 alone" in str(sentences.kept_choice(kept, ends))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"), [("similar", "very similar"), ("different", "differs"), ("worse", "made the loss worse")]
+)
+def test_similarity(outcome: str, said: str) -> None:
+    sentence = sentences.similarity({"outcome": outcome, "change": -0.01, "interval": [-0.02, 0.0]})
+    assert said in sentence
+    assert "-0.0100 (95 % interval -0.0200 to +0.0000)" in sentence
+
+
+def test_a_ratio_outside_the_recipes_warns_and_says_why() -> None:
+    assert sentences.ratio_warning(3.0) is None
+    assert sentences.ratio_warning(10.0) is None
+    assert "forgotten" in str(sentences.ratio_warning(2.0))
+    assert "hardly learn" in str(sentences.ratio_warning(30.0))
+
+
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        (lr_json(), "the highest rate at which the loss still clearly improves"),
+        (lr_json(improved=False), "a third of the highest rate at which the loss does not clearly rise"),
+        (lr_json(rule="valley"), "by the rule `valley`"),
+    ],
+)
+def test_why_a_rate_was_chosen(choice: dict[str, object], said: str) -> None:
+    assert sentences.lr_choice(choice).startswith(f"Chosen: 0.01, {said}")
+
+
+def test_notes_of_the_finder() -> None:
+    assert sentences.lr_notes(lr_json()) == []
+    assert sentences.lr_notes(lr_json(rule="valley", improved=False)) == []
+    assert len(sentences.lr_notes(lr_json(improved=False, unusable=["flat", "too short"]))) == 3
+
+
+@pytest.mark.parametrize("policy", ["frozen", "train"])
+def test_each_batch_norm_policy_is_described(policy: str) -> None:
+    assert sentences.batch_norm(policy).startswith(f"Batch norm ({policy}): ")
+
+
+def test_how_tta_weighs_the_plain_image() -> None:
+    card: dict[str, Any] = {"tta": {"mode": "flip"}, "plain_weight": None}
+    assert sentences.tta_mode(SCORES, card).endswith("from 4 more views, all with the same weight.")
+    assert "from 2.5 more views on average" in sentences.tta_mode({"num_views": 2.5}, card)
+    assert "a weight of 60%, which gave the lowest log loss" in sentences.tta_mode(SCORES, card | {"plain_weight": 0.6})
+
+
+def test_a_fall_of_the_log_loss_is_negative() -> None:
+    assert "the log loss by -0.1000 (-0.3000 to +0.1000)" in sentences.tta_gain("test", SCORES)
