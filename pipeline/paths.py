@@ -1,4 +1,4 @@
-"""Well-known paths. DVC runs some experiments in a temporary copy of the checkout; DVC_ROOT names the checkout itself."""
+"""Well-known paths. DVC runs some experiments in a copy of the checkout; DVC_ROOT names the checkout itself."""
 
 import os
 from pathlib import Path

@@ -245,7 +245,7 @@ class Unfreeze(_Section):
     lr_ratio: Annotated[float, Field(ge=1, le=1000)]
     """Rate of each group over the rate of the group before it; the recipe says 3 to 10."""
     schedule: Literal["all", "gradual"]
-    """`all` trains all groups from the first cycle on; `gradual` unfreezes one more group per cycle, from the head down."""
+    """`all` trains all groups from the first cycle on; `gradual` unfreezes one more per cycle, from the head down."""
     batch_norm: Literal["frozen", "train"]
     """`frozen` keeps the pretrained statistics and affine weights; `train` adapts both."""
 
@@ -281,7 +281,7 @@ class TtaEvaluate(_Section):
     scales: Annotated[list[Annotated[float, Field(ge=0.25, le=4)]], Field(min_length=1)] | None
     """`multi_scale`: sizes beside the plain one, as multiples of it."""
     weights: Literal["uniform", "chosen"]
-    """`uniform`: the plain image weighs as much as each view; `chosen`: the weight with the lowest log loss on valid."""
+    """`uniform`: the plain image weighs as much as each view; `chosen`: the weight with valid's lowest log loss."""
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,10 @@
 """The manifest: the list of samples that `ingest` writes and all later stages read."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.files import read_json, write_json, write_jsonl
+from pipeline.files import read_json, read_jsonl, write_json, write_jsonl
 from pipeline.paths import from_checkout
 
 
@@ -66,11 +65,15 @@ def write_manifest(folder: Path, samples: Iterable[Sample], classes: list[str], 
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read the files that `write_manifest` wrote."""
-    lines = (folder / "manifest.jsonl").read_text(encoding="utf-8").split("\n")
-    root = read_json(folder / "source.json")["root"]
+    """Read what `write_manifest` wrote."""
     return Manifest(
-        samples=tuple(Sample(**json.loads(line)) for line in lines if line),
+        samples=tuple(Sample(**values) for values in read_jsonl(folder / "manifest.jsonl")),
         classes=tuple(read_json(folder / "classes.json")),
-        root=folder if root is None else from_checkout(root),
+        root=read_root(folder),
     )
+
+
+def read_root(folder: Path) -> Path:
+    """Read the folder that the manifest's paths are relative to."""
+    root = read_json(folder / "source.json")["root"]
+    return folder if root is None else from_checkout(root)

@@ -4,12 +4,13 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.params import load_params
 from pipeline.paths import PARAMS, from_checkout, state_dir
+from pipeline.report.lines import remarks
 from pipeline.settings import Runtime
 from pipeline.tracking.spec import FollowSpec, RowSpec, store_uri
 
@@ -37,14 +38,13 @@ def row_spec(
     folders: Mapping[str, Path],
     runtime: Runtime,
     tags: Mapping[str, str],
-    drawn: Path | None = None,
-    notes: Sequence[str] = (),
+    drawn: Path | None,
 ) -> RowSpec:
     """Describe the row of a pipeline state or of a job.
 
     `params` are the settings, nested. `folders` are the published folders by stage, in the order of the stages.
-    `drawn` is the folder of the report and the pictures (`report.html`, `<stage>/<picture>.png`), `notes` are remarks
-    in Markdown for the row's description.
+    `drawn` is the folder of the report and the pictures (`report.html`, `<stage>/<picture>.png`), None where there is
+    none. Warnings and verdicts of the stages become the row's description.
     """
     root = from_checkout(".").resolve()
     return RowSpec(
@@ -55,7 +55,7 @@ def row_spec(
         root=Path.cwd(),
         folders={name: folder.resolve() for name, folder in folders.items()},
         drawn=None if drawn is None else drawn.resolve(),
-        notes=list(notes),
+        notes=[f"**{stage}**: {text}" for stage in folders for text in remarks(stage, folders)],
         tags=dict(tags),
         columns=COLUMNS,
     )
@@ -73,11 +73,10 @@ def publish_now(
     folders: Mapping[str, Path],
     runtime: Runtime,
     tags: Mapping[str, str],
-    drawn: Path | None = None,
-    notes: Sequence[str] = (),
+    drawn: Path | None,
 ) -> None:
     """Publish a row, with the arguments of `row_spec`, from a separate process, so that no job imports MLflow."""
-    spec = row_spec(params=params, folders=folders, runtime=runtime, tags=tags, drawn=drawn, notes=notes)
+    spec = row_spec(params=params, folders=folders, runtime=runtime, tags=tags, drawn=drawn)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "row.json"
         spec.write(file)
@@ -86,7 +85,7 @@ def publish_now(
 
 def start_follower(*, stage: str, runtime: Runtime, state: Path, journal: Path) -> "subprocess.Popen[bytes]":
     """Start the process that sends a running stage's points to MLflow. It ends when its standard input is closed."""
-    row = row_spec(params=load_params(PARAMS), folders={}, runtime=runtime, tags=experiment_tags())
+    row = row_spec(params=load_params(PARAMS), folders={}, runtime=runtime, tags=experiment_tags(), drawn=None)
     spec = FollowSpec(**vars(row), stage=stage, journal=journal, parent_pid=os.getpid())
     file = state / "followers" / f"{stage}.json"
     file.parent.mkdir(parents=True, exist_ok=True)

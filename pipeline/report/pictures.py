@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 
 from pipeline.data.decode import DecodeError, decode, decode_framed
+from pipeline.data.manifest import read_root
 from pipeline.files import read_json, read_jsonl
 from pipeline.journal import read_points
-from pipeline.paths import from_checkout
 from pipeline.report.contact_sheet import Caption, contact_sheet, mistakes_sheet
 from pipeline.report.data_plots import plot_class_counts
 from pipeline.report.ledger import first_lines
@@ -106,7 +106,7 @@ def _draw_augmentations(augment_config: Path, folders: Folders, out: Path) -> No
 
     samples = read_json(augment_config / "samples.json")
     policy = read_policy(augment_config / "policy.yaml", image_size=samples["image_size"])
-    root, rows = _image_root(folders["ingest"]), []
+    root, rows = read_root(folders["ingest"]), []
     with torch.random.fork_rng(devices=[]):
         for row in samples["rows"]:
             try:
@@ -214,7 +214,7 @@ def _draw_calibration(tta_evaluate: Path, _: Folders, out: Path) -> None:
 
 
 def _draw_mistakes(tta_evaluate: Path, folders: Folders, out: Path) -> None:
-    root, background = _image_root(folders["ingest"]), _background(folders["ingest"])
+    root, background = read_root(folders["ingest"]), _background(folders["ingest"])
     shown = [(x, _read_image(root / x["path"], background)) for x in read_json(tta_evaluate / "mistakes.json")]
     mistakes_sheet(
         out / "mistakes.png",
@@ -228,7 +228,7 @@ def _draw_mistakes(tta_evaluate: Path, folders: Folders, out: Path) -> None:
 
 def _read_images(folders: Folders, paths: Iterable[str]) -> list[Image.Image]:
     """Read images of the data set; those that cannot be read are left out."""
-    root, background = _image_root(folders["ingest"]), _background(folders["ingest"])
+    root, background = read_root(folders["ingest"]), _background(folders["ingest"])
     images = (_read_image(root / path, background) for path in paths)
     return [image for image in images if image is not None]
 
@@ -238,12 +238,6 @@ def _read_image(path: Path, background: str) -> Image.Image | None:
         return decode(path, background=background).image
     except DecodeError:
         return None
-
-
-def _image_root(ingest: Path) -> Path:
-    """Return the folder that the manifest's paths are relative to, without reading the manifest."""
-    root = read_json(ingest / "source.json")["root"]
-    return ingest if root is None else from_checkout(root)
 
 
 def _background(ingest: Path) -> str:

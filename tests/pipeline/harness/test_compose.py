@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from pipeline.harness.compose import GROUPS, check_overrides, compose, run_app
+from pipeline.harness.settle import conf_digest
 from pipeline.settings import SettingsError, all_keys
-from stages.config import conf_digest
 from tests.conftest import PROJECT, Compose
 
 CONF = PROJECT / "conf"

@@ -13,25 +13,36 @@ from pipeline.settings import Runtime
 pytestmark = pytest.mark.xdist_group("tracking")
 
 
+@pytest.fixture
+def unfreeze(tmp_path: Path) -> Path:
+    """The folder of a stage that has a remark: its ratio is below the recipe's."""
+    folder = tmp_path / "artifacts" / "unfreeze"
+    folder.mkdir(parents=True)
+    (folder / "plan.json").write_text('{"lr_ratio": 2.0}')
+    (folder / "stage.json").write_text('{"digest": "d"}')
+    return folder
+
+
 def test_a_row_takes_what_was_drawn_and_the_remarks(
-    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime, tmp_path: Path, unfreeze: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    folders = {"ingest": Path("artifacts/ingest")}
-    spec = row_spec(params={}, folders=folders, runtime=runtime, tags={}, drawn=Path("artifacts/report"), notes=("a",))
+    folders = {"unfreeze": unfreeze.relative_to(tmp_path)}
+    spec = row_spec(params={}, folders=folders, runtime=runtime, tags={}, drawn=Path("artifacts/report"))
     assert spec.drawn == tmp_path / "artifacts" / "report"
-    assert spec.folders == {"ingest": tmp_path / "artifacts" / "ingest"}
-    assert spec.notes == ["a"]
-    plain = row_spec(params={}, folders=folders, runtime=runtime, tags={})
+    assert spec.folders == {"unfreeze": unfreeze}
+    (note,) = spec.notes
+    assert note.startswith("**unfreeze**: warning: unfreeze.lr_ratio=2")
+    plain = row_spec(params={}, folders={}, runtime=runtime, tags={}, drawn=None)
     assert (plain.drawn, plain.notes) == (None, [])
 
 
 def test_a_job_is_published_from_a_process_of_its_own(
-    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime, tmp_path: Path, unfreeze: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))  # where the state goes
     runtime = replace(runtime, tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
-    publish_now(params={"seed": 1}, folders={}, runtime=runtime, tags={}, notes=["the rate is high"])
+    publish_now(params={"seed": 1}, folders={"unfreeze": unfreeze}, runtime=runtime, tags={}, drawn=None)
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as store:
         (note,) = store.execute("SELECT value FROM tags WHERE key = 'mlflow.note.content'").fetchone()
-    assert note == "- the rate is high"
+    assert note.startswith("- **unfreeze**: warning: unfreeze.lr_ratio=2")
