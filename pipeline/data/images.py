@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from pipeline.data.augment import Policy
 from pipeline.data.decode import Framing, decode_framed
 from pipeline.data.manifest import Manifest, Sample
-from pipeline.model.backbone import MEAN, STD
+from pipeline.data.normalisation import Normalisation
 from pipeline.vision import v2
 
 MEMORY_BYTES = 2 * 2**30
@@ -76,8 +76,9 @@ class Images(Dataset[tuple[Tensor, int]]):
 class ImageBatches:
     """Batches of normalised images [N, 3, H, W] and targets [N], in an order given by the caller."""
 
-    def __init__(self, images: Images, *, workers: int = 0) -> None:
+    def __init__(self, images: Images, *, normalisation: Normalisation, workers: int = 0) -> None:
         self._images = images
+        self._normalisation = normalisation
         self._workers = workers
         self.num_samples = len(images)
         self.targets = images.targets
@@ -93,7 +94,7 @@ class ImageBatches:
             generator=torch.Generator(),  # or the loader would draw its base seed from the global one
         )
         for pixels, targets in loader:
-            yield normalise(pixels), targets
+            yield normalise(pixels, self._normalisation), targets
 
 
 def open_images_of(
@@ -101,13 +102,14 @@ def open_images_of(
     samples: Sequence[Sample],
     framing: Framing,
     *,
+    normalisation: Normalisation,
     workers: int,
     policy: Policy | None = None,
     seed: tuple[int | str, ...] = (),
 ) -> ImageBatches:
     """`samples` of the manifest, plain or, with a policy, augmented."""
     images = Images(samples, manifest.classes, manifest.root, framing, policy=policy, seed=seed)
-    return ImageBatches(images, workers=workers)
+    return ImageBatches(images, normalisation=normalisation, workers=workers)
 
 
 def targets_of(samples: Sequence[Sample], classes: Sequence[str]) -> Tensor:
@@ -125,10 +127,10 @@ def targets_of(samples: Sequence[Sample], classes: Sequence[str]) -> Tensor:
     return torch.tensor([index[s.label] if s.label else UNKNOWN for s in samples], dtype=torch.long)
 
 
-def normalise(pixels: Tensor) -> Tensor:
-    """uint8 [N, 3, H, W] to float with the mean and deviation that the backbones were trained with."""
-    mean = torch.tensor(MEAN).view(1, 3, 1, 1)
-    std = torch.tensor(STD).view(1, 3, 1, 1)
+def normalise(pixels: Tensor, normalisation: Normalisation) -> Tensor:
+    """Turn pixels, uint8 [N, 3, H, W], into floats with the channel statistics that the model expects."""
+    mean = torch.tensor(normalisation.mean).view(1, 3, 1, 1)
+    std = torch.tensor(normalisation.std).view(1, 3, 1, 1)
     return (pixels.float() / 255 - mean) / std
 
 
