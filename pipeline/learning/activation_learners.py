@@ -21,8 +21,8 @@ Splits = dict[str, dict[str, Tensor]]
 def random_head_on_activations(precompute: Path, runtime: Runtime, *, seed: int, micro_batch_size: int) -> Learner:
     """A head with random weights, for the finder.
 
-    A head that was trained before, or began with the classes' answers, has little left to learn except to memorise the
-    training images, and a sweep would take that for progress at ever higher rates.
+    A head that knows the classes already has little left to learn except to memorise the training images, and a sweep
+    would take that for progress at ever higher rates.
     """
     card, splits = load_card(precompute), _read_splits(precompute)
     plain = splits["train"]["activations"][0]

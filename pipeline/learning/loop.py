@@ -128,9 +128,7 @@ def fit(learner: Learner, plan: Plan, workspace: Workspace) -> TrainingRun:
             learner.begin_cycle(1 + sum(end <= epoch for end in cycles.ends))
             order = even_batches(permutation(learner.train.num_samples, seed, stage, epoch), plan.batch_size)
             done = state.step - epoch * cycles.steps_per_epoch
-            batches = train_batches(
-                learner.train, order[done:], micro_batch_size=learner.micro_batch_size, draw=epoch
-            )
+            batches = train_batches(learner.train, order[done:], micro_batch_size=learner.micro_batch_size, draw=epoch)
             for batch in batches:
                 loss = take_step(learner, optimizer, batch, seed=(seed, stage, "step", state.step))
                 if not math.isfinite(loss):

@@ -33,7 +33,7 @@ from pipeline.model.layer_groups import LayerGroup, split_layer_groups
 
 CKA_IMAGES = 64
 
-Outcome = Literal["similar", "different", "worse"]
+Answer = Literal["similar", "different", "worse"]
 
 NEGLIGIBLE = 0.01
 """A smaller change of the mean loss, in nats, never counts, however certain: the true class becomes 1 % more probable."""
@@ -51,7 +51,7 @@ class Similarity:
     noise: tuple[float, float]
     """95 % interval, about its mean, of the loss before, if it were evaluated on other images."""
     similar: bool
-    outcome: Outcome
+    outcome: Answer
     """`different`: the loss fell; `worse`: it rose, so the rate was too high to tell; else `similar`."""
 
 
@@ -63,7 +63,7 @@ def compare_losses(before: NDArray[np.float64], after: NDArray[np.float64], *, s
     start = float(before.mean())
     noise = paired_interval(before - start, seed=seed)
     fell, rose = high < 0 and change <= -NEGLIGIBLE, change > max(noise[1], NEGLIGIBLE)
-    outcome: Outcome = "different" if fell else "worse" if rose else "similar"
+    outcome: Answer = "different" if fell else "worse" if rose else "similar"
     return Similarity(
         start, float(after.mean()), change, (low, high), noise, similar=outcome == "similar", outcome=outcome
     )

@@ -6,7 +6,7 @@ from itertools import pairwise
 def even_batches(order: list[int], batch_size: int) -> list[list[int]]:
     """Cut an order of samples into batches of at most `batch_size`; their sizes differ by at most one.
 
-    So every sample is used in every epoch, and no batch of a single sample is left over, on which batch norm would fail.
+    Every sample is used in every epoch, and no batch of a single sample is left over, on which batch norm would fail.
     """
     count = num_batches(len(order), batch_size)
     bounds = [i * len(order) // count for i in range(count + 1)]

@@ -64,8 +64,8 @@ def _imagenet(arch: str) -> dict[str, Tensor]:
         )
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         raise ConnectionError(
-            f"model.weights=imagenet: {weights.url} cannot be downloaded ({error}); download it on another machine and put it at "
-            f"{file}, or set model.weights to a .safetensors file"
+            f"model.weights=imagenet: {weights.url} cannot be downloaded ({error}); download it on another "
+            f"machine and put it at {file}, or set model.weights to a .safetensors file"
         ) from error
     return state
 
