@@ -1,7 +1,7 @@
 """Test-time augmentation (TTA): the mean of what the model predicts for an image and for views of it.
 
-Probabilities are averaged, not their logarithms. By default each view weighs as much as the plain image, like the passes
-of fastai 0.7. Or the plain image gets the share with the lowest log loss on valid (fastai 2 always uses 1/4).
+Probabilities are averaged, not their logarithms. By default each view weighs as much as the plain image, as in fastai
+0.7. Or the plain image gets the share with the lowest log loss on valid (fastai 2 always uses 1/4).
 """
 
 import time

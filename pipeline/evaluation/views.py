@@ -43,7 +43,7 @@ def _decode_canvas(file: Path, framing: Framing, zoom: float) -> Image.Image:
 
 
 def window_starts(length: int, window: int, overlap: float) -> list[int]:
-    """The starts of evenly spaced windows that cover `length` pixels; neighbours overlap by at least the share `overlap`."""
+    """The starts of evenly spaced windows that cover `length` pixels; neighbours share at least `overlap`."""
     stride = max(1, math.floor(window * (1 - overlap)))
     steps = math.ceil((length - window) / stride)
     return [round(i * (length - window) / steps) for i in range(steps + 1)] if steps else [0]

@@ -71,10 +71,10 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
 def recipe(curve: Curve) -> float:
     """The highest rate, at or below the minimum of the smoothed loss, at which the loss still clearly improves.
 
-    There the smoothed loss falls, per decade of the rate, by at least CLEAR_SHARE of the curve's whole fall. If the model
-    has nothing left to learn in so few steps, the loss does not fall, but rises in the end: then the rule answers
-    SAFE_SHARE of the highest harmless rate, the last one before the loss has clearly risen. Raises UnusableCurveError if
-    the loss neither falls nor rises.
+    There the smoothed loss falls, per decade of the rate, by at least CLEAR_SHARE of the curve's whole fall. If the
+    model has nothing left to learn in so few steps, the loss does not fall, but rises in the end: then the rule answers
+    SAFE_SHARE of the highest harmless rate, the last one before the loss has clearly risen. Raises UnusableCurveError
+    if the loss neither falls nor rises.
     """
     if not falls(curve):
         return SAFE_SHARE * _highest_harmless(curve)

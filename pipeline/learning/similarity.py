@@ -36,7 +36,7 @@ CKA_IMAGES = 64
 Answer = Literal["similar", "different", "worse"]
 
 NEGLIGIBLE = 0.01
-"""A smaller change of the mean loss, in nats, never counts, however certain: the true class becomes 1 % more probable."""
+"""A smaller change of the mean loss, in nats, never counts: it makes the true class less than 1 % more probable."""
 
 
 @dataclass(frozen=True)

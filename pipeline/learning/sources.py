@@ -63,8 +63,8 @@ class TensorBatches:
 class ViewBatches:
     """Activations [views, N, num_features] of the plain images (view 0) and of augmented views, and targets [N].
 
-    In epoch e, sample i shows view (i + e) modulo the number of views: each epoch mixes the views, and each sample shows
-    all of them in turn.
+    In epoch e, sample i shows view (i + e) modulo the number of views: epochs mix the views, and each sample shows all
+    of them in turn.
     """
 
     def __init__(self, activations: Tensor, targets: Tensor) -> None:

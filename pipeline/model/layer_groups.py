@@ -43,9 +43,7 @@ def split_layer_groups(model: Classifier, num_groups: int) -> list[LayerGroup]:
         raise ValueError(
             f"unfreeze.num_groups={num_groups} does not fit {model.backbone.arch}: from 2 to {len(blocks) + 1}"
         )
-    bounds = [
-        (2 * i * len(blocks) + num_parts) // (2 * num_parts) for i in range(num_parts + 1)
-    ]  # halves round up
+    bounds = [(2 * i * len(blocks) + num_parts) // (2 * num_parts) for i in range(num_parts + 1)]  # halves round up
     parts = [[m for block in blocks[lo:hi] for m in block] for lo, hi in pairwise(bounds)]
     names = ["backbone"] if num_parts == 1 else ["early", "middle"] if num_parts == 2 else _numbered(num_parts)
     groups = [_group(model, n, dict(part)) for n, part in zip(names, parts, strict=True)]
