@@ -2,7 +2,7 @@
 
 `python -m benchmarks.ingest_speed [--counts 10000 100000]` makes JPEG files of 64x64 in ten classes, and for each count
 prints the first run, one without changes (settings and the state of all files are checked, and the stage is not run)
-and one with another image (which alone is read), each in a process of its own, with its peak memory.
+and one with one more image (only that one is read), each in a process of its own, with its peak memory.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def make_images(root: Path, count: int, *, seed: int = 0) -> None:
-    """Noise on a coarse grid, each image another."""
+    """Write images of coarse noise, all different."""
     generator = np.random.default_rng(seed)
     for label in range(CLASSES):
         (root / f"class {label}").mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,9 @@
-"""Does the similarity verdict tell data like the pretraining data from data that is not?
+"""Does the similarity verdict distinguish data like the pretraining data from other data?
 
 `python -m benchmarks.similarity [--seeds 0 1 2] [--photos FOLDER]` runs the whole recipe with the shipped backbone on
-letters drawn as its pretraining data was, on the digits, on tiles of two photos, and on a folder of one's own. Per run
-it prints the verdict, how the loss on valid moved in the first unfrozen cycle, and how far each layer group did.
+letters drawn as its pretraining data was, on the digits, on tiles of two photos, and on a folder of one's own. For
+each run it prints the verdict, how the loss on valid changed in the first unfrozen cycle, and how far each layer group
+moved.
 """
 
 import argparse
@@ -44,12 +45,11 @@ def main() -> None:
 def describe(verdict: Path) -> str:
     """One line for the verdict in a file."""
     found = read_json(verdict)["similarity"]
-    said = "similar" if found["similar"] else "differs" if found["change"] < 0 else "worse"
     low, high = found["interval"]
     noise = found["noise"]
     moved = ", ".join(f"{g['name']} {g['weights']:.2%} (CKA {g['features_cka']:.3f})" for g in found["groups"])
     return (
-        f"{said}; loss {found['before']:.4f} to {found['after']:.4f}, {found['change']:+.4f} "
+        f"{found['outcome']}; loss {found['before']:.4f} to {found['after']:.4f}, {found['change']:+.4f} "
         f"({low:+.4f} to {high:+.4f}), noise {noise[0]:+.4f} to {noise[1]:+.4f}; {moved}"
     )
 
