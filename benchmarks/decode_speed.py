@@ -1,7 +1,7 @@
 """The decoder beside plain Pillow: photos to the network's size, as a ratio of times.
 
 `python -m benchmarks.decode_speed [--count 2000] [--size 500 400] [--image-size 224]`; the two take turns in small
-portions, so that both see the same machine.
+portions, so that both run under the same load.
 """
 
 import argparse

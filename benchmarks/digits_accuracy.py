@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from sklearn.svm import SVC
-from stages.dag import run_stages
 
 from pipeline.data.manifest import Sample, read_manifest
 from pipeline.files import read_json
 from pipeline.harness.compose import compose
+from pipeline.harness.dag import run_stages
+from stages.registry import ALL
 
 
 def main() -> None:
@@ -30,7 +31,7 @@ def main() -> None:
     rows = []
     for seed in arguments.seeds:
         with tempfile.TemporaryDirectory() as folder:
-            artifacts = run_stages(compose([*arguments.overrides, f"seed={seed}"]), Path(folder))
+            artifacts = run_stages(ALL, compose([*arguments.overrides, f"seed={seed}"]), Path(folder))
             scores = read_json(artifacts / "tta_evaluate" / "metrics.json")
             rates = [read_json(artifacts / s / "lr.json")["lr"] for s in ("lr_find_head", "lr_find_full")]
             reference = svm_accuracy(artifacts / "ingest")

@@ -5,9 +5,10 @@ up to `lr_find_full`, at the smallest size and at the largest (with `--head-at-l
 on what the overrides name (`data=folder data.root=photos augment=side_on model=imagenet model.arch=mobilenet_v2`, with
 `--sizes 128 160 224`). Then it trains the whole model, at the rate found, for a cycle per size, each of so many epochs:
 with sizes that grow from the smallest, and with the largest only. Each row is a mean over seeds of the scores on valid,
-always seen at the largest size. Seconds are those of the stages from `precompute` on, and those of training.
+always at the largest size. Seconds are those of the stages from `precompute` on, and those of training.
 
-Large only is shown after every cycle: all are alike, so their seconds are shares. The row of like time is marked.
+Large only is shown after every cycle; all cycles are alike, so their seconds are shares of the total. The row of about
+the same time is marked.
 """
 
 import argparse
@@ -19,22 +20,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
-from stages.dag import run_stages
-
 from pipeline.files import read_json
 from pipeline.harness.compose import compose
+from pipeline.harness.dag import run_stages
 from pipeline.journal import Journal
 from pipeline.learning.checkpoint import CycleEnd
 from pipeline.learning.image_learners import open_images, whole_model
-from pipeline.learning.loop import train
+from pipeline.learning.loop import fit
 from pipeline.learning.training import count_batch, epoch_sizes, plan_at
+from pipeline.model.card import load_card
 from pipeline.settings import Settings, read_settings, with_environment
 from pipeline.workspace import Workspace
 from stages import STAGES
+from stages.registry import ALL
 
 LATER = ("full_train", "tta_evaluate")
 FREE = ("ingest", "augment_config")
-"""Stages whose time does not follow from the size."""
+"""Stages whose time does not depend on the size."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Fit:
+class Training:
     """One training: its seconds, and the state before the first step and after each cycle."""
 
     seconds: float
@@ -71,11 +73,11 @@ def main() -> None:
         small = large if arguments.head_at_largest else prepare(Path(folder), arguments.overrides, growing[0])
         print("| sizes | epochs of each | seconds before | training | accuracy | log loss |\n|---|---|---|---|---|---|")
         for epochs in arguments.epochs:
-            grown = [fit(small, growing, epochs, seed) for seed in range(arguments.seeds)]
+            grown = [train(small, growing, epochs, seed) for seed in range(arguments.seeds)]
             seconds = fmean(f.seconds for f in grown)
             _say([small.settings.data.image_size], epochs, small, 0.0, grown, 0)
             _say(growing, epochs, small, seconds, grown, len(growing))
-            only = [fit(large, largest, epochs, seed) for seed in range(arguments.seeds)]
+            only = [train(large, largest, epochs, seed) for seed in range(arguments.seeds)]
             per_cycle = fmean(f.seconds for f in only) / len(largest)
             alike = round((small.seconds + seconds - large.seconds) / per_cycle)
             for cycle in range(len(largest) + 1):
@@ -86,13 +88,13 @@ def main() -> None:
 def prepare(folder: Path, overrides: Sequence[str], size: int) -> Prepared:
     """Run the stages before `full_train` on images of `size`."""
     params = compose([*overrides, f"data.image_size={size}"])
-    run_stages(params, folder / str(size), only=FREE)
+    run_stages(ALL, params, folder / str(size), only=FREE)
     started = time.perf_counter()
-    artifacts = run_stages(params, folder / str(size), only=set(STAGES) - {*FREE, *LATER})
+    artifacts = run_stages(ALL, params, folder / str(size), only=set(STAGES) - {*FREE, *LATER})
     return Prepared(artifacts, read_settings(params, source="benchmark"), time.perf_counter() - started)
 
 
-def fit(prepared: Prepared, sizes: tuple[int, ...], epochs: int, seed: int) -> Fit:
+def train(prepared: Prepared, sizes: tuple[int, ...], epochs: int, seed: int) -> Training:
     """Train the unfrozen model for `epochs` at each of `sizes`."""
     artifacts, settings = prepared.artifacts, replace(prepared.settings, seed=seed)
     runtime = with_environment(settings.runtime)
@@ -104,6 +106,7 @@ def fit(prepared: Prepared, sizes: tuple[int, ...], epochs: int, seed: int) -> F
         artifacts / "augment_config",
         runtime,
         image_sizes=epoch_sizes(wanted, sizes[-1]),
+        normalisation=load_card(artifacts / "unfreeze").normalisation,
         seed=(settings.seed, "full_train"),
     )
     learner = whole_model(artifacts / "unfreeze", images, runtime, micro_batch_size=settings.data.micro_batch_size)
@@ -113,10 +116,10 @@ def fit(prepared: Prepared, sizes: tuple[int, ...], epochs: int, seed: int) -> F
         folder = Path(name)
         workspace = Workspace("full_train", settings.seed, folder, folder, Journal(folder / "journal.jsonl"), 1e9)
         started = time.perf_counter()
-        ends = train(learner, plan, workspace).ends
+        ends = fit(learner, plan, workspace).ends
         seconds = time.perf_counter() - started
         workspace.journal.close()
-    return Fit(seconds, ends)
+    return Training(seconds, ends)
 
 
 def _say(
@@ -124,14 +127,14 @@ def _say(
     epochs: int,
     prepared: Prepared,
     seconds: float,
-    fits: Sequence[Fit],
+    fits: Sequence[Training],
     cycle: int,
     *,
     like: bool = False,
 ) -> None:
-    """Print a row: the state after `cycle`, or before any layer but the head was trained."""
+    """Print a row: the state after `cycle`; 0 is before any layer but the head was trained."""
     ends = [f.ends[cycle] for f in fits]
-    name = ", ".join(map(str, sizes)) + ("" if cycle else ", the head alone") + (" (like time)" if like else "")
+    name = ", ".join(map(str, sizes)) + ("" if cycle else ", the head alone") + (" (same time)" if like else "")
     print(
         f"| {name} | {epochs} | {prepared.seconds:.1f} | {seconds:.1f} "
         f"| {fmean(e.valid_accuracy for e in ends):.4f} | {fmean(e.valid_loss for e in ends):.4f} |",

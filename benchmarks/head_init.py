@@ -1,11 +1,11 @@
-"""What is a head worth that begins with what the pretrained classifier says of the classes, and which one to keep?
+"""How good is a head that is initialised from the pretrained classifier, and which snapshots should be kept?
 
 `python -m benchmarks.head_init [--folds 4] [--seeds 6] [--few 12] [--overrides ...]` pools the activations of train and
 valid and cuts them into folds. One fold is left out, a quarter of the others serves as valid, and heads are trained as
-`head_train` does, at the rate that `lr_find_head` finds, on the rest: such that begin at random, and such that begin
-with the classifier's answers. It prints how they do on the fold that is left out, untrained and as each way to keep
-snapshots leaves them, with all images and with `--few` of each class. Weights without a classification layer begin at
-random only.
+`head_train` does, at the rate that `lr_find_head` finds, on the rest: some start from random weights, some from the
+pretrained classifier. It prints their scores on the fold that is left out, untrained and for each setting of
+`snapshots`, with all images and with `--few` of each class. Weights without a classification layer have random heads
+only.
 """
 
 import argparse
@@ -18,21 +18,25 @@ from pathlib import Path
 import numpy as np
 import torch
 from sklearn.model_selection import StratifiedKFold, train_test_split
-from stages.dag import run_stages
 from torch import Tensor, nn
 
 from pipeline.harness.compose import compose
+from pipeline.harness.dag import run_stages
 from pipeline.journal import Journal
-from pipeline.learning.activation_learners import TensorBatches, on_activations
-from pipeline.learning.loop import Learner, evaluate, load_snapshot, train
+from pipeline.learning.activation_learners import on_activations
+from pipeline.learning.checkpoint import load_snapshot
+from pipeline.learning.loop import Learner, fit
 from pipeline.learning.snapshots import keep_snapshots
+from pipeline.learning.sources import TensorBatches, in_order
 from pipeline.learning.training import make_plan
+from pipeline.model.compute import evaluate
 from pipeline.model.head import build_head, start_from_classifier
 from pipeline.model.tensors import read_tensors
 from pipeline.model.weights import load_pretrained
 from pipeline.settings import HeadSnapshots, Settings, read_settings
 from pipeline.workspace import Workspace
 from stages import STAGES
+from stages.registry import ALL
 
 KEPT: tuple[HeadSnapshots, ...] = ("none", "best", "average")
 
@@ -52,7 +56,7 @@ class Study:
 
 
 def main() -> None:
-    """Train the heads, and print a line for each way to begin."""
+    """Train the heads, and print a line for each way to initialise them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folds", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=6)
@@ -68,14 +72,14 @@ def main() -> None:
                 scores = cross_validate(study, beginning, folds=arguments.folds, seeds=arguments.seeds, few=few)
                 which = "all images" if few is None else f"{few} of each class"
                 for when, (accuracy, loss) in scores.items():
-                    print(f"{which}, {beginning}, {when}: {accuracy:.4f} right, log loss {loss:.4f}", flush=True)
+                    print(f"{which}, {beginning}, {when}: accuracy {accuracy:.4f}, log loss {loss:.4f}", flush=True)
 
 
 def prepare(overrides: list[str], root: Path) -> Study:
     """Run the stages up to `lr_find_head`."""
     params = compose(overrides)
     settings = read_settings(params, source="overrides")
-    artifacts = run_stages(params, root, only=STAGES[: STAGES.index("lr_find_head") + 1])
+    artifacts = run_stages(ALL, params, root, only=STAGES[: STAGES.index("lr_find_head") + 1])
     model, image_size = settings.model, settings.data.image_size
     classifier = load_pretrained(model.arch, model.weights, seed=0, image_size=image_size).classifier
     parts = [
@@ -113,23 +117,23 @@ def _train_and_keep(
         study.settings.head_train,
         batch_size=study.settings.data.batch_size,
         num_samples=len(train_rows),
-        found=study.lr_folder,
+        lr_folder=study.lr_folder,
     )
     unseen = TensorBatches(study.inputs[left_out], study.targets[left_out])
 
     def score() -> tuple[float, float]:
-        loss, accuracy = evaluate(learner, unseen)
+        loss, accuracy = evaluate(learner, in_order(unseen, learner.micro_batch_size))
         return accuracy, loss
 
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         journal = Journal(scratch / "journal.jsonl")
-        trained = train(learner, plan, Workspace("head_train", seed, scratch, scratch, journal, 1e9))
+        finished = fit(learner, plan, Workspace("head_train", seed, scratch, scratch, journal, 1e9))
         journal.close()
         learner.model.load_state_dict(load_snapshot(scratch, 0))
         scores = {"untrained": score()}
         for how in KEPT:
-            keep_snapshots(learner, trained.ends, scratch, how)
+            keep_snapshots(learner, finished.ends, scratch, how)
             scores[f"snapshots={how}"] = score()
     return scores
 
@@ -149,7 +153,7 @@ def _learner(study: Study, beginning: str, rows: Tensor, valid_rows: Tensor, see
         split: {"activations": study.inputs[part][None], "targets": study.targets[part]}
         for split, part in (("train", rows), ("valid", valid_rows))
     }
-    return on_activations(head, splits, settings, settings.runtime)
+    return on_activations(head, splits, settings.runtime, micro_batch_size=settings.data.micro_batch_size)
 
 
 if __name__ == "__main__":

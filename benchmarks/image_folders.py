@@ -1,4 +1,4 @@
-"""Folders of images that benchmarks make for themselves, a folder per class: nothing is downloaded."""
+"""Folders of images that benchmarks generate, a folder per class: nothing is downloaded."""
 
 from dataclasses import replace
 from itertools import product
@@ -34,7 +34,7 @@ def write_letters(folder: Path) -> None:
 
 
 def write_photo_tiles(folder: Path) -> None:
-    """Cut scikit-learn's two photos (a temple, a flower) into tiles; a class is a half of a photo, above or below."""
+    """Cut scikit-learn's two photos (a temple, a flower) into tiles; the classes are the halves of each photo."""
     for number, photo in enumerate(load_sample_images().images):
         rows, columns = (side // TILE_PX for side in photo.shape[:2])
         for row, column in product(range(rows), range(columns)):

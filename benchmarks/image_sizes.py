@@ -16,11 +16,10 @@ from pipeline.data.augment import read_policy
 from pipeline.data.manifest import read_manifest
 from pipeline.evaluation.metrics import accuracy, log_loss
 from pipeline.evaluation.scores import targets_of
-from pipeline.evaluation.tta import ViewedFile, look_plain
-from pipeline.learning.image_learners import trained_model
+from pipeline.evaluation.tta import ImageFile, predict_plain
 from pipeline.model.backbone import Backbone
-from pipeline.model.classifier import Classifier
-from pipeline.model.head import load_card
+from pipeline.model.card import load_card
+from pipeline.model.classifier import Classifier, load_computation
 from pipeline.settings import read_settings, with_environment
 
 
@@ -32,14 +31,15 @@ def main() -> None:
     arguments = parser.parse_args()
     runtime = with_environment(read_settings(yaml.safe_load(Path("params.yaml").read_text()), source="").runtime)
     trained, manifest = arguments.artifacts / "full_train", read_manifest(arguments.artifacts / "ingest")
-    model, targets = trained_model(trained, runtime, micro_batch_size=64), targets_of(manifest, "valid")
-    files = [ViewedFile(manifest.root / s.path, s.sha256) for s in manifest.of("valid")]
+    model, targets = load_computation(trained, runtime, micro_batch_size=64), targets_of(manifest, "valid")
+    files = [ImageFile(manifest.root / s.path, s.sha256) for s in manifest.of("valid")]
     assert isinstance(model.model, Classifier)
-    print(f"trained at {load_card(trained).image_size} pixels\n")
+    card = load_card(trained)
+    print(f"trained at {card.image_size} pixels\n")
     print("| image | feature map | after pooling | accuracy | log loss |\n|---|---|---|---|---|")
     for size in arguments.sizes:
         policy = read_policy(arguments.artifacts / "augment_config" / "policy.yaml", image_size=size)
-        probs = look_plain(model, files, policy)
+        probs = predict_plain(model, files, policy, normalisation=card.normalisation)
         before, after = pooled_shapes(model.model.backbone, size)
         print(
             f"| {size} x {size} | {' x '.join(map(str, before))} | {after} | {accuracy(probs, targets):.4f} "
@@ -50,7 +50,7 @@ def main() -> None:
 
 @torch.no_grad()
 def pooled_shapes(backbone: Backbone, size: int) -> tuple[tuple[int, ...], int]:
-    """What the last convolution gives for one image, [channels, height, width], and the number of features after it."""
+    """Shape of the last convolution's output for one image, [channels, height, width], and the number of features."""
     seen: list[tuple[int, ...]] = []
     last = [m for m in backbone.modules() if isinstance(m, nn.Conv2d)][-1]
     hook = last.register_forward_hook(lambda *given: seen.append(tuple(given[2].shape[1:])))

@@ -2,7 +2,7 @@
 
 `python -m benchmarks.ingest_speed [--counts 10000 100000]` makes JPEG files of 64x64 in ten classes, and for each count
 prints the first run, one without changes (settings and the state of all files are checked, and the stage is not run)
-and one with another image (which alone is read), each in a process of its own, with its peak memory.
+and one with one more image (only that one is read), each in a process of its own, with its peak memory.
 """
 
 import argparse
@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image
 
 from pipeline.harness.compose import compose
-from pipeline.harness.stage import Places, execute
+from pipeline.harness.execute import StageFolders, execute
+from pipeline.harness.fingerprints import write_fingerprints
 from pipeline.settings import read_settings, with_environment
-from stages.config import write_fingerprints
 from stages.ingest import STAGE
 
 CLASSES = 10
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def make_images(root: Path, count: int, *, seed: int = 0) -> None:
-    """Noise on a coarse grid, each image another."""
+    """Write images of coarse noise, all different."""
     generator = np.random.default_rng(seed)
     for label in range(CLASSES):
         (root / f"class {label}").mkdir(parents=True, exist_ok=True)
@@ -75,10 +75,10 @@ def ingest_once(images: Path, folder: Path) -> dict[str, float]:
     params = compose(["data=folder", f"data.root={images}"])
     settings = read_settings(params, source="params")
     began = time.monotonic()
-    write_fingerprints(settings, folder / "artifacts" / "config")
+    write_fingerprints(settings, folder / "artifacts" / "config", ())
     inputs = {"config": folder / "artifacts" / "config"}
-    places = Places(inputs, folder / "artifacts" / "ingest", folder / ".unfreeze")
-    execute(STAGE, params, with_environment(settings.runtime), places)
+    folders = StageFolders(inputs, folder / "artifacts" / "ingest", folder / ".unfreeze")
+    execute(STAGE, params, with_environment(settings.runtime), folders)
     seconds = time.monotonic() - began
     mb, worker_mb = (
         resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)

@@ -1,7 +1,7 @@
-"""What the shipped weights are worth: logistic regression on their features of the digits, beside random weights.
+"""How good the shipped weights are: logistic regression on their features of the digits, beside random weights.
 
 `python -m benchmarks.linear_probe [--seeds 0 1 2 3 4]` prints test accuracy with all training images and with a tenth
-of them, per seed and as mean. A seed means another split and other random weights; features are standardised.
+of them, per seed and as mean. Each seed has its own split and random weights; features are standardised.
 """
 
 import argparse
@@ -13,7 +13,6 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
-from stages.dag import run_stages
 from torch import Tensor
 
 from benchmarks.digits_accuracy import svm_accuracy
@@ -22,9 +21,12 @@ from pipeline.data.images import open_images_of
 from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.data.split import choose_groups
 from pipeline.harness.compose import compose
-from pipeline.learning.schedule import epoch_batches
+from pipeline.harness.dag import run_stages
+from pipeline.model.backbone import Backbone
+from pipeline.model.batches import even_batches
 from pipeline.model.weights import load_pretrained
 from pipeline.settings import Settings, read_settings
+from stages.registry import ALL
 
 
 def main() -> None:
@@ -53,7 +55,7 @@ def describe(row: tuple[float, ...] | list[float]) -> str:
 def run_ingest(seed: int, root: Path) -> tuple[Settings, Path]:
     """Ingest the digits with the split of `seed`."""
     params = compose([f"seed={seed}"])
-    artifacts = run_stages(params, root, only=("ingest",))
+    artifacts = run_stages(ALL, params, root, only=("ingest",))
     return read_settings(params, source="conf"), artifacts / "ingest"
 
 
@@ -79,13 +81,17 @@ def logistic_regression() -> Pipeline:
 
 
 @torch.no_grad()
-def activations(backbone: torch.nn.Module, settings: Settings, manifest: Manifest, split: str) -> tuple[Tensor, Tensor]:
+def activations(backbone: Backbone, settings: Settings, manifest: Manifest, split: str) -> tuple[Tensor, Tensor]:
     """Features [N, num_features] and targets [N]."""
     data = settings.data
     images = open_images_of(
-        manifest, manifest.of(split), Framing(data.image_size, data.fit, data.background, data.margin), workers=0
+        manifest,
+        manifest.of(split),
+        Framing(data.image_size, data.fit, data.background, data.margin),
+        normalisation=backbone.normalisation,
+        workers=0,
     )
-    order = epoch_batches(list(range(images.num_samples)), data.micro_batch_size)
+    order = even_batches(list(range(images.num_samples)), data.micro_batch_size)
     backbone.eval()
     return torch.cat([backbone(batch) for batch, _ in images.batches(order, draw=0)]), images.targets
 

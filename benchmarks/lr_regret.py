@@ -3,15 +3,15 @@
 `python -m benchmarks.lr_regret [--photos FOLDER] [--overrides ...] [--seeds 5] [--spread-seeds 12]` studies
 `lr_find_head` and the training of heads that begin with random weights; with `--full` it studies `lr_find_full` and one
 cycle of `full_train`, two epochs long. The latter is costly at a batch of 4, where a step takes as long as at 64: there
-the digits are a fifth of them.
+a fifth of the digits is used.
 
-Data: the digits; letters drawn by pretraining's renderer, 26 classes; and, with `--photos`, a folder of one's own
+Data: the digits; 26 classes of letters, drawn by pretraining's renderer; and, with `--photos`, a folder of your own
 (`--only` chooses among them). For each, and for batches of 4, 16 and 64, it prints how training at 1/30 to 30 times the
 rate of `recipe` (the median over the spread's seeds) ends on valid, and per rule:
 - the rate (median) and its spread, largest over smallest;
 - the regret: accuracy lost against the best of the grid, as means over seeds, each rule at the rate that it found with
   that seed; and the same for the validation loss.
-At the end stand two tables over all of them.
+It ends with two tables over all of them.
 """
 
 import argparse
@@ -22,20 +22,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stages.dag import run_stages
-
 from benchmarks.image_folders import write_letters
 from pipeline.harness.compose import compose
+from pipeline.harness.dag import run_stages
 from pipeline.journal import Journal
 from pipeline.learning.activation_learners import random_head_on_activations
 from pipeline.learning.image_learners import open_images, whole_model
-from pipeline.learning.loop import Learner, train
-from pipeline.learning.lr_find import LrFound, find_lr
+from pipeline.learning.loop import Learner, fit
+from pipeline.learning.lr_find import LrChoice, find_lr
 from pipeline.learning.lr_rules import RULES
 from pipeline.learning.training import plan_at
+from pipeline.model.card import load_card
 from pipeline.settings import LrFind, Runtime, Settings, Training, read_settings, with_environment
 from pipeline.workspace import Workspace
 from stages import STAGES
+from stages.registry import ALL
 
 GRID = (1 / 30, 1 / 10, 1 / 3, 1.0, 3.0, 10.0, 30.0)
 GRID_NAMES = ("1/30", "1/10", "1/3", "1", "3", "10", "30")
@@ -53,7 +54,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Studied:
+class Subject:
     """A finder, and the training that takes its rate."""
 
     finder: str
@@ -63,7 +64,7 @@ class Studied:
     train: Callable[[Settings], Training]
     learner: Callable[[Data, Settings, str], Learner]
     """Of the settings, which hold the seed, and the stage's name."""
-    sparing: bool
+    cap_at_two_epochs: bool
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Answers:
-    """What following a rule led to."""
+    """The rates that a rule gives, and the regret of training at them."""
 
     lr: float
     spread: float
@@ -99,7 +100,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=("digits", "letters", "photos"))
     arguments = parser.parse_args()
     os.environ["UNFREEZE_TRACKING"] = "false"
-    studied = WHOLE if arguments.full else HEAD
+    subject = WHOLE if arguments.full else HEAD
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -113,57 +114,57 @@ def main() -> None:
         for name in arguments.only or sources:
             data = prepare(name, sources[name], root / name, full=arguments.full)
             for batch_size in BATCH_SIZES:
-                row = study(studied, data, batch_size, seeds=arguments.seeds, spread_seeds=arguments.spread_seeds)
+                row = study(subject, data, batch_size, seeds=arguments.seeds, spread_seeds=arguments.spread_seeds)
                 _say(row)
                 rows.append(row)
     print(f"\n{_grid_table(rows)}\n\n{_rule_table(rows)}")
 
 
-def study(studied: Studied, data: Data, batch_size: int, *, seeds: int, spread_seeds: int) -> Row:
+def study(subject: Subject, data: Data, batch_size: int, *, seeds: int, spread_seeds: int) -> Row:
     """Train over the grid, and at every rule's rates."""
-    found = [find(studied, data, batch_size, seed) for seed in range(max(seeds, spread_seeds))]
+    found = [find(subject, data, batch_size, seed) for seed in range(max(seeds, spread_seeds))]
     centre = statistics.median(f.others["recipe"] for f in found)
-    grid = [_means([fit(studied, data, batch_size, centre * f, seed) for seed in range(seeds)]) for f in GRID]
+    grid = [_means([train(subject, data, batch_size, centre * f, seed) for seed in range(seeds)]) for f in GRID]
     best_accuracy, best_loss = max(m[0] for m in grid), min(m[1] for m in grid)
     rules = {}
     for rule in RULES:
         rates = [f.others[rule] for f in found]
-        accuracy, loss = _means([fit(studied, data, batch_size, rates[seed], seed) for seed in range(seeds)])
+        accuracy, loss = _means([train(subject, data, batch_size, rates[seed], seed) for seed in range(seeds)])
         spread = max(rates[:spread_seeds]) / min(rates[:spread_seeds])
         rules[rule] = Answers(statistics.median(rates), spread, best_accuracy - accuracy, loss - best_loss)
     return Row(data.name, batch_size, centre, grid, rules)
 
 
-def find(studied: Studied, data: Data, batch_size: int, seed: int) -> LrFound:
-    """What the finder says with this seed."""
+def find(subject: Subject, data: Data, batch_size: int, seed: int) -> LrChoice:
+    """The finder's choice with this seed."""
     settings = replace(data.settings, seed=seed)
-    learner = studied.learner(data, settings, studied.finder)
+    learner = subject.learner(data, settings, subject.finder)
     with tempfile.TemporaryDirectory() as folder:
-        workspace = _bench(studied.finder, seed, Path(folder))
+        workspace = _open_workspace(subject.finder, seed, Path(folder))
         try:
-            momentum = studied.train(settings).momentum
+            momentum = subject.train(settings).momentum
             found, _ = find_lr(
                 learner,
-                studied.find(settings),
+                subject.find(settings),
                 workspace,
                 batch_size=batch_size,
                 momentum=momentum,
-                sparing=studied.sparing,
+                cap_at_two_epochs=subject.cap_at_two_epochs,
             )
         finally:
             workspace.journal.close()
     return found
 
 
-def fit(studied: Studied, data: Data, batch_size: int, lr: float, seed: int) -> tuple[float, float]:
+def train(subject: Subject, data: Data, batch_size: int, lr: float, seed: int) -> tuple[float, float]:
     """Accuracy and loss on valid after the last cycle of a training at `lr`; a diverged model knows nothing."""
     settings = replace(data.settings, seed=seed)
-    learner = studied.learner(data, settings, studied.trainer)
-    plan = plan_at(lr, studied.train(settings), batch_size=batch_size)
+    learner = subject.learner(data, settings, subject.trainer)
+    plan = plan_at(lr, subject.train(settings), batch_size=batch_size)
     with tempfile.TemporaryDirectory() as folder:
-        workspace = _bench(studied.trainer, seed, Path(folder))
+        workspace = _open_workspace(subject.trainer, seed, Path(folder))
         try:
-            last = train(learner, plan, workspace).ends[-1]
+            last = fit(learner, plan, workspace).ends[-1]
         except ValueError:
             return 0.0, float("inf")
         finally:
@@ -173,27 +174,40 @@ def fit(studied: Studied, data: Data, batch_size: int, lr: float, seed: int) -> 
 
 def _fresh_head(data: Data, settings: Settings, stage: str) -> Learner:
     del stage
-    return random_head_on_activations(data.artifacts / "precompute", settings, data.runtime)
+    return random_head_on_activations(
+        data.artifacts / "precompute",
+        data.runtime,
+        seed=settings.seed,
+        micro_batch_size=settings.data.micro_batch_size,
+    )
 
 
 def _unfrozen_model(data: Data, settings: Settings, stage: str) -> Learner:
     """The model of `unfreeze`, the same for all seeds; batches and views follow the seed."""
     ingest, augment_config = data.artifacts / "ingest", data.artifacts / "augment_config"
     sizes, micro = [settings.data.image_size], settings.data.micro_batch_size
-    images = open_images(ingest, augment_config, data.runtime, image_sizes=sizes, seed=(settings.seed, stage))
-    return whole_model(data.artifacts / "unfreeze", images, data.runtime, micro_batch_size=micro)
+    unfreeze = data.artifacts / "unfreeze"
+    images = open_images(
+        ingest,
+        augment_config,
+        data.runtime,
+        image_sizes=sizes,
+        normalisation=load_card(unfreeze).normalisation,
+        seed=(settings.seed, stage),
+    )
+    return whole_model(unfreeze, images, data.runtime, micro_batch_size=micro)
 
 
-HEAD = Studied(
-    "lr_find_head", "head_train", lambda s: s.lr_find_head, lambda s: s.head_train, _fresh_head, sparing=False
+HEAD = Subject(
+    "lr_find_head", "head_train", lambda s: s.lr_find_head, lambda s: s.head_train, _fresh_head, cap_at_two_epochs=False
 )
-WHOLE = Studied(
+WHOLE = Subject(
     "lr_find_full",
     "full_train",
     lambda s: s.lr_find_full,
     lambda s: replace(s.full_train, num_cycles=1, cycle_len=2),
     _unfrozen_model,
-    sparing=True,
+    cap_at_two_epochs=True,
 )
 
 
@@ -203,7 +217,7 @@ def prepare(name: str, overrides: Sequence[str], root: Path, *, full: bool) -> D
     settings = read_settings(params, source=name)
     runtime = with_environment(settings.runtime)
     last = "unfreeze" if full else "precompute"
-    artifacts = run_stages(params, root, only=STAGES[: STAGES.index(last) + 1])
+    artifacts = run_stages(ALL, params, root, only=STAGES[: STAGES.index(last) + 1])
     return Data(name, artifacts, settings, runtime)
 
 
@@ -252,7 +266,7 @@ def _means(rows: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return statistics.fmean(r[0] for r in rows), statistics.fmean(r[1] for r in rows)
 
 
-def _bench(name: str, seed: int, folder: Path) -> Workspace:
+def _open_workspace(name: str, seed: int, folder: Path) -> Workspace:
     return Workspace(name, seed, folder, folder, Journal(folder / "journal.jsonl"), 1e9)
 
 

@@ -1,7 +1,7 @@
 """Damaged files through the decoder: valid files of eight formats, with bits flipped, cut short, or spliced together.
 
-`python -m benchmarks.mutations [--count 20000] [--seed 0]` decodes them in processes that die of an image that takes
-more than 5 seconds, and cannot have more than 1 GB; prints what came of them, and fails if any process died.
+`python -m benchmarks.mutations [--count 20000] [--seed 0]` decodes them in processes that are killed by an image
+that takes more than 5 seconds, and that cannot use more than 1 GB. Prints the outcomes, and fails if any process died.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def watch_part(start: int, end: int, seed: int) -> tuple[Counter[str], float]:
-    """What came of mutations `start` to `end`, and the most memory in MB; goes on behind one that kills its process."""
+    """Outcomes of mutations `start` to `end`, and the peak memory in MB; continues after one that kills its process."""
     outcomes: Counter[str] = Counter()
     peak_mb = 0.0
     while start < end:

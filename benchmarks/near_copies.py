@@ -29,7 +29,7 @@ Change = Callable[[Image.Image], Image.Image]
 
 @dataclass(frozen=True)
 class Thresholds:
-    """When two images are taken for near copies; see `pipeline/data/duplicates.py`."""
+    """When two images count as near copies; see `pipeline/data/duplicates.py`."""
 
     bits: int
     correlation: float
@@ -99,7 +99,7 @@ def digits() -> list[Image.Image]:
 
 
 def photos(folder: Path) -> list[Image.Image]:
-    """Evenly chosen ones, at 512 pixels at most, as in most sets."""
+    """An even selection, at 512 pixels at most, as in most data sets."""
     files = sorted(f for f in folder.rglob("*") if f.is_file())
     found = []
     for file in files[:: max(1, len(files) // PHOTOS)][:PHOTOS]:
@@ -113,7 +113,7 @@ def photos(folder: Path) -> list[Image.Image]:
 
 
 def look(image: Image.Image) -> Facts:
-    """What ingest knows of it."""
+    """What ingest records of an image."""
     with tempfile.NamedTemporaryFile(suffix=".png") as file:
         image.save(file, "PNG", compress_level=1)
         file.flush()

@@ -12,22 +12,25 @@ import time
 from pathlib import Path
 
 import torch
-from stages.dag import run_stages
 
 from pipeline.data.augment import read_policy
 from pipeline.data.images import open_images_of
 from pipeline.data.manifest import read_manifest
 from pipeline.files import read_json
 from pipeline.harness.compose import compose
+from pipeline.harness.dag import run_stages
 from pipeline.journal import Journal
 from pipeline.learning.activation_learners import first_head_on_activations
-from pipeline.learning.image_learners import assemble, head_on_backbone, open_images
-from pipeline.learning.loop import Learner, Plan, train
+from pipeline.learning.image_learners import head_on_backbone, open_images
+from pipeline.learning.loop import Learner, Plan, fit
 from pipeline.learning.overfitting import best_cycle
+from pipeline.model.card import load_card
+from pipeline.model.classifier import assemble
 from pipeline.model.tensors import read_tensors
 from pipeline.settings import Runtime, Settings, read_settings, with_environment
 from pipeline.workspace import Workspace
 from stages import STAGES
+from stages.registry import ALL
 
 
 def main() -> None:
@@ -43,8 +46,10 @@ def main() -> None:
             params = compose([*arguments.overrides, f"precompute.views={views}"])
             settings, root = read_settings(params, source="conf/"), Path(folder) / str(views)
             runtime = with_environment(settings.runtime)
-            artifacts = run_stages(params, root, only=STAGES[: STAGES.index("lr_find_head") + 1])
-            learner = first_head_on_activations(artifacts / "precompute", settings, runtime)
+            artifacts = run_stages(ALL, params, root, only=STAGES[: STAGES.index("lr_find_head") + 1])
+            learner = first_head_on_activations(
+                artifacts / "precompute", runtime, micro_batch_size=settings.data.micro_batch_size
+            )
             name = f"{views} views, precomputed in {_seconds(root, 'precompute'):.1f} s"
             print(_row(name, learner, settings, artifacts, arguments.epochs))
         learner = _through_backbone(artifacts, settings, runtime)
@@ -53,7 +58,7 @@ def main() -> None:
 
 
 def _seconds(root: Path, stage: str) -> float:
-    """What the stage took, as it noted itself."""
+    """How long the stage took, by its own record."""
     digest = read_json(root / "artifacts" / stage / "stage.json")["digest"]
     return float(read_json(root / ".unfreeze" / "timings" / f"{digest}.json")["seconds"])
 
@@ -65,10 +70,10 @@ def _row(name: str, learner: Learner, settings: Settings, artifacts: Path, epoch
     plan = Plan(1, epochs, 1, lr, size, 0.9, 0.0, False, "sgdr")
     with tempfile.TemporaryDirectory() as scratch:
         journal, began = Journal(Path(scratch) / "journal.jsonl"), time.monotonic()
-        trained = train(learner, plan, Workspace("head_train", 0, Path(scratch), Path(scratch), journal, 1e9))
+        finished = fit(learner, plan, Workspace("head_train", 0, Path(scratch), Path(scratch), journal, 1e9))
         seconds = time.monotonic() - began
         journal.close()
-    end = best_cycle(trained.ends)
+    end = best_cycle(finished.ends)
     scores = f"valid loss {end.valid_loss:.4f}, accuracy {end.valid_accuracy:.4f}"
     return f"{name}: {seconds / epochs:.3f} s an epoch, {scores}"
 
@@ -76,19 +81,28 @@ def _row(name: str, learner: Learner, settings: Settings, artifacts: Path, epoch
 def _through_backbone(artifacts: Path, settings: Settings, runtime: Runtime) -> Learner:
     """The same fresh head, behind its frozen backbone."""
     sizes, seed = [settings.data.image_size], (0, "benchmark")
-    images = open_images(artifacts / "ingest", artifacts / "augment_config", runtime, image_sizes=sizes, seed=seed)
-    made, micro = artifacts / "precompute", settings.data.micro_batch_size
-    return head_on_backbone(made, made, images, runtime, micro_batch_size=micro)
+    precompute, micro = artifacts / "precompute", settings.data.micro_batch_size
+    images = open_images(
+        artifacts / "ingest",
+        artifacts / "augment_config",
+        runtime,
+        image_sizes=sizes,
+        normalisation=load_card(precompute).normalisation,
+        seed=seed,
+    )
+    return head_on_backbone(precompute, precompute, images, runtime, micro_batch_size=micro)
 
 
 @torch.no_grad()
 def _difference(artifacts: Path, settings: Settings) -> float:
-    """Between stored activations of valid and what the backbone gives for each image alone."""
-    made, manifest = artifacts / "precompute", read_manifest(artifacts / "ingest")
-    model = assemble(made, made).eval()
+    """The largest difference between the stored activations of valid and those of each image computed alone."""
+    precompute, manifest = artifacts / "precompute", read_manifest(artifacts / "ingest")
+    model = assemble(precompute, precompute).eval()
     policy = read_policy(artifacts / "augment_config" / "policy.yaml", image_size=settings.data.image_size)
-    images = open_images_of(manifest, manifest.of("valid"), policy.framing, workers=0)
-    stored = read_tensors(made / "activations-valid.safetensors")["activations"][0]
+    images = open_images_of(
+        manifest, manifest.of("valid"), policy.framing, normalisation=load_card(precompute).normalisation, workers=0
+    )
+    stored = read_tensors(precompute / "activations-valid.safetensors")["activations"][0]
     alone = torch.cat([model.backbone(x) for x, _ in images.batches([[i] for i in range(len(stored))], draw=0)])
     return (stored - alone).abs().max().item()
 

@@ -1,10 +1,10 @@
 """Which mode of test-time augmentation suits these images? Measured without the test images.
 
 `python -m benchmarks.tta_cross_validation [--folds 4] [--seeds 3] [--overrides ...]` pools the images of train and
-valid and cuts them into folds. Two heads learn from the plain images of all folds but one: the recipe's as it begins,
-and logistic regression on standardised features (C = 0.1). Each then looks at the fold that was left out in every mode
-of `benchmarks.tta_modes`. It prints how many are right and the log loss, of all folds and seeds together. Weights
-without a classification layer have the second head only.
+valid and cuts them into folds. Two heads are fitted to the plain images of all folds but one: the recipe's, untrained,
+and logistic regression on standardised features (C = 0.1). Each then predicts the fold that was left out in every mode
+of `benchmarks.tta_modes`. It prints how many are correct and the log loss, over all folds and seeds. Weights without a
+classification layer have the second head only.
 """
 
 import argparse
@@ -19,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.model_selection import StratifiedKFold
-from stages.dag import run_stages
 from torch import Tensor, nn
 
 from benchmarks.linear_probe import activations, logistic_regression
@@ -31,10 +30,13 @@ from pipeline.data.manifest import read_manifest
 from pipeline.evaluation.metrics import log_loss
 from pipeline.evaluation.views import views_of
 from pipeline.harness.compose import compose
+from pipeline.harness.dag import run_stages
+from pipeline.model.backbone import Backbone
 from pipeline.model.head import build_head, start_from_classifier
 from pipeline.model.weights import load_pretrained
 from pipeline.settings import read_settings
 from pipeline.vision import v2
+from stages.registry import ALL
 
 Probabilities = Callable[[Tensor], NDArray[np.float64]]
 """From features [N, num_features] to probabilities [N, num_classes]."""
@@ -42,23 +44,23 @@ Probabilities = Callable[[Tensor], NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Study:
-    """What the backbone makes of the images of train and valid."""
+    """The features of the images of train and valid."""
 
     plain: Tensor
     """[N, num_features]"""
     views: dict[str, list[Tensor]]
-    """By mode, of each image [num_views, num_features] beside the plain one."""
+    """By mode, the features [num_views, num_features] of each image's views, without the plain one."""
     targets: Tensor
     classifier: nn.Linear | None
     dropout: float
 
 
 Fit = Callable[[Study, NDArray[np.int64]], Probabilities]
-"""From the plain images in some rows to a head."""
+"""Fits a head to the plain images in some rows."""
 
 
 def main() -> None:
-    """Look at all images in every mode once, cross-validate the heads, and print a table."""
+    """Compute the features of all views once, cross-validate the heads, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folds", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=3)
@@ -67,16 +69,16 @@ def main() -> None:
     os.environ["UNFREEZE_TRACKING"] = "false"
     with tempfile.TemporaryDirectory() as folder:
         study = prepare(arguments.overrides, Path(folder))
-    heads: dict[str, Fit] = {"as it begins": begun} if study.classifier else {}
+    heads: dict[str, Fit] = {"untrained": untrained} if study.classifier else {}
     heads["logistic regression"] = probe
-    print("| head | mode | right | log loss | views |")
+    print("| head | mode | correct | log loss | views |")
     print("|---|---|---|---|---|")
     for name, fit in heads.items():
         found, targets = cross_validate(study, fit, folds=arguments.folds, seeds=arguments.seeds)
         for mode, probs in found.items():
-            right = int((probs.argmax(1) == targets).sum())
+            correct = int((probs.argmax(1) == targets).sum())
             views = np.mean([len(v) for v in study.views[mode]])
-            print(f"| {name} | {mode} | {right} of {len(targets)} | {log_loss(probs, targets):.4f} | {views:.3g} |")
+            print(f"| {name} | {mode} | {correct} of {len(targets)} | {log_loss(probs, targets):.4f} | {views:.3g} |")
 
 
 @torch.no_grad()
@@ -84,7 +86,7 @@ def prepare(overrides: list[str], root: Path) -> Study:
     """Ingest the images, and send every view of them through the backbone."""
     params = compose(overrides)
     settings = read_settings(params, source="overrides")
-    artifacts = run_stages(params, root, only=("ingest", "augment_config"))
+    artifacts = run_stages(ALL, params, root, only=("ingest", "augment_config"))
     model, size = settings.model, settings.data.image_size
     pretrained = load_pretrained(model.arch, model.weights, seed=0, image_size=size)
     policy = read_policy(artifacts / "augment_config" / "policy.yaml", image_size=size)
@@ -107,7 +109,7 @@ def prepare(overrides: list[str], root: Path) -> Study:
 def cross_validate(
     study: Study, fit: Fit, *, folds: int, seeds: int
 ) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.int64]]:
-    """By mode, probabilities [seeds * N, num_classes] of images that the head did not learn from; their targets."""
+    """By mode, probabilities [seeds * N, num_classes] of images that the head was not fitted to; their targets."""
     found: dict[str, list[NDArray[np.float64]]] = {mode: [] for mode in study.views}
     rows: list[int] = []
     for seed in range(seeds):
@@ -120,7 +122,7 @@ def cross_validate(
     return {mode: np.stack(probs) for mode, probs in found.items()}, study.targets.numpy()[rows]
 
 
-def begun(study: Study, rows: NDArray[np.int64]) -> Probabilities:
+def untrained(study: Study, rows: NDArray[np.int64]) -> Probabilities:
     """The recipe's head before its first step."""
     assert study.classifier is not None
     inputs, targets = study.plain[rows], study.targets[rows]
@@ -139,9 +141,9 @@ def _with_plain(plain: Tensor, views: Tensor) -> Tensor:
     return torch.cat([plain[None], views]) if len(views) else plain[None]
 
 
-def _activations(backbone: nn.Module, images: list[Image.Image]) -> Tensor:
-    """Features [num_views, num_features]; views of one mode may differ in size. Empty where there is none."""
-    each = [backbone(normalise(v2.functional.pil_to_tensor(image)[None])) for image in images]
+def _activations(backbone: Backbone, images: list[Image.Image]) -> Tensor:
+    """Features [num_views, num_features]; views of one mode may differ in size. Empty if there are none."""
+    each = [backbone(normalise(v2.functional.pil_to_tensor(image)[None], backbone.normalisation)) for image in images]
     return torch.cat(each) if each else torch.empty(0)
 
 

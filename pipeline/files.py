@@ -1,12 +1,14 @@
 """Reading and writing files: every write of this project goes through here, and is whole or not at all."""
 
+import csv
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -74,6 +76,14 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
         for row in rows:
             names = names or [field.name for field in dataclasses.fields(row)]
             file.write(json.dumps({name: getattr(row, name) for name in names}).encode() + b"\n")
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Write rows, the header first, as a CSV file in UTF-8."""
+    with atomic_file(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="", errors="backslashreplace")
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        text.detach()  # flushes, and leaves the file open
 
 
 def digest(value: object) -> str:

@@ -4,13 +4,11 @@ One JSON object per line: `{"step": 12, "values": {"train_loss": 0.5}}`. The jou
 it holds nothing that differs between two equal runs: no time of day, no path.
 """
 
-import csv
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.files import write_text
+from pipeline.files import write_csv
 
 
 class Journal:
@@ -54,8 +52,4 @@ def write_history(journal: Path, history: Path) -> None:
     """Write the journal's points as CSV, with one row per step and one column per name."""
     rows = read_points(journal)
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
-    text = io.StringIO()
-    table = csv.DictWriter(text, ["step", *names], lineterminator="\n")
-    table.writeheader()
-    table.writerows({"step": step, **row} for step, row in rows.items())
-    write_text(history, text.getvalue())
+    write_csv(history, [["step", *names], *([step, *(row.get(n, "") for n in names)] for step, row in rows.items())])

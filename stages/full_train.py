@@ -15,15 +15,14 @@ from pipeline.files import write_json
 from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
 from pipeline.learning.balance import balance_classes
-from pipeline.learning.checkpoint import CycleEnd
+from pipeline.learning.checkpoint import CycleEnd, load_snapshot
 from pipeline.learning.image_learners import open_images, whole_model
-from pipeline.learning.loop import load_snapshot
 from pipeline.learning.sharpness import trace_sharpness
 from pipeline.learning.similarity import compare_first_cycle
-from pipeline.learning.snapshots import describe_choice, kept_model
+from pipeline.learning.snapshots import build_kept_model
 from pipeline.learning.training import epoch_sizes, make_plan, run_training
+from pipeline.model.card import load_card
 from pipeline.model.classifier import save_model
-from pipeline.model.head import load_card
 from pipeline.model.tensors import save_tensors
 from pipeline.settings import FullTrain, ImageBatchSettings
 
@@ -44,6 +43,7 @@ def run(context: StageContext[Reads]) -> Metrics:
         context.input("augment_config"),
         context.runtime,
         image_sizes=image_sizes,
+        normalisation=load_card(context.input("unfreeze")).normalisation,
         seed=(settings.seed, "full_train"),
     )
     learner = whole_model(
@@ -54,30 +54,27 @@ def run(context: StageContext[Reads]) -> Metrics:
         train,
         batch_size=settings.data.batch_size,
         num_samples=learner.train.num_samples,
-        found=context.input("lr_find_full"),
+        lr_folder=context.input("lr_find_full"),
         until_overfit=train.until_overfit,
     )
     outcome = run_training(learner, plan, context.workspace, snapshots=train.snapshots)
-    kept, ends = outcome.kept, outcome.trained.ends
+    kept, ends = outcome.kept, outcome.run.ends
     card = dataclasses.replace(load_card(context.input("unfreeze")), image_size=image_sizes[-1])
-    save_model(kept_model(learner, kept, context.scratch), card, context.out)
+    save_model(build_kept_model(learner, kept, context.scratch), card, context.out)
     if train.snapshots != "none":
         _save_snapshots(ends, context.scratch, context.out / "snapshots")
 
-    sharpness = trace_sharpness(learner, outcome.trained, context.workspace)
+    sharpness = trace_sharpness(learner, outcome.run, context.workspace)
     first_cycle = compare_first_cycle(learner, context.scratch, seed=settings.seed)
-    choice = describe_choice(kept, ends)
     write_json(
         context.out / "verdict.json",
         {
             "overfitting": dataclasses.asdict(outcome.verdict),
-            "snapshots": dataclasses.asdict(kept) | {"sentence": choice},
+            "snapshots": dataclasses.asdict(kept),
             "similarity": dataclasses.asdict(first_cycle),
             "sharpness": [dataclasses.asdict(s) for s in sharpness],
         },
     )
-    for sentence in filter(None, (outcome.verdict.sentence, choice, first_cycle.sentence, first_cycle.movement)):
-        context.say(sentence)
     return outcome.metrics | {"loss_change_in_first_cycle": first_cycle.change}
 
 

@@ -34,7 +34,7 @@ def run(context: StageContext[Reads]) -> Metrics:
         settings.head_train,
         batch_size=settings.data.batch_size,
         num_samples=learner.train.num_samples,
-        found=context.input("lr_find_head"),
+        lr_folder=context.input("lr_find_head"),
     )
     outcome = run_training(learner, plan, context.workspace, snapshots=settings.head_train.snapshots)
     save_tensors(learner.model.state_dict(), context.out / "head.safetensors")

@@ -11,6 +11,7 @@ from pipeline.harness.start import main
 from pipeline.learning.balance import balance_classes
 from pipeline.learning.image_learners import head_on_backbone, open_images
 from pipeline.learning.training import epoch_sizes, make_plan, run_training
+from pipeline.model.card import load_card
 from pipeline.model.classifier import Classifier
 from pipeline.model.tensors import save_tensors
 from pipeline.settings import HeadTrainAugmented, ImageBatchSettings
@@ -31,6 +32,7 @@ def run(context: StageContext[Reads]) -> Metrics:
         context.input("augment_config"),
         context.runtime,
         image_sizes=epoch_sizes(train, settings.data.image_size),
+        normalisation=load_card(context.input("precompute")).normalisation,
         seed=(settings.seed, "head_train_augmented"),
     )
     learner = head_on_backbone(
@@ -45,7 +47,7 @@ def run(context: StageContext[Reads]) -> Metrics:
         train,
         batch_size=settings.data.batch_size,
         num_samples=learner.train.num_samples,
-        found=context.input("lr_find_head"),
+        lr_folder=context.input("lr_find_head"),
     )
     outcome = run_training(learner, plan, context.workspace, snapshots=train.snapshots)
     assert isinstance(learner.model, Classifier)

@@ -10,8 +10,9 @@ from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
 from pipeline.learning.balance import balance_classes
 from pipeline.learning.image_learners import open_images, whole_model
-from pipeline.learning.lr_report import find_and_report
+from pipeline.learning.lr_results import find_and_write_lr
 from pipeline.learning.training import count_batch, first_size
+from pipeline.model.card import load_card
 from pipeline.settings import BatchSize, ImageBatchSettings, LrFind
 
 
@@ -38,6 +39,7 @@ def run(context: StageContext[Reads]) -> Metrics:
         context.input("augment_config"),
         context.runtime,
         image_sizes=[first_size(settings.full_train.image_size, settings.data.image_size)],
+        normalisation=load_card(context.input("unfreeze")).normalisation,
         seed=(settings.seed, "lr_find_full"),
     )
     learner = whole_model(
@@ -45,13 +47,13 @@ def run(context: StageContext[Reads]) -> Metrics:
     )
     learner = balance_classes(learner, settings.data.balance)
     batch_size = count_batch(settings.full_train.batch_size, settings.data.batch_size, learner.train.num_samples)
-    return find_and_report(
+    return find_and_write_lr(
         learner,
         settings.lr_find_full,
         context.workspace,
         batch_size=batch_size,
         momentum=settings.full_train.momentum,
-        sparing=True,
+        cap_at_two_epochs=True,
     )
 
 

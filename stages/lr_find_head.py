@@ -10,7 +10,7 @@ from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
 from pipeline.learning.activation_learners import random_head_on_activations
 from pipeline.learning.balance import balance_classes
-from pipeline.learning.lr_report import find_and_report
+from pipeline.learning.lr_results import find_and_write_lr
 from pipeline.learning.training import count_batch
 from pipeline.settings import BatchSettings, BatchSize, LrFind
 
@@ -40,13 +40,13 @@ def run(context: StageContext[Reads]) -> Metrics:
     )
     learner = balance_classes(learner, settings.data.balance)
     batch_size = count_batch(settings.head_train.batch_size, settings.data.batch_size, learner.train.num_samples)
-    return find_and_report(
+    return find_and_write_lr(
         learner,
         settings.lr_find_head,
         context.workspace,
         batch_size=batch_size,
         momentum=settings.head_train.momentum,
-        sparing=False,
+        cap_at_two_epochs=False,
     )
 
 

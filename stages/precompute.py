@@ -23,11 +23,12 @@ from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.files import read_json
 from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
-from pipeline.learning.schedule import epoch_batches
 from pipeline.model.backbone import Backbone, check_image_size
-from pipeline.model.compute import choose_device, computing_in, to_device
+from pipeline.model.batches import even_batches
+from pipeline.model.card import Card, save_card
+from pipeline.model.compute import Computation, choose_device, forward
 from pipeline.model.growing import GrowingTensor
-from pipeline.model.head import Card, build_head, save_card, start_from_classifier
+from pipeline.model.head import build_head, start_from_classifier
 from pipeline.model.tensors import read_tensors, save_tensors
 from pipeline.model.weights import load_pretrained
 from pipeline.settings import Augment, FramingSettings, Model, Precompute
@@ -66,7 +67,8 @@ def run(context: StageContext[Reads]) -> Metrics:
     pretrained = load_pretrained(model.arch, model.weights, seed=settings.seed, image_size=image_size)
     backbone = pretrained.backbone
     save_tensors(backbone.state_dict(), context.out / "backbone.safetensors")
-    save_card(Card(model.arch, model.dropout, model.precision, image_size, manifest.classes), context.out)
+    card = Card(model.arch, model.dropout, model.precision, image_size, manifest.classes, backbone.normalisation)
+    save_card(card, context.out)
 
     backbone.to(choose_device(context.runtime)).eval()
     counts = {split: len(manifest.of(split)) for split in SPLITS}
@@ -74,11 +76,6 @@ def run(context: StageContext[Reads]) -> Metrics:
         files = [_activations(context, backbone, manifest, s, framing, policy, num_views[s], bar) for s in SPLITS]
     for file in files:
         file.rename(context.out / file.name)
-    context.say(
-        f"{model.arch} ({model.weights}): {backbone.num_features} features for each of "
-        + " and ".join(f"{count} {split} images" for split, count in counts.items())
-        + (f", and for {settings.precompute.views} augmented views of each train image" if policy else "")
-    )
     begins = _begin_head(context, len(manifest.classes), pretrained.classifier)
     return {
         "num_features": backbone.num_features,
@@ -101,8 +98,9 @@ def _begin_head(context: StageContext[Reads], num_classes: int, classifier: nn.L
         begins = "random weights"
     save_tensors(head.state_dict(), context.out / "head.safetensors")
     with torch.no_grad():
-        right = head(valid["activations"][0]).argmax(1) == valid["targets"]
-    context.say(f"the head begins with {begins}: accuracy {right.double().mean():.4f} on valid")
+        correct = head(valid["activations"][0]).argmax(1) == valid["targets"]
+    context.journal.rewind(0)  # a killed run may have come this far
+    context.journal.points(-1, valid_accuracy=correct.double().mean().item())
     return begins
 
 
@@ -139,15 +137,17 @@ def _activations(
     targets = targets_of(samples, manifest.classes)
     file = context.scratch / f"activations-{split}.safetensors"
     shape = (num_views, len(samples), backbone.num_features)
-    order = epoch_batches(list(range(len(samples))), context.settings.data.micro_batch_size)
+    order = even_batches(list(range(len(samples))), context.settings.data.micro_batch_size)
     growing = GrowingTensor(
-        file, "activations", shape, before={"targets": targets}, keep_s=context.runtime.checkpoint_s
+        file, "activations", shape, before={"targets": targets}, checkpoint_s=context.runtime.checkpoint_s
     )
 
     @lru_cache(maxsize=1)  # decoded once for all views; the plain images go before the augmented come
     def opened(policy: Policy | None) -> ImageBatches:
         seed = (context.settings.seed, "precompute")
-        return open_images_of(manifest, samples, framing, workers=workers, policy=policy, seed=seed)
+        return open_images_of(
+            manifest, samples, framing, normalisation=backbone.normalisation, workers=workers, policy=policy, seed=seed
+        )
 
     with growing as rows:
         for view in range(num_views):
@@ -166,11 +166,10 @@ def _activations(
 def _features(
     context: StageContext[Reads], backbone: Backbone, batches: Iterator[tuple[Tensor, Tensor]]
 ) -> Iterator[Tensor]:
-    device = choose_device(context.runtime)
+    settings, device = context.settings, choose_device(context.runtime)
+    computation = Computation(backbone, device, settings.model.precision, settings.data.micro_batch_size)
     for images, _ in batches:
-        with computing_in(context.settings.model.precision, device):
-            features: Tensor = backbone(to_device(images, device))
-        yield features
+        yield forward(computation, images)
 
 
 STAGE = Stage(

@@ -6,11 +6,10 @@ when that changes, everything is drawn again in seconds, and nothing trains agai
 
 from dataclasses import dataclass
 
-from pipeline.report.pictures import draw_stage
-
 from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
 from pipeline.report.html import write_report
+from pipeline.report.pictures import draw_stage
 from pipeline.report.recipe import build_report
 
 REPORTED = (

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pipeline.files import write_json
 from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
-from pipeline.learning.image_learners import assemble
 from pipeline.model.batch_norm import batch_norms
-from pipeline.model.classifier import save_model
-from pipeline.model.head import load_card
+from pipeline.model.card import load_card
+from pipeline.model.classifier import assemble, save_model
 from pipeline.model.layer_groups import split_layer_groups
 from pipeline.settings import Unfreeze
 

@@ -92,7 +92,11 @@ EDITS = (
     _edit(
         "an MLflow column",
         NOTHING,
-        ("pipeline/harness/delivery.py", '    "params.`data.name`",\n', '    "params.`data.name`",\n    "params.`seed`",\n'),
+        (
+            "pipeline/harness/delivery.py",
+            '    "params.`data.name`",\n',
+            '    "params.`data.name`",\n    "params.`seed`",\n',
+        ),
     ),
     _edit(
         "a new setting with its default in conf/",

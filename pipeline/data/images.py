@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from pipeline.data.augment import Policy
 from pipeline.data.decode import Framing, decode_framed
 from pipeline.data.manifest import Manifest, Sample
+from pipeline.data.normalisation import Normalisation
 from pipeline.vision import v2
 
 MEMORY_BYTES = 2 * 2**30
@@ -23,14 +23,6 @@ UNKNOWN = -1
 
 Key = tuple[int, int]
 """(sample, draw): which image, and which of its random views."""
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """The mean and standard deviation per channel (red, green, blue) that a backbone expects, for values in [0, 1]."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
 
 
 class Images(Dataset[tuple[Tensor, int]]):

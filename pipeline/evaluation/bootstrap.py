@@ -1,4 +1,4 @@
-"""The bootstrap interval of paired differences: of a loss before and after, of an accuracy plain and with TTA."""
+"""Bootstrap intervals of paired differences: losses before and after, predictions without and with TTA."""
 
 from typing import Any
 
@@ -7,14 +7,14 @@ from numpy.typing import NDArray
 
 NUM_RESAMPLES = 2000
 _PORTION = 100
-"""Resamples that are in memory at once."""
+"""Resamples held in memory at once."""
 
 
 def paired_interval(differences: NDArray[np.floating[Any]], *, seed: int, level: float = 0.95) -> tuple[float, float]:
-    """Return the interval of the mean of paired differences [N]: percentiles over 2,000 resamples of samples.
+    """Return the interval of the mean of paired differences [N]: percentiles over 2,000 resamples.
 
-    B. Efron and R. Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13. Of one sample it is a point.
-    Not scipy's, which says the same, but takes a second to load.
+    B. Efron and R. Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13. For one sample it is a point.
+    Not scipy's, which gives the same, but takes a second to load.
     """
     generator, count = np.random.default_rng(seed), len(differences)
     means = [

@@ -1,7 +1,7 @@
-"""Scores of predictions, with the intervals and tests that say how far to trust them.
+"""Scores of predictions, with intervals and tests that say how far to trust them.
 
 Throughout, `probs` is [N, C] with rows that sum to 1, `targets` is [N] with values in 0..C-1, and N is at
-least 1. Empty or ill-shaped input, and NaN, raise ValueError: a score of nothing is no score.
+least 1. Empty input, wrong shapes and NaN raise ValueError.
 """
 
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class PerClass:
-    """Scores of each class, all arrays [C]; a ratio that has nothing below its line is 0."""
+    """Scores of each class, all arrays [C]; a ratio with denominator 0 is 0."""
 
     precision: Floats
     recall: Floats
     f1: Floats
     support: Ints
-    """Number of samples whose target is the class."""
+    """Number of samples of the class."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class CalibrationBins:
     confidence: Floats
     """Mean confidence in the bin."""
     accuracy: Floats
-    """Share of the bin that is correct."""
+    """Share of the bin's predictions that are correct."""
 
     @property
     def error(self) -> float:
@@ -51,7 +51,7 @@ class CalibrationBins:
 
 
 def accuracy(probs: Floats, targets: Ints) -> float:
-    """Return the share of samples whose most probable class (the first, in a tie) is the target."""
+    """Return the share of samples whose most probable class (in a tie, the first) is the target."""
     _check(probs, targets)
     return float(accuracy_score(targets, probs.argmax(axis=1)))
 
@@ -76,7 +76,7 @@ def log_losses(probs: Floats, targets: Ints, *, clip: float = 1e-7) -> Floats:
 def confusion(probs: Floats, targets: Ints, num_classes: int) -> Ints:
     """Return counts [num_classes, num_classes]: row is the target, column is the prediction.
 
-    Not scikit-learn's, which warns at a single class even when told of it.
+    Not scikit-learn's, which warns about a single class even if it is expected.
     """
     _check(probs, targets)
     if probs.shape[1] != num_classes:
@@ -100,7 +100,7 @@ def wilson_interval(correct: int, n: int, level: float = 0.95) -> tuple[float, f
 def calibration_bins(confidence: Floats, correct: Bools, bins: int = 10) -> CalibrationBins:
     """Sort predictions, `confidence` [N] in 0..1 and `correct` [N], into `bins` of equal width.
 
-    A bin holds its lower edge and not its upper one, save the last, which holds 1.
+    A bin includes its lower edge but not its upper one; the last includes 1.
     """
     if len(confidence) == 0 or confidence.shape != correct.shape:
         raise ValueError(f"confidence {confidence.shape} and correct {correct.shape} must be equal and not empty")
@@ -126,7 +126,7 @@ def expected_calibration_error(probs: Floats, targets: Ints, bins: int = 10) -> 
 
 
 def per_class(probs: Floats, targets: Ints) -> PerClass:
-    """Return precision, recall, F1 and support of each class, also of those that never occur."""
+    """Return precision, recall, F1 and support of each class, including classes that never occur."""
     _check(probs, targets)
     scores = precision_recall_fscore_support(
         targets, probs.argmax(axis=1), labels=np.arange(probs.shape[1]), zero_division=0.0
@@ -135,9 +135,10 @@ def per_class(probs: Floats, targets: Ints) -> PerClass:
 
 
 def mcnemar_exact(correct_a: Bools, correct_b: Bools) -> float:
-    """Return McNemar's exact two-sided p-value for two models that were tried on the same samples [N].
+    """Return McNemar's exact two-sided p-value for two models on the same samples [N].
 
-    Only samples where just one is right count: if both are equally good, it is either with probability 1/2.
+    Only samples that just one of them classifies correctly count: if both are equally good, each model is that one with
+    probability 1/2.
     """
     if correct_a.shape != correct_b.shape:
         raise ValueError(f"not the same samples: {correct_a.shape} and {correct_b.shape}")

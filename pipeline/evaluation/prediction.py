@@ -1,7 +1,7 @@
-"""Prediction from a `model/` folder, which holds all that it needs: weights, classes, framing, and the way of TTA.
+"""Prediction from a `model/` folder, which holds all that it needs: weights, classes, framing and the TTA settings.
 
 `python -m pipeline.evaluation.prediction artifacts/tta_evaluate/model photo.jpg ...` prints a line per file. With
-`--tta` each image is looked at as it was in the evaluation, from all its views.
+`--tta` it uses all views of an image, like the evaluation.
 """
 
 import argparse
@@ -13,15 +13,13 @@ from pathlib import Path
 
 import torch
 
-from pipeline.console import complain
 from pipeline.data.augment import Policy, read_policy
 from pipeline.data.decode import decode, hash_pixels
-from pipeline.evaluation.tta import Probs, ViewedFile, look, look_plain
-from pipeline.files import read_json, write_json
-from pipeline.learning.loop import Computation
+from pipeline.evaluation.tta import ImageFile, Probs, predict_plain, predict_with_tta
+from pipeline.files import atomic_file, read_json, write_json
+from pipeline.model.card import Card
 from pipeline.model.classifier import load_model
-from pipeline.model.compute import move_model
-from pipeline.model.head import Card
+from pipeline.model.compute import Computation, move_model
 from pipeline.settings import TtaEvaluate
 
 BATCH_SIZE = 16
@@ -29,18 +27,18 @@ BATCH_SIZE = 16
 
 @dataclass(frozen=True)
 class TtaCard:
-    """How test-time augmentation was done."""
+    """How the evaluation did test-time augmentation."""
 
     tta: TtaEvaluate
     seed: int
-    """Of the random views."""
+    """Decides the random views."""
     plain_weight: float | None
-    """Share of the plain image; None: as much as each view."""
+    """Share of the plain image; None: the same weight as each view."""
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model with all that stands between a file and its class."""
+    """A model with everything needed to classify an image file."""
 
     computation: Computation
     card: Card
@@ -48,27 +46,41 @@ class Predictor:
     tta_card: TtaCard
 
     def predict(self, files: Sequence[Path], *, tta: bool = False) -> Probs:
-        """Probabilities [len(files), num_classes]. Raises DecodeError for a file that is no readable image."""
+        """Predict the classes of image files.
+
+        Args:
+            files: paths of images in any format that training accepts.
+            tta: whether to average over views of each image, as in the evaluation.
+
+        Returns probabilities [len(files), num_classes], in the order of `card.classes`. Raises DecodeError for a file
+        that is not a readable image.
+        """
+        normalisation = self.card.normalisation
         if not tta:
-            return look_plain(self.computation, [ViewedFile(file, "") for file in files], self.policy)
+            plain = [ImageFile(file, "") for file in files]
+            return predict_plain(self.computation, plain, self.policy, normalisation=normalisation)
         how, background = self.tta_card, self.policy.framing.background
-        viewed = [ViewedFile(file, hash_pixels(decode(file, background=background).image)) for file in files]
-        return look(self.computation, viewed, how.tta, self.policy, seed=how.seed).combined(how.plain_weight)
+        images = [ImageFile(file, hash_pixels(decode(file, background=background).image)) for file in files]
+        prediction = predict_with_tta(
+            self.computation, images, how.tta, self.policy, normalisation=normalisation, seed=how.seed
+        )
+        return prediction.combined(how.plain_weight)
 
 
 def save_model_folder(folder: Path, *, trained: Path, policy: Path, tta_card: TtaCard) -> None:
-    """Gather what prediction needs: the trained model's weights and card, the policy that frames images, and TTA."""
+    """Gather what prediction needs: the weights and the card in `trained`, the policy file, and the TTA settings."""
     folder.mkdir()
     for source in (trained / "model.safetensors", trained / "model.json", policy):
-        shutil.copyfile(source, folder / source.name)
+        with source.open("rb") as content, atomic_file(folder / source.name) as file:
+            shutil.copyfileobj(content, file)
     write_json(folder / "tta.json", asdict(tta_card))
 
 
 def load_predictor(folder: Path) -> Predictor:
-    """Read what `save_model_folder` wrote. Raises FileNotFoundError for any other folder."""
+    """Read what `save_model_folder` wrote, to predict on the CPU. Raises FileNotFoundError for any other folder."""
     if not (folder / "tta.json").is_file():
         raise FileNotFoundError(
-            f"{folder} is no model folder (it has no tta.json): `dvc repro` makes one, artifacts/tta_evaluate/model"
+            f"{folder} is not a model folder (it has no tta.json): `dvc repro` makes one, artifacts/tta_evaluate/model"
         )
     model, card = load_model(folder)
     policy = read_policy(folder / "policy.yaml", image_size=card.image_size)
@@ -80,16 +92,16 @@ def load_predictor(folder: Path) -> Predictor:
 
 
 def describe(predictor: Predictor, files: Sequence[Path], *, tta: bool = False) -> Iterator[str]:
-    """One line per file: its name, the most likely class, and how sure the model is."""
+    """One line per file: its name, the most probable class, and its probability."""
     for file in files:
         probs = predictor.predict([file], tta=tta)[0]
         best = int(probs.argmax())
         yield f"{file}\t{predictor.card.classes[best]}\t{probs[best]:.4f}"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print a line per image; 1 where one, or the model, cannot be read."""
-    parser = argparse.ArgumentParser(description="Classify images with a trained model.")
+def main(argv: Sequence[str] | None = None, *, prog: str | None = None) -> int:
+    """Print a line per image; returns 1 if an image, or the model, cannot be read."""
+    parser = argparse.ArgumentParser(prog=prog, description="Classify images with a trained model.")
     parser.add_argument("model", type=Path, help="the folder artifacts/tta_evaluate/model")
     parser.add_argument("images", type=Path, nargs="+")
     parser.add_argument("--tta", action="store_true", help="test-time augmentation, as in the evaluation")
@@ -98,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in describe(load_predictor(arguments.model), arguments.images, tta=arguments.tta):
             print(line)
     except (ValueError, OSError) as error:
-        complain("prediction", str(error))
+        print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -1,6 +1,6 @@
-"""The scores of one split, plain and with test-time augmentation, and each image's prediction as a table."""
+"""The scores of one split, plain and with test-time augmentation, and the tables that pictures are drawn from."""
 
-import csv
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,11 @@ from pipeline.data import images
 from pipeline.data.manifest import Manifest, Sample
 from pipeline.evaluation.bootstrap import paired_interval
 from pipeline.evaluation.metrics import (
+    Bools,
     Floats,
     accuracy,
+    calibration_bins,
+    confusion,
     expected_calibration_error,
     log_loss,
     log_losses,
@@ -23,13 +26,14 @@ from pipeline.evaluation.metrics import (
     wilson_interval,
 )
 from pipeline.evaluation.tta import Probs
+from pipeline.files import write_csv, write_json
 
 Targets = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Predicted:
-    """What is to be scored of one split."""
+class SplitPrediction:
+    """The predictions for the N images of one split, and the truth."""
 
     plain: Probs
     """[N, num_classes]"""
@@ -38,33 +42,34 @@ class Predicted:
     targets: Targets
     """[N]"""
     num_views: NDArray[np.int64]
-    """[N], beside the plain image."""
+    """[N], without the plain image."""
 
 
 def targets_of(manifest: Manifest, split: str) -> Targets:
-    """The class number of each image of `split`, in order."""
+    """The class number of each image of `split`, in order: [N]."""
     targets: Targets = images.targets_of(manifest.of(split), manifest.classes).numpy()
     return targets
 
 
-def score_split(predicted: Predicted, *, seed: int) -> dict[str, Any]:
-    """Scores of the plain images and of TTA, and what TTA gains, with intervals and an exact paired test.
+def score_split(prediction: SplitPrediction, *, seed: int) -> dict[str, Any]:
+    """Scores of the plain images and of TTA, and the gain of TTA, with intervals and an exact paired test.
 
-    The gain in log loss is what the loss falls by: above 0 is better, as for accuracy.
+    The gain in log loss is the amount by which the loss falls: as for accuracy, above 0 is better. `seed` decides the
+    resamples of the intervals.
     """
-    plain, tta, targets = predicted.plain, predicted.tta, predicted.targets
-    right = {"plain": _right(plain, targets), "tta": _right(tta, targets)}
+    plain, tta, targets = prediction.plain, prediction.tta, prediction.targets
+    correct = {"plain": _correct(plain, targets), "tta": _correct(tta, targets)}
     gains = {
-        "accuracy": right["tta"].astype(float) - right["plain"],
+        "accuracy": correct["tta"].astype(float) - correct["plain"],
         "log_loss": log_losses(plain, targets) - log_losses(tta, targets),
     }
     return {
         "num_images": len(targets),
-        "num_views": float(predicted.num_views.mean()),
+        "num_views": float(prediction.num_views.mean()),
         "plain": _scores(plain, targets),
         "tta": _scores(tta, targets),
         "tta_gain": {name: _gain(differences, seed=seed) for name, differences in gains.items()},
-        "tta_gain_p_value": mcnemar_exact(right["tta"], right["plain"]),
+        "tta_gain_p_value": mcnemar_exact(correct["tta"], correct["plain"]),
     }
 
 
@@ -75,24 +80,65 @@ def write_predictions(
 
     `label` and `correct` are empty for an image without a label.
     """
-    with path.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["path", "label", "plain", "tta", "correct", *(f"p({name})" for name in classes)])
-        for sample, alone, viewed in zip(samples, plain, tta, strict=True):
-            guess = classes[int(viewed.argmax())]
-            correct = int(guess == sample.label) if sample.label else ""
-            row = [sample.path, sample.label, classes[int(alone.argmax())], guess, correct]
-            table.writerow([*row, *(f"{p:.6f}" for p in viewed)])
+    rows: list[list[Any]] = [["path", "label", "plain", "tta", "correct", *(f"p({name})" for name in classes)]]
+    for sample, alone, combined in zip(samples, plain, tta, strict=True):
+        guess = classes[int(combined.argmax())]
+        correct = int(guess == sample.label) if sample.label else ""
+        row = [sample.path, sample.label, classes[int(alone.argmax())], guess, correct]
+        rows.append([*row, *(f"{p:.6f}" for p in combined)])
+    write_csv(path, rows)
 
 
-def confident_mistakes(predicted: Predicted, count: int) -> list[int]:
-    """Indices of the wrong predictions, the surest first."""
-    wrong = np.flatnonzero(~_right(predicted.tta, predicted.targets))
-    return [int(i) for i in wrong[np.argsort(-predicted.tta[wrong].max(axis=1), kind="stable")][:count]]
+def write_confusion(path: Path, prediction: SplitPrediction, classes: Sequence[str]) -> None:
+    """Write the confusion matrix with TTA: a row of counts per true class, a column per predicted class."""
+    counts = confusion(prediction.tta, prediction.targets, len(classes))
+    rows = ([name, *row] for name, row in zip(classes, counts.tolist(), strict=True))
+    write_csv(path, [["label", *classes], *rows])
 
 
-def _right(probs: Probs, targets: Targets) -> Any:
-    return probs.argmax(axis=1) == targets
+def write_calibration(path: Path, prediction: SplitPrediction, *, bins: int = 10) -> None:
+    """Write predictions with TTA binned by confidence, a row per bin.
+
+    `low` and `high` are the bin's edges, `count` and `correct` numbers of images, `confidence` and `accuracy` means
+    (empty if the bin is), `accuracy_low` and `accuracy_high` Wilson's 95 % interval.
+    """
+    correct = _correct(prediction.tta, prediction.targets)
+    found = calibration_bins(prediction.tta.max(axis=1), correct, bins)
+    rows: list[list[Any]] = [
+        ["low", "high", "count", "correct", "confidence", "accuracy", "accuracy_low", "accuracy_high"]
+    ]
+    for i in range(bins):
+        count, hits = int(found.count[i]), int(found.correct[i])
+        means = [float(found.confidence[i]), float(found.accuracy[i])]
+        edges = [float(found.edges[i]), float(found.edges[i + 1])]
+        rows.append([*edges, count, hits, *("" if math.isnan(m) else m for m in means), *wilson_interval(hits, count)])
+    write_csv(path, rows)
+
+
+def write_mistakes(
+    path: Path, prediction: SplitPrediction, samples: Sequence[Sample], classes: Sequence[str], *, count: int
+) -> None:
+    """Write the wrong predictions with TTA as JSON, the most confident first, `count` at most."""
+    tta = prediction.tta
+    wrong = np.flatnonzero(~_correct(tta, prediction.targets))
+    worst = wrong[np.argsort(-tta[wrong].max(axis=1), kind="stable")][:count].tolist()
+    write_json(
+        path,
+        [
+            {
+                "path": samples[i].path,
+                "label": samples[i].label,
+                "predicted": classes[int(tta[i].argmax())],
+                "confidence": float(tta[i].max()),
+            }
+            for i in worst
+        ],
+    )
+
+
+def _correct(probs: Probs, targets: Targets) -> Bools:
+    correct: Bools = probs.argmax(axis=1) == targets
+    return correct
 
 
 def _gain(differences: Floats, *, seed: int) -> dict[str, float]:
@@ -101,7 +147,7 @@ def _gain(differences: Floats, *, seed: int) -> dict[str, float]:
 
 
 def _scores(probs: Probs, targets: Targets) -> dict[str, Any]:
-    correct = int(_right(probs, targets).sum())
+    correct = int(_correct(probs, targets).sum())
     low, high = wilson_interval(correct, len(targets))
     return {
         "accuracy": accuracy(probs, targets),

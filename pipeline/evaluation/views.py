@@ -1,7 +1,7 @@
-"""The views of an image that test-time augmentation looks at beside the plain one: a function for each mode.
+"""The views of an image that test-time augmentation uses beside the plain one: a function for each mode.
 
-Each depends on the file, the settings and the policy; `augment` draws from the seed that it is given, the others draw
-nothing. A view that would show just what the plain image shows is left out, so an image may have none.
+They depend on the file, the settings and the policy; only `augment` is random, and follows from its seed. A view that
+would show exactly what the plain image shows is left out, so an image may have no views.
 """
 
 import math
@@ -23,12 +23,12 @@ MIRROR = Image.Transpose.FLIP_LEFT_RIGHT
 
 
 def views_of(file: Path, tta: TtaEvaluate, policy: Policy, *, seed: Seed) -> Views:
-    """The views of an image file, each of the size that the network is to see it at. Raises DecodeError."""
+    """The views of an image file, each of the size that the network gets. Raises DecodeError."""
     return _MODES[tta.mode](file, tta, policy, seed)
 
 
 def canvas(image: Image.Image, framing: Framing, zoom: float) -> Image.Image:
-    """The image framed `zoom` times larger than the network's view, and nothing of it cut off."""
+    """The image framed `zoom` times larger than the network's input, with nothing cut off."""
     larger = replace(framing, image_size=round(zoom * framing.image_size))
     if framing.fit != "zoom":
         return add_margin(fit_inner(image, larger), larger)
@@ -43,14 +43,14 @@ def _decode_canvas(file: Path, framing: Framing, zoom: float) -> Image.Image:
 
 
 def window_starts(length: int, window: int, overlap: float) -> list[int]:
-    """Where evenly spaced windows begin that cover `length` pixels, neighbours sharing `overlap` at least."""
+    """The starts of evenly spaced windows that cover `length` pixels; neighbours share at least `overlap`."""
     stride = max(1, math.floor(window * (1 - overlap)))
     steps = math.ceil((length - window) / stride)
     return [round(i * (length - window) / steps) for i in range(steps + 1)] if steps else [0]
 
 
 def _random(file: Path, tta: TtaEvaluate, policy: Policy, seed: Seed) -> Views:
-    """Views drawn as for training; none without augmentation."""
+    """Random views, as in training; none without augmentation."""
     assert tta.views is not None
     if not policy.steps:
         return []
@@ -59,7 +59,7 @@ def _random(file: Path, tta: TtaEvaluate, policy: Policy, seed: Seed) -> Views:
 
 
 def _corners_and_centre(file: Path, tta: TtaEvaluate, policy: Policy, _: Seed) -> Views:
-    """Five crops, and their mirror images where training mirrors; at zoom 1 the centre is the plain image."""
+    """Five crops, and their mirror images if training mirrors too; at zoom 1 the centre is the plain image."""
     assert tta.zoom is not None
     whole, size = _decode_canvas(file, policy.framing, tta.zoom), policy.framing.image_size
     right, bottom = whole.width - size, whole.height - size
@@ -71,7 +71,7 @@ def _corners_and_centre(file: Path, tta: TtaEvaluate, policy: Policy, _: Seed) -
 
 
 def _windows(file: Path, tta: TtaEvaluate, policy: Policy, _: Seed) -> Views:
-    """Windows over the whole image; none if the network's view holds it all."""
+    """Windows over the whole image; none if the network's input shows all of it."""
     assert tta.zoom is not None
     assert tta.overlap is not None
     whole, size = _decode_canvas(file, policy.framing, tta.zoom), policy.framing.image_size
@@ -82,14 +82,14 @@ def _windows(file: Path, tta: TtaEvaluate, policy: Policy, _: Seed) -> Views:
 
 
 def _scaled(file: Path, tta: TtaEvaluate, policy: Policy, _: Seed) -> Views:
-    """The image framed for a smaller or larger view."""
+    """The image framed at other sizes."""
     assert tta.scales is not None
     sizes = view_sizes(tta, policy.framing.image_size)
     return [decode_framed(file, replace(policy.framing, image_size=size)) for size in sizes]
 
 
 def _mirrored(file: Path, tta: TtaEvaluate, policy: Policy, _: Seed) -> Views:
-    """The mirror image, or the seven other ways to lay a print on a table."""
+    """The mirror image, or, for `dihedral`, all seven flips and quarter turns."""
     del tta
     plain = decode_framed(file, policy.framing)
     ways = list(Image.Transpose) if policy.flip == "dihedral" else [MIRROR]
@@ -97,7 +97,7 @@ def _mirrored(file: Path, tta: TtaEvaluate, policy: Policy, _: Seed) -> Views:
 
 
 def view_sizes(tta: TtaEvaluate, image_size: int) -> list[int]:
-    """The sizes, in pixels, of the views beside the plain image."""
+    """The sizes of the views, in pixels."""
     return [round(scale * image_size) for scale in tta.scales] if tta.scales is not None else [image_size]
 
 

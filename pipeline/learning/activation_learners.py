@@ -1,76 +1,46 @@
-"""The learners that see activations: a head alone. Apart from the others, because they need no torchvision to load."""
+"""Learners that train a head on activations. They load without torchvision, unlike those that train on images."""
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from pipeline.learning.loop import Learner, ParameterGroup
+from pipeline.learning.sources import TensorBatches, ViewBatches
+from pipeline.model.card import load_card
 from pipeline.model.compute import choose_device
-from pipeline.model.head import Head, build_head, load_card
+from pipeline.model.head import Head, build_head
 from pipeline.model.tensors import read_tensors
-from pipeline.settings import Runtime, Settings
+from pipeline.settings import Runtime
+
+SPLITS = ("train", "valid")
 
 Splits = dict[str, dict[str, Tensor]]
-"""For train and valid: `activations` [views, N, num_features] and `targets` [N]."""
+"""For each of SPLITS: `activations` [views, N, num_features] and `targets` [N]."""
 
 
-class TensorBatches:
-    """Inputs held as tensors: precomputed activations [N, num_features] and targets [N]."""
-
-    def __init__(self, inputs: Tensor, targets: Tensor) -> None:
-        self.inputs, self.targets = inputs, targets
-        self.num_samples = len(targets)
-
-    def batches(self, order: Sequence[Sequence[int]], *, draw: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """See BatchSource; activations have no random views, so `draw` has no effect."""
-        del draw
-        for batch in order:
-            index = torch.tensor(batch)
-            yield self.inputs[index], self.targets[index]
-
-
-class ViewBatches:
-    """Activations [views, N, num_features] of the plain images (view 0) and of augmented views, and targets [N].
-
-    In epoch e, sample i shows view (i + e) modulo their number: epochs mix them, and each sample shows all in turn.
-    """
-
-    def __init__(self, activations: Tensor, targets: Tensor) -> None:
-        self.activations, self.targets = activations, targets
-        self.num_samples = len(targets)
-
-    def batches(self, order: Sequence[Sequence[int]], *, draw: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """See BatchSource; `draw` is the epoch."""
-        for batch in order:
-            index = torch.tensor(batch)
-            yield self.activations[(index + draw) % len(self.activations), index], self.targets[index]
-
-
-def random_head_on_activations(precompute: Path, settings: Settings, runtime: Runtime) -> Learner:
+def random_head_on_activations(precompute: Path, runtime: Runtime, *, seed: int, micro_batch_size: int) -> Learner:
     """A head with random weights, for the finder.
 
-    One that knows the classes already has little to learn but the training images by heart, and that a sweep would take
-    for progress at ever higher rates.
+    A head that knows the classes already has little left to learn except to memorise the training images, and a sweep
+    would take that for progress at ever higher rates.
     """
     card, splits = load_card(precompute), _read_splits(precompute)
     plain = splits["train"]["activations"][0]
-    head = build_head(plain, len(card.classes), dropout=card.dropout, seed=settings.seed)
-    return on_activations(head, splits, settings, runtime)
+    head = build_head(plain, len(card.classes), dropout=card.dropout, seed=seed)
+    return on_activations(head, splits, runtime, micro_batch_size=micro_batch_size)
 
 
-def first_head_on_activations(precompute: Path, settings: Settings, runtime: Runtime) -> Learner:
-    """The head that `precompute` began, to be trained."""
+def first_head_on_activations(precompute: Path, runtime: Runtime, *, micro_batch_size: int) -> Learner:
+    """The untrained head that `precompute` wrote, to be trained on its activations."""
     card, state = load_card(precompute), read_tensors(precompute / "head.safetensors")
     head = Head(len(state["0.mean"]), len(card.classes), dropout=card.dropout)
     head.load_state_dict(state)
-    return on_activations(head, _read_splits(precompute), settings, runtime)
+    return on_activations(head, _read_splits(precompute), runtime, micro_batch_size=micro_batch_size)
 
 
-def on_activations(head: Head, splits: Splits, settings: Settings, runtime: Runtime) -> Learner:
+def on_activations(head: Head, splits: Splits, runtime: Runtime, *, micro_batch_size: int) -> Learner:
     """A head, to be trained on the activations of train and measured on those of valid."""
-    plain, valid = (TensorBatches(t["activations"][0], t["targets"]) for t in splits.values())
+    plain, valid = (TensorBatches(splits[name]["activations"][0], splits[name]["targets"]) for name in SPLITS)
     device = choose_device(runtime)
 
     def set_mode() -> None:
@@ -85,15 +55,15 @@ def on_activations(head: Head, splits: Splits, settings: Settings, runtime: Runt
         set_mode=set_mode,
         device=device,
         precision="fp32",
-        micro_batch_size=settings.data.micro_batch_size,
+        micro_batch_size=micro_batch_size,
         linear=True,
     )
 
 
 def head_group(head: Head) -> ParameterGroup:
-    """The head as a group of parameters, at the rate itself."""
+    """The head as a group of parameters; other groups' rates are multiples of its own."""
     return ParameterGroup("head", list(head.parameters()), 1.0)
 
 
 def _read_splits(precompute: Path) -> Splits:
-    return {split: read_tensors(precompute / f"activations-{split}.safetensors") for split in ("train", "valid")}
+    return {split: read_tensors(precompute / f"activations-{split}.safetensors") for split in SPLITS}

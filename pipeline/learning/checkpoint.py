@@ -1,4 +1,4 @@
-"""The state of a training run, written whole and read back whole."""
+"""What a training run keeps in its scratch folder: its state, and the model at the end of each cycle."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ class CycleEnd:
 
 @dataclass
 class TrainState:
-    """Everything that training goes on from; sample order, augmentation and dropout follow from `step`."""
+    """Everything needed to resume training; sample order, augmentation and dropout follow from `step`."""
 
     step: int = 0
     cycle_ends: list[CycleEnd] = field(default_factory=list)
@@ -41,15 +41,41 @@ class TrainState:
 
 
 def save_checkpoint(state: TrainState, path: Path) -> None:
-    """Write `state` so that a kill at any moment leaves the old checkpoint or the new one."""
-    with atomic_file(path) as file:
-        torch.save(dataclasses.asdict(state), file)
+    """Write `state`; a kill at any moment leaves the old checkpoint or the new one."""
+    _save(dataclasses.asdict(state), path)
 
 
 def load_checkpoint(path: Path) -> TrainState | None:
-    """Read the checkpoint, or None where there is none. Loads tensors and plain values only, never code."""
+    """Read the checkpoint; None if there is none. Loads tensors and plain values only, never code."""
     if not path.exists():
         return None
-    values = torch.load(path, map_location="cpu", weights_only=True)
+    values = _load(path)
     values["cycle_ends"] = [CycleEnd(**c) for c in values["cycle_ends"]]
     return TrainState(**values)
+
+
+def save_snapshot(scratch: Path, cycle: int, state: dict[str, Tensor], *, valid: Tensor, train_plain: Tensor) -> None:
+    """Keep the model's state at the end of `cycle`, and its logits [N, num_classes] for `valid` and `train_plain`."""
+    _save(state, scratch / f"cycle-{cycle}.pt")
+    _save({"valid": valid, "train_plain": train_plain}, scratch / f"logits-{cycle}.pt")
+
+
+def load_snapshot(scratch: Path, cycle: int) -> dict[str, Tensor]:
+    """The model's state when `cycle` ended; 0 is before the first step."""
+    state: dict[str, Tensor] = _load(scratch / f"cycle-{cycle}.pt")
+    return state
+
+
+def load_logits(scratch: Path, cycle: int) -> dict[str, Tensor]:
+    """Logits [N, num_classes] of all samples of `valid` and of `train_plain` when `cycle` ended."""
+    logits: dict[str, Tensor] = _load(scratch / f"logits-{cycle}.pt")
+    return logits
+
+
+def _save(value: object, path: Path) -> None:
+    with atomic_file(path) as file:
+        torch.save(value, file)
+
+
+def _load(path: Path) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True)

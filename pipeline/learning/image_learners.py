@@ -1,62 +1,57 @@
-"""The learners that see images: a head behind its frozen backbone, and a whole model."""
+"""Learners that train on images: a head behind its frozen backbone, and a whole model."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
-
-from torch import Tensor
 
 from pipeline.data.augment import Policy, read_policy
 from pipeline.data.images import ImageBatches, open_images_of, targets_of
 from pipeline.data.manifest import Sample, read_manifest
+from pipeline.data.normalisation import Normalisation
 from pipeline.files import read_json
 from pipeline.learning.activation_learners import head_group
-from pipeline.learning.loop import BatchSource, Computation, Learner, ParameterGroup
-from pipeline.model.backbone import build_backbone, check_image_size
+from pipeline.learning.loop import Learner, ParameterGroup
+from pipeline.learning.sources import BatchSource, GrowingImages
 from pipeline.model.batch_norm import batch_norms
-from pipeline.model.classifier import Classifier, load_classifier, load_model
+from pipeline.model.card import load_card
+from pipeline.model.classifier import Classifier, assemble, check_sizes, load_classifier
 from pipeline.model.compute import choose_device, move_model
-from pipeline.model.head import Card, Head, load_card
 from pipeline.model.layer_groups import freeze_to, split_layer_groups
-from pipeline.model.tensors import read_tensors
 from pipeline.seeds import permutation
 from pipeline.settings import Runtime
 
 
-class GrowingImages:
-    """Augmented training images whose size, in pixels, depends on the epoch; see `BatchSource`."""
-
-    def __init__(self, targets: Tensor, sizes: Sequence[int], open_at: Callable[[int], BatchSource]) -> None:
-        self.targets, self.num_samples = targets, len(targets)
-        self._sizes = sizes
-        self._open_at = lru_cache(maxsize=1)(open_at)  # images of one size at a time are held in memory
-
-    def batches(self, order: Sequence[Sequence[int]], *, draw: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of epoch `draw`; beyond the last epoch its size stays."""
-        size = self._sizes[min(draw, len(self._sizes) - 1)]
-        return self._open_at(size).batches(order, draw=draw)
-
-
 @dataclass(frozen=True)
 class ImageSources:
-    """The images that a learner sees: augmented for training, plain for measuring."""
+    """The images that a learner sees: augmented for training, plain for evaluation."""
 
     train: BatchSource
     train_plain: BatchSource
-    """As many training images as valid has: enough to see over-fitting by."""
+    """As many training images as valid has: enough to show over-fitting."""
     valid: BatchSource
     sizes: tuple[int, ...]
-    """All sizes that occur, in pixels; the last is what the model is made for."""
+    """All sizes that occur, in pixels; the last is the one the model is made for."""
 
 
 def open_images(
-    ingest: Path, augment_config: Path, runtime: Runtime, *, image_sizes: Sequence[int], seed: tuple[int | str, ...]
+    ingest: Path,
+    augment_config: Path,
+    runtime: Runtime,
+    *,
+    image_sizes: Sequence[int],
+    normalisation: Normalisation,
+    seed: tuple[int | str, ...],
 ) -> ImageSources:
-    """Open train (augmented and plain) and valid; views are drawn by `seed`.
+    """Open train (augmented and plain) and valid.
 
-    `image_sizes` holds the size of each epoch's training images. What is measured is measured at the last size, that
-    the model is made for: so the losses of all cycles can be compared.
+    Args:
+        ingest: the folder of the stage, with the manifest.
+        augment_config: the folder of the stage, with the policy.
+        runtime: says how many workers read images.
+        image_sizes: the size of the training images in each epoch, in pixels. Evaluation always uses the last one,
+            which the model is made for, so that the losses of all cycles can be compared.
+        normalisation: from the card of the model.
+        seed: decides the augmented views.
     """
     manifest, final = read_manifest(ingest), image_sizes[-1]
     train, valid = manifest.of("train"), manifest.of("valid")
@@ -67,10 +62,20 @@ def open_images(
 
     def augmented(size: int) -> ImageBatches:
         policy = policy_at(size)
-        return open_images_of(manifest, train, policy.framing, workers=runtime.workers, policy=policy, seed=seed)
+        return open_images_of(
+            manifest,
+            train,
+            policy.framing,
+            normalisation=normalisation,
+            workers=runtime.workers,
+            policy=policy,
+            seed=seed,
+        )
 
     def plain(samples: list[Sample]) -> ImageBatches:
-        return open_images_of(manifest, samples, policy_at(final).framing, workers=runtime.workers)
+        return open_images_of(
+            manifest, samples, policy_at(final).framing, normalisation=normalisation, workers=runtime.workers
+        )
 
     return ImageSources(
         train=GrowingImages(targets_of(train, manifest.classes), image_sizes, augmented),
@@ -90,12 +95,12 @@ def head_on_backbone(
     model.backbone.requires_grad_(False)
 
     def set_mode() -> None:
-        model.eval()  # the backbone as it was when activations were computed: batch norm and dropout at rest
+        model.eval()  # batch norm and dropout of the backbone as when activations were computed
         model.head.train()
 
     groups = [head_group(model.head)]
     made = _on_images(model, groups, images, set_mode, card.precision, runtime, micro_batch_size)
-    return replace(made, linear=card.precision == "fp32")  # bf16 rounds each head's logits
+    return replace(made, linear=card.precision == "fp32")  # bf16 rounds the logits of each head
 
 
 def whole_model(unfreeze: Path, images: ImageSources, runtime: Runtime, *, micro_batch_size: int) -> Learner:
@@ -121,30 +126,6 @@ def whole_model(unfreeze: Path, images: ImageSources, runtime: Runtime, *, micro
     ]
     made = _on_images(model, groups, images, set_mode, card.precision, runtime, micro_batch_size)
     return replace(made, begin_cycle=begin_cycle)
-
-
-def trained_model(folder: Path, runtime: Runtime, *, micro_batch_size: int) -> Computation:
-    """The model that `full_train` made."""
-    model, card = load_model(folder)
-    device = choose_device(runtime)
-    move_model(model, device)
-    return Computation(model, device, card.precision, micro_batch_size)
-
-
-def check_sizes(card: Card, sizes: Sequence[int]) -> None:
-    """Raise ValueError where the model cannot take images of these sizes."""
-    for size in sizes:
-        check_image_size(card.arch, size, built_for=card.image_size)
-
-
-def assemble(precompute: Path, head_folder: Path) -> Classifier:
-    """The pretrained backbone and a trained head as one model."""
-    card = load_card(precompute)
-    backbone = build_backbone(card.arch, image_size=card.image_size)
-    backbone.load_state_dict(read_tensors(precompute / "backbone.safetensors"))
-    head = Head(backbone.num_features, len(card.classes), dropout=card.dropout)
-    head.load_state_dict(read_tensors(head_folder / "head.safetensors"))
-    return Classifier(backbone, head)
 
 
 def _on_images(

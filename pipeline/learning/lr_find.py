@@ -1,12 +1,12 @@
-"""The learning-rate finder: train for a moment at a rate that grows from step to step, and watch the loss.
+"""The learning-rate finder: train for a few steps at a rate that grows from step to step, and watch the loss.
 
 Source: L. N. Smith 2015, arXiv:1506.01186, section 3.3; with exponential growth, as in fastai. Three things make
-the curve readable where batches are small and the loss is low already:
-- Where batches are small, the loss is measured on more images than a step is made on.
-- From each batch's loss that of the untouched model on the same batch is subtracted, and the mean of the latter added
-  (a control variate): what is left is what the steps did, without the luck of the batch.
-- The sweep is repeated over several batch orders; the rule reads the mean of the curves. What it would read off each
-  alone is reported as the spread.
+the curve readable if batches are small, or the loss is low already:
+- With small batches, the loss is measured on more images than the step is made on.
+- Batch noise is removed with a control variate: from each batch's loss the loss of the unchanged model on the same
+  batch is subtracted, and the mean of the latter is added. What is left is the effect of the steps.
+- The sweep is repeated over several batch orders, and the rule reads the mean of the curves. The spread of its answers
+  on the single curves is reported.
 """
 
 import copy
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from pipeline.files import write_text
-from pipeline.learning.loop import Learner, Part, batch_loss, build_optimizer, take_step, train_batches
+from pipeline.learning.loop import Learner, batch_loss, build_optimizer, take_step
 from pipeline.learning.lr_rules import (
     RULES,
     Curve,
@@ -30,48 +30,49 @@ from pipeline.learning.lr_rules import (
     mean_curve,
     smooth,
 )
-from pipeline.learning.schedule import epoch_batches, num_batches
+from pipeline.learning.sources import MicroBatch, train_batches
+from pipeline.model.batches import even_batches, num_batches
 from pipeline.seeds import permutation
 from pipeline.settings import LrFind
 from pipeline.workspace import Bar, Workspace
 
 DIVERGED = 4.0
-"""A running mean of the loss above this multiple of the untouched model's ends the sweep."""
+"""The sweep ends if the running mean of the loss exceeds this multiple of the unchanged model's."""
 
 RUNNING = 0.9
-"""Weight of the past in that running mean."""
+"""Weight of earlier steps in that running mean."""
 
 MEASURED = 32
-"""Each step's loss is measured on so many images at least: with fewer, a single mistake would bend the curve."""
+"""Each step's loss is measured on at least this many images: with fewer, a single mistake would bend the curve."""
 
 SHORT_SWEEP = 30
-"""A sweep need not last longer than two epochs, but so many steps at least."""
+"""A sweep that is capped at two epochs still takes at least this many steps."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The raw points of one repeat."""
+    """The raw points of one repeat, all [num_points]."""
 
     lrs: list[float]
     losses: list[float]
     references: list[float]
-    """Loss of the untouched model on the same batches."""
+    """Loss of the unchanged model on the same batches."""
 
     def curve(self, width: float) -> Curve:
-        """The sweep without the luck of its batches; smoothed over `width` decades, without its outliers."""
+        """The sweep with batch noise removed; smoothed over `width` decades, with outliers clipped."""
         lrs, mean = np.array(self.lrs), float(np.mean(self.references)) if self.references else 0.0
         losses = np.array(self.losses) - np.array(self.references) + mean
         return Curve(lrs, losses, smooth(np.minimum(losses, DIVERGED * mean), lrs, width))
 
 
 @dataclass(frozen=True)
-class LrFound:
-    """The chosen rate, and what speaks for it."""
+class LrChoice:
+    """The chosen rate, and how certain it is."""
 
     lr: float
     rule: str
     improved: bool
-    """Whether the loss fell clearly at any rate; else `recipe` is a third of the highest rate that did no harm."""
+    """Whether the loss fell clearly at any rate; if not, `recipe` is a third of the highest rate that did no harm."""
     repeats: list[float]
     """The rule's answer for each usable repeat."""
     spread: float
@@ -83,42 +84,55 @@ class LrFound:
 
 
 def find_lr(
-    learner: Learner, settings: LrFind, workspace: Workspace, *, batch_size: int, momentum: float, sparing: bool
-) -> tuple[LrFound, list[Curve]]:
-    """Sweep the rate `settings.repeats` times and choose; the learner's model and torch's RNG are left as they were.
+    learner: Learner,
+    settings: LrFind,
+    workspace: Workspace,
+    *,
+    batch_size: int,
+    momentum: float,
+    cap_at_two_epochs: bool,
+) -> tuple[LrChoice, list[Curve]]:
+    """Sweep the rate `settings.repeats` times, and choose one; the learner's model and torch's RNG are unchanged.
 
-    `sparing` shortens sweeps where epochs are short: for images, whose steps cost time. Rates are the head's; all
-    layer groups move together in their ratios. Finished repeats stay in scratch. Raises UnusableCurveError where fewer
-    than half of the repeats give an answer.
+    Args:
+        learner: trained for the sweeps, and then restored.
+        settings: the range of rates, and the rule.
+        workspace: finished repeats are kept in its scratch folder, for a killed run to resume from.
+        batch_size: images per optimizer step.
+        momentum: of the optimizer.
+        cap_at_two_epochs: shorten sweeps if epochs are short: for images, whose steps take time.
+
+    Returns the choice and the curve of each repeat. Rates are the head's; those of the other layer groups keep their
+    ratios to it. Raises UnusableCurveError if fewer than half of the repeats give an answer.
     """
     before = {n: t.detach().clone() for n, t in learner.model.state_dict().items()}
     sweeps = []
     devices = [learner.device] if learner.device.type == "cuda" else []
     steps_per_epoch = num_batches(learner.train.num_samples, batch_size)
-    num_steps = sweep_steps(settings.num_steps, steps_per_epoch) if sparing else settings.num_steps
+    num_steps = sweep_steps(settings.num_steps, steps_per_epoch) if cap_at_two_epochs else settings.num_steps
     total = settings.repeats * num_steps
     with torch.random.fork_rng(devices=devices), workspace.progress(total) as bar:
         for repeat in range(settings.repeats):
-            kept = workspace.scratch / f"sweep-{repeat}.json"
-            if not kept.exists():
+            file = workspace.scratch / f"sweep-{repeat}.json"
+            if not file.exists():
                 seed = (workspace.seed, workspace.name, repeat)
                 batches = _endless_batches(learner, max(batch_size, MEASURED), seed=seed)
                 rates = np.geomspace(settings.start_lr, settings.end_lr, num_steps).tolist()
                 sweep = _sweep(learner, rates, batches, batch_size=batch_size, momentum=momentum, seed=seed, bar=bar)
                 learner.model.load_state_dict(before)
-                write_text(kept, json.dumps(asdict(sweep)))
-            sweeps.append(Sweep(**json.loads(kept.read_text())))
+                write_text(file, json.dumps(asdict(sweep)))
+            sweeps.append(Sweep(**json.loads(file.read_text())))
     curves = [s.curve(settings.smoothing) for s in sweeps]
-    return choose(curves, settings.rule, num_classes=int(learner.train.targets.max()) + 1), curves
+    return choose_lr(curves, settings.rule, num_classes=int(learner.train.targets.max()) + 1), curves
 
 
 def sweep_steps(wanted: int, steps_per_epoch: int) -> int:
-    """Steps of a sweep: at most two epochs' where epochs are short, so that finding costs less than training."""
+    """Steps of a sweep: no more than two epochs have if epochs are short, so that finding costs less than training."""
     return min(wanted, max(SHORT_SWEEP, 2 * steps_per_epoch))
 
 
-def choose(curves: list[Curve], rule: str, *, num_classes: int) -> LrFound:
-    """Apply every rule to the mean of the usable curves; `rule`'s answer is chosen. Raises UnusableCurveError."""
+def choose_lr(curves: list[Curve], rule: str, *, num_classes: int) -> LrChoice:
+    """Apply every rule to the mean of the usable curves, and choose the answer of `rule`. Raises UnusableCurveError."""
     usable, repeats, unusable = [], [], []
     for curve in curves:
         try:
@@ -132,22 +146,22 @@ def choose(curves: list[Curve], rule: str, *, num_classes: int) -> LrFound:
     mean = mean_curve(usable)
     check_learning(mean, num_classes)
     others = {name: answer(mean) for name, answer in RULES.items()}
-    return LrFound(others[rule], rule, falls(mean), repeats, max(repeats) / min(repeats), others, unusable)
+    return LrChoice(others[rule], rule, falls(mean), repeats, max(repeats) / min(repeats), others, unusable)
 
 
 def _sweep(
     learner: Learner,
     rates: list[float],
-    batches: Iterator[list[Part]],
+    batches: Iterator[list[MicroBatch]],
     *,
     batch_size: int,
     momentum: float,
     seed: tuple[int | str, ...],
     bar: Bar,
 ) -> Sweep:
-    """Step on the first `batch_size` images of each batch; the loss is that of all of them, before the step."""
+    """Step on the first `batch_size` images of each batch; its loss is that of all its images, before the step."""
     learner.set_mode()
-    untouched = copy.deepcopy(learner.model)
+    unchanged = copy.deepcopy(learner.model)
     optimizer = build_optimizer(learner.groups, 1.0, momentum=momentum, weight_decay=0.0)
     factors = [g["lr"] for g in optimizer.param_groups]
     sweep = Sweep([], [], [])
@@ -156,7 +170,7 @@ def _sweep(
             group["lr"] = lr * factor
         batch = next(batches)
         sweep.lrs.append(lr)
-        sweep.references.append(batch_loss(learner, untouched, batch, seed=(*seed, step)))
+        sweep.references.append(batch_loss(learner, unchanged, batch, seed=(*seed, step)))
         if sum(len(targets) for _, targets in batch) > batch_size:
             sweep.losses.append(batch_loss(learner, learner.model, batch, seed=(*seed, step)))
             take_step(learner, optimizer, _first(batch, batch_size, learner.micro_batch_size), seed=(*seed, step))
@@ -169,14 +183,14 @@ def _sweep(
     return sweep
 
 
-def _first(batch: list[Part], count: int, micro_batch_size: int) -> list[Part]:
-    """The first `count` images of a batch, in equal parts."""
+def _first(batch: list[MicroBatch], count: int, micro_batch_size: int) -> list[MicroBatch]:
+    """The first `count` images of a batch, cut evenly into parts."""
     inputs, targets = (torch.cat(tensors)[:count] for tensors in zip(*batch, strict=True))
-    return [(inputs[part], targets[part]) for part in epoch_batches(list(range(len(targets))), micro_batch_size)]
+    return [(inputs[part], targets[part]) for part in even_batches(list(range(len(targets))), micro_batch_size)]
 
 
 def _has_diverged(sweep: Sweep) -> bool:
-    """Whether the loss is no number, or its running mean far above that of the untouched model on the same batches."""
+    """Whether the loss is NaN or infinite, or its running mean far above the unchanged model's on the same batches."""
     if not math.isfinite(sweep.losses[-1]):
         return True
     weights = RUNNING ** np.arange(len(sweep.losses))[::-1]
@@ -184,10 +198,10 @@ def _has_diverged(sweep: Sweep) -> bool:
     return bool(excess > (DIVERGED - 1) * np.mean(sweep.references))
 
 
-def _endless_batches(learner: Learner, batch_size: int, *, seed: tuple[int | str, ...]) -> Iterator[list[Part]]:
+def _endless_batches(learner: Learner, batch_size: int, *, seed: tuple[int | str, ...]) -> Iterator[list[MicroBatch]]:
     """Batches over as many epochs as the sweep needs."""
     epoch = 0
     while True:
-        order = epoch_batches(permutation(learner.train.num_samples, *seed, "order", epoch), batch_size)
-        yield from train_batches(learner, order, draw=epoch)
+        order = even_batches(permutation(learner.train.num_samples, *seed, "order", epoch), batch_size)
+        yield from train_batches(learner.train, order, micro_batch_size=learner.micro_batch_size, draw=epoch)
         epoch += 1

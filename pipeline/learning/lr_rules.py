@@ -1,7 +1,7 @@
 """Rules that read a learning rate off the loss curve of a sweep.
 
-`recipe` is ours: the highest rate at which the loss still clearly improves. The others are those of fastai 2.8
-(`valley`, `steep`, `minimum`, `slide`), re-implemented from their definitions, to compare.
+`recipe` is the project's own: the highest rate at which the loss still clearly improves. The others (`valley`, `steep`,
+`minimum`, `slide`) are those of fastai 2.8, re-implemented from their definitions, for comparison.
 """
 
 from collections.abc import Sequence
@@ -14,28 +14,28 @@ from scipy.ndimage import gaussian_filter1d
 Floats = NDArray[np.float64]
 
 CLEAR_SHARE = 0.1
-"""The loss still clearly improves while it falls, per decade of the rate, by this share of its whole fall.
+"""The loss clearly improves while it falls, per decade of the rate, by at least this share of its whole fall.
 
-Chosen by `benchmarks/lr_regret.py`, with the width of the smoothing: between 0.07 and 0.13, and between 0.6 and 0.8
-decades, the regret hardly changes; with 0.2, or 0.35 decades, it is about twice as large.
+Chosen with `benchmarks/lr_regret.py`, together with the width of the smoothing: between 0.07 and 0.13, and between 0.6
+and 0.8 decades, the regret hardly changes; with 0.2, or 0.35 decades, it is about twice as large.
 """
 
 MIN_POINTS = 10
 MIN_FALL = 0.02
-"""A curve that falls by less than this share of its first value is flat: what is left of the batches' luck."""
+"""A curve that falls by less than this share of its first value is flat: the fall is the batch noise that is left."""
 HARM = 0.1
-"""A loss that has risen by this share of its first value has clearly risen."""
+"""A loss has clearly risen if it has grown by this share of its first value."""
 HARMLESS_DECADES = 0.5
-"""What rises before the rate has grown by so much has risen from the first step on."""
+"""A loss that rises before the rate has grown by this much has risen from the first step on."""
 SAFE_SHARE = 1 / 3
-"""This share of the highest harmless rate is taken: training lasts longer than a sweep, and what did not show there may
-yet do harm. A third or a quarter of the highest rate is Smith's rule of thumb (arXiv:1506.01186, section 3.3)."""
+"""This share of the highest harmless rate is chosen: training lasts longer than a sweep, and harm may show later. A
+third or a quarter of the highest rate is Smith's rule of thumb (arXiv:1506.01186, section 3.3)."""
 NEAR_CHANCE = 0.9
-"""A loss of this share of a blind guess's, log(num_classes), is that of a model that knows next to nothing."""
+"""A model whose loss is at least this share of a blind guess's, log(num_classes), knows next to nothing."""
 
 
 class UnusableCurveError(ValueError):
-    """A sweep from which no rate can be read, with advice."""
+    """A sweep that gives no rate; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Curve:
 def smooth(losses: Floats, lrs: Floats, width: float) -> Floats:
     """Mean of the losses [N] around each rate, weighted by a Gaussian of `width` decades; `lrs` grow evenly in log.
 
-    Unlike a moving average of the past, it does not move the curve towards higher rates. Beyond both ends there is
-    nothing: weights are those of the points that exist, so that no end point, which is one batch's luck, counts twice.
+    Unlike a moving average of past losses, it does not shift the curve towards higher rates. Nothing is padded at the
+    ends: only the points that exist have weight, so that the noise of an end point does not count twice.
     """
     if len(lrs) < 2:
         return losses.copy()
@@ -62,19 +62,19 @@ def smooth(losses: Floats, lrs: Floats, width: float) -> Floats:
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
-    """The mean of sweeps over the same rates, as far as the shortest goes."""
+    """The mean of sweeps over the same rates, up to the end of the shortest."""
     count = min(len(c.lrs) for c in curves)
     losses = np.mean([c.losses[:count] for c in curves], axis=0)
     return Curve(curves[0].lrs[:count], losses, np.mean([c.smoothed[:count] for c in curves], axis=0))
 
 
 def recipe(curve: Curve) -> float:
-    """The largest rate, at or left of the smoothed minimum, at which the loss still clearly improves.
+    """The highest rate, at or below the minimum of the smoothed loss, at which the loss still clearly improves.
 
-    That is where the smoothed loss falls, per decade of the rate, by at least CLEAR_SHARE of the curve's whole fall.
-    A model that has nothing left to learn in so few steps shows no fall, but a rise at last: then it is SAFE_SHARE of
-    the highest rate that does no harm, before the loss has clearly risen. Raises UnusableCurveError where there is
-    neither.
+    There the smoothed loss falls, per decade of the rate, by at least CLEAR_SHARE of the curve's whole fall. If the
+    model has nothing left to learn in so few steps, the loss does not fall, but rises in the end: then the rule answers
+    SAFE_SHARE of the highest harmless rate, the last one before the loss has clearly risen. Raises UnusableCurveError
+    if the loss neither falls nor rises.
     """
     if not falls(curve):
         return SAFE_SHARE * _highest_harmless(curve)
@@ -86,48 +86,48 @@ def recipe(curve: Curve) -> float:
 
 
 def falls(curve: Curve) -> bool:
-    """Whether the loss ever falls clearly."""
+    """Whether the loss falls clearly at any rate."""
     return float(curve.smoothed[0] - curve.smoothed.min()) >= MIN_FALL * abs(float(curve.smoothed[0]))
 
 
 def check_length(curve: Curve) -> None:
-    """Raise UnusableCurveError, with what to do, for a curve that ends at once."""
+    """Raise UnusableCurveError, with advice, if the curve ends after a few steps."""
     if len(curve.lrs) < MIN_POINTS:
         raise UnusableCurveError(
             f"the loss diverged within {len(curve.lrs) + 1} steps: lower start_lr, or check that the labels and the "
-            "normalisation are right"
+            "normalisation are correct"
         )
 
 
 def check_learning(curve: Curve, num_classes: int) -> None:
-    """Raise UnusableCurveError, with what to do, where the loss never falls and is not low from the start either."""
+    """Raise UnusableCurveError, with advice, if the loss never falls and is not low from the start either."""
     chance = float(np.log(num_classes))
     if not falls(curve) and curve.smoothed[0] >= NEAR_CHANCE * chance:
         raise UnusableCurveError(
-            f"the loss never fell from {curve.smoothed[0]:.4f}, where a blind guess among {num_classes} classes has "
-            f"{chance:.4f}: nothing was learnt at any rate; raise end_lr or num_steps, take other weights "
-            "(model.weights), or look whether the labels fit the images"
+            f"the loss never fell from {curve.smoothed[0]:.4f}, and a blind guess among {num_classes} classes has "
+            f"{chance:.4f}: nothing was learned at any rate; raise end_lr or num_steps, use other weights "
+            "(model.weights), or check that the labels fit the images"
         )
 
 
 def _highest_harmless(curve: Curve) -> float:
     start = float(curve.smoothed[0])
     harmed = np.flatnonzero(curve.smoothed > (1 + HARM) * start)
-    told = f"the loss never fell (from {start:.4f} to {curve.smoothed.min():.4f} at best)"
+    finding = f"the loss never fell (from {start:.4f} to {curve.smoothed.min():.4f} at best)"
     if not len(harmed):
         raise UnusableCurveError(
-            f"{told}, nor did it rise: raise end_lr or num_steps, or set the training stage's lr yourself; if it stays "
-            "so, the labels may not fit the images"
+            f"{finding}, nor did it rise: raise end_lr or num_steps, or set the training stage's lr yourself; if that "
+            "does not help, check that the labels fit the images"
         )
     if curve.lrs[harmed[0]] < curve.lrs[0] * 10**HARMLESS_DECADES:
         raise UnusableCurveError(
-            f"{told}, and rose at the lowest rates already: lower start_lr, or set the training stage's lr yourself"
+            f"{finding}, and rose at the lowest rates already: lower start_lr, or set the training stage's lr yourself"
         )
     return float(curve.lrs[harmed[0] - 1])
 
 
 def valley(curve: Curve) -> float:
-    """The middle third's point of the longest decreasing subsequence, as fastai 2.8 has it."""
+    """The middle of the longest decreasing subsequence, as in fastai 2.8."""
     losses, n = curve.smoothed, len(curve.smoothed)
     length = np.ones(n, dtype=int)
     for i in range(1, n):
@@ -150,7 +150,7 @@ def minimum(curve: Curve) -> float:
 
 
 def slide(curve: Curve, *, window: int = 15, tolerance: float = 0.005) -> float:
-    """Slide a window left from the right end until the slopes at its two edges agree; the rate at its left edge."""
+    """Slide a window left from the right end until the slopes at its edges agree; the answer is its left edge."""
     slopes = np.gradient(curve.smoothed)
     right = len(slopes) - 1
     left = max(0, right - window)

@@ -1,12 +1,12 @@
 """When to stop: the recipe trains "until over-fitting".
 
-Over-fitting is when the validation loss at the end of a cycle is higher than at the best state before while the
-training loss, measured without augmentation, is lower: the model gets better at what it has seen only. (When both rise,
-the rate was too high, or the longer cycle has not settled: that is no over-fitting, but no reason to go on either.)
+A cycle over-fits if its validation loss is higher than that of the best state before it while its training loss,
+measured without augmentation, is lower: the model improves only on images it has seen. (If both rise, the rate was too
+high, or the longer cycle has not settled: that is not over-fitting, but training stops too.)
 
-The state before the first step, "cycle 0", is a candidate to be kept like any cycle: a stage that keeps the best makes
-no model worse on validation images. It does not stop training, for the first restart at a high rate may cost what later
-cycles win back.
+The state before the first step, "cycle 0", can be kept like any cycle, so a stage that keeps the best never makes the
+model worse on validation images. It does not stop training: the first restart at a high rate may cost accuracy that
+later cycles win back.
 """
 
 from collections.abc import Sequence
@@ -21,12 +21,11 @@ class Verdict:
 
     best_cycle: int
     overfitting_since_cycle: int | None
-    """The first cycle after the best one that ended worse on unseen images and better on seen ones."""
-    sentence: str
+    """The first cycle after the best one with a higher validation loss and a lower training loss; None if none did."""
 
 
 def best_cycle(ends: Sequence[CycleEnd]) -> CycleEnd:
-    """The end with the lowest validation loss; the earlier one of equals."""
+    """The end with the lowest validation loss; in a tie, the first."""
     return min(ends, key=lambda e: e.valid_loss)
 
 
@@ -36,23 +35,11 @@ def has_stopped_improving(ends: Sequence[CycleEnd]) -> bool:
     return len(cycles) > 1 and cycles[-1].valid_loss > best_cycle(cycles[:-1]).valid_loss
 
 
-def judge(ends: Sequence[CycleEnd], *, kept: str, num_cycles: int, stage: str) -> Verdict:
-    """Sum up `stage`, which was allowed `num_cycles` cycles; `ends` begins with the state before the first step.
-
-    `kept` names what the stage's model is, for the sentence.
-    """
-    best, last = best_cycle(ends), ends[-1]
+def judge(ends: Sequence[CycleEnd]) -> Verdict:
+    """Sum up a training stage; `ends` begins with the state before the first step."""
+    best = best_cycle(ends)
     since = next((e.cycle for e in ends if e.cycle > best.cycle and _overfits(best, e)), None)
-    if since is not None:
-        sentence = f"Over-fitting began in cycle {since}; {kept} is kept."
-    elif best is not last:
-        sentence = f"Cycle {last.cycle} ended no better on validation images, without over-fitting; {kept} is kept."
-    else:
-        sentence = (
-            f"No over-fitting after {last.cycle} of {num_cycles} cycles: the last one was the best; "
-            f"{stage}.num_cycles may be raised."
-        )
-    return Verdict(best.cycle, since, sentence)
+    return Verdict(best.cycle, since)
 
 
 def _overfits(before: CycleEnd, after: CycleEnd) -> bool:

@@ -1,19 +1,19 @@
-"""How the rate changes from step to step, by name; torch's own schedulers, stepped after every batch.
+"""Schedules of the learning rate, by name: torch's own schedulers, stepped after every batch.
 
 - `sgdr`: Loshchilov & Hutter 2016, arXiv:1608.03983. Within a cycle the rate falls along half a cosine and jumps back
   at the start of the next; cycle k lasts `cycle_len * cycle_mult**k` epochs.
 - `constant`: no annealing.
-- `step`: a tenth from each cycle to the next.
-- `exponential`: the same tenth per cycle, in equal ratios from batch to batch.
-- `one_cycle`: Smith & Topin 2017, arXiv:1708.07120. Up along half a cosine from 1/25 of the rate during 30 % of the
-  training, then down to nothing; the whole training is that one cycle.
+- `step`: each cycle has a tenth of the rate of the one before.
+- `exponential`: a tenth per cycle too, but with the same ratio from each batch to the next.
+- `one_cycle`: Smith & Topin 2017, arXiv:1708.07120. The whole training is one cycle: the rate rises along half a cosine
+  from 1/25 of its maximum during the first 30 % of the steps, then falls to almost nothing.
 
-Lengths are whole numbers of steps, so that restarts fall exactly where epochs do.
+Lengths are whole numbers of steps, so that restarts coincide exactly with epochs.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from torch.optim.lr_scheduler import (
 from pipeline.settings import Schedule
 
 CYCLE_FACTOR = 0.1
-"""What `step` and `exponential` leave of the rate per cycle."""
+"""What `step` and `exponential` multiply the rate by per cycle."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Cycles:
 
     @property
     def epochs(self) -> list[int]:
-        """Length of each cycle in epochs."""
+        """Length of each cycle, in epochs."""
         return [self.cycle_len * self.cycle_mult**k for k in range(self.num_cycles)]
 
     @property
@@ -63,7 +63,7 @@ class Cycles:
 
 
 def build_schedule(schedule: Schedule, optimizer: Optimizer, cycles: Cycles) -> LRScheduler:
-    """The named scheduler; each group's rate in `optimizer` is its highest."""
+    """Build the named scheduler; the rate of each group in `optimizer` is its maximum."""
     steps = cycles.cycle_len * cycles.steps_per_epoch
     match schedule:
         case "sgdr":
@@ -80,7 +80,7 @@ def build_schedule(schedule: Schedule, optimizer: Optimizer, cycles: Cycles) -> 
 
 
 def planned_rates(schedule: Schedule, cycles: Cycles, lrs: Sequence[float]) -> NDArray[np.float64]:
-    """The rate at each step of each group, [num_steps, num_groups], whose highest are `lrs`."""
+    """The rate of each group at each step, [num_steps, num_groups]; `lrs` are the groups' maximum rates."""
     optimizer = SGD([{"params": [torch.nn.Parameter(torch.zeros(()))], "lr": lr} for lr in lrs])
     scheduler = build_schedule(schedule, optimizer, cycles)
     rates = np.empty((cycles.num_steps, len(lrs)))
@@ -89,18 +89,3 @@ def planned_rates(schedule: Schedule, cycles: Cycles, lrs: Sequence[float]) -> N
         optimizer.step()
         scheduler.step()
     return rates
-
-
-def epoch_batches(order: list[int], batch_size: int) -> list[list[int]]:
-    """Cut an order of samples into batches of `batch_size` at most, whose sizes differ by one at most.
-
-    So every sample is used in every epoch, and no batch of one is left over for batch norm to fail on.
-    """
-    count = num_batches(len(order), batch_size)
-    bounds = [i * len(order) // count for i in range(count + 1)]
-    return [order[low:high] for low, high in pairwise(bounds)]
-
-
-def num_batches(num_samples: int, batch_size: int) -> int:
-    """Steps per epoch."""
-    return -(-num_samples // batch_size)

@@ -1,14 +1,15 @@
-"""Why does a net over-fit? How sharp the minimum is that a cycle ended in, to be seen beside the generalisation gap.
+"""How sharp the minimum is that a cycle ended in, to compare with its generalisation gap.
 
 Two measures, on a few training images in evaluation mode:
-- how much the loss rises when each weight tensor is moved along a random line by a share of its own length (relative,
-  so that scaling a layer changes nothing: Li et al. 2018, arXiv:1712.09913, section 4), the mean of both ways;
-- the leading eigenvalue of the loss's Hessian, by power iteration with exact products (Pearlmutter 1994). It starts
-  near the gradient, which lies almost wholly among the leading eigenvectors (Gur-Ari et al. 2018, arXiv:1812.04754):
-  two steps come within 0.1 % of the limit on the default data, for which a random start needs four.
+- How much the loss rises when each weight tensor is moved along a random line by a share of its own norm, averaged over
+  both directions. The step is relative, so that scaling a layer changes nothing (Li et al. 2018, arXiv:1712.09913,
+  section 4).
+- The leading eigenvalue of the loss's Hessian, by power iteration with exact products (Pearlmutter 1994). It starts
+  near the gradient, which lies almost entirely in the span of the leading eigenvectors (Gur-Ari et al. 2018,
+  arXiv:1812.04754): on the default data two iterations come within 0.1 % of the limit; a random start needs four.
 
-Both depend on the images far more than on anything else, the eigenvalue on the few that are not yet known for sure: so
-cycles are compared on the same ones, and figures of different runs are not to be compared.
+Both depend mostly on the images; the eigenvalue on the few that the model is not sure of yet. So all cycles are
+measured on the same images, and the figures of different runs cannot be compared.
 """
 
 import math
@@ -19,23 +20,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.learning.loop import Computation, Learner, Part, Trained, first_images, load_snapshot
-from pipeline.model.compute import to_device
-from pipeline.report.plots import plot_sharpness
+from pipeline.learning.checkpoint import load_snapshot
+from pipeline.learning.loop import Learner, TrainingRun
+from pipeline.learning.sources import MicroBatch, first_images
+from pipeline.model.compute import Computation, to_device
 from pipeline.seeds import seed_of
 from pipeline.workspace import Workspace
 
 RADIUS = 0.05
-"""Length of a perturbation, as a share of the tensor's."""
+"""Norm of a perturbation, as a share of the tensor's."""
 NUM_LINES = 2
 NUM_IMAGES = 16
 HESSIAN_VALUES = NUM_IMAGES * 3 * 128**2
 HESSIAN_IMAGES = 4
-"""Products with the Hessian are what costs, in proportion to the pixels of all images: those see no more than so many
-values together, but so many images at least. At 224 pixels a side that is 5 of the 16."""
+"""Products with the Hessian are the expensive part, in proportion to the pixels of all images. So they use at most
+HESSIAN_VALUES input values, but at least HESSIAN_IMAGES images: 5 of the 16 at 224 pixels a side."""
 NUM_ITERATIONS = 2
-"""Of the power iteration: each costs as much as one or two training steps on the same images, with depthwise
-convolutions on a CPU three."""
+"""Power iterations: each costs as much as one or two training steps on the same images; three with depthwise
+convolutions on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -50,20 +52,20 @@ class Sharpness:
 
 @dataclass(frozen=True)
 class CycleSharpness:
-    """What is put side by side for each cycle; cycle 0 is before the first step."""
+    """Generalisation gap and sharpness at the end of a cycle; cycle 0 is before the first step."""
 
     cycle: int
     generalisation_gap: float
-    """Loss on valid less that on training images without augmentation."""
+    """Loss on valid minus loss on training images without augmentation."""
     rise: float
     hessian_top: float
 
 
-def trace_sharpness(learner: Learner, trained: Trained, workspace: Workspace) -> list[CycleSharpness]:
-    """Measure the state at each cycle's end, journal it and draw `sharpness.png`. The model ends in the last state."""
+def trace_sharpness(learner: Learner, run: TrainingRun, workspace: Workspace) -> list[CycleSharpness]:
+    """Measure the state at each cycle's end, and journal it. The model ends with the weights of the last one."""
     shown, targets = first_images(learner.train_plain, NUM_IMAGES)
     images, rows = (to_device(shown, learner.device), targets.to(learner.device)), []
-    for end in trained.ends:
+    for end in run.ends:
         learner.model.load_state_dict(load_snapshot(workspace.scratch, end.cycle))
         found = measure_sharpness(learner, images, seed=workspace.seed)
         row = CycleSharpness(end.cycle, end.valid_loss - end.train_loss, found.rise, found.hessian_top)
@@ -74,21 +76,14 @@ def trace_sharpness(learner: Learner, trained: Trained, workspace: Workspace) ->
             hessian_top=row.hessian_top,
         )
         rows.append(row)
-    plot_sharpness(
-        workspace.out / "sharpness.png",
-        cycles=[r.cycle for r in rows],
-        gap=[r.generalisation_gap for r in rows],
-        rise=[r.rise for r in rows],
-        hessian_top=[r.hessian_top for r in rows],
-    )
     return rows
 
 
-def measure_sharpness(computation: Computation, images: Part, *, seed: int) -> Sharpness:
-    """Measure the model as it is, in single precision; its weights and mode are left as they were.
+def measure_sharpness(computation: Computation, images: MicroBatch, *, seed: int) -> Sharpness:
+    """Measure the model in single precision; its weights and mode are unchanged afterwards.
 
-    `images` lie on its device. It takes 2 * NUM_LINES + 2 forward passes, one backward pass and NUM_ITERATIONS exact
-    products, whatever the network.
+    `images` (inputs and targets) are on its device. For any network this takes 2 * NUM_LINES + 2 forward passes, one
+    backward pass and NUM_ITERATIONS exact products.
     """
     model, (inputs, targets) = computation.model, images
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -107,16 +102,17 @@ def measure_sharpness(computation: Computation, images: Part, *, seed: int) -> S
 
 
 def hessian_images(inputs: Tensor) -> int:
-    """How many of `inputs` [N, ...] the eigenvalue is measured on."""
+    """How many of `inputs` [N, ...] the eigenvalue is measured with."""
     return min(len(inputs), max(HESSIAN_IMAGES, HESSIAN_VALUES // inputs[0].numel()))
 
 
 def leading_eigenvalue(
     loss: Tensor, parameters: Sequence[nn.Parameter], noise: Sequence[Tensor], *, iterations: int = NUM_ITERATIONS
 ) -> float:
-    """The eigenvalue of largest absolute value of the Hessian of `loss`, as a Rayleigh quotient.
+    """The eigenvalue of the Hessian of `loss` with the largest absolute value, as a Rayleigh quotient.
 
-    `noise`, shaped like the parameters, keeps the start from being zero or an eigenvector of another eigenvalue.
+    `noise`, shaped like the parameters, is added to the gradient as the start, which could otherwise be zero or another
+    eigenvector.
     """
     gradients = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
     starts = _normalised([g.detach() for g in gradients]), _normalised(noise)
@@ -133,7 +129,7 @@ def leading_eigenvalue(
 def _perturbed_loss(
     model: nn.Module, inputs: Tensor, targets: Tensor, parameters: Sequence[nn.Parameter], line: Sequence[Tensor]
 ) -> float:
-    """Mean loss at both ends of the way along `line`."""
+    """Mean loss at both ends of `line`, which runs through the present weights."""
     kept = [p.clone() for p in parameters]
     moves = [n * (RADIUS * p.norm() / n.norm()) for p, n in zip(parameters, line, strict=True)]
     losses = []

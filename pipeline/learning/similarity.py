@@ -1,19 +1,21 @@
-"""Is the data like what the backbone was pretrained on? The recipe's own test.
+"""Is the data similar to what the backbone was pretrained on? The recipe's own test.
 
 If training the unfrozen layers for an epoch or two changes the loss on unseen images by no more than its noise, the
 pretrained features fitted already: the data is very similar. What counts as noise depends on the direction:
-- a fall is what training is for: it counts where the bootstrap over the paired per-image losses is sure of it, and
-  where it is more than the little by which the head still gains in that cycle;
-- a rise is the luck of where a cycle ends, of which those pairs know nothing: it counts only beyond the scatter of the
-  loss when it is evaluated repeatedly, each time on other images of the same kind. Then the rate was too high to tell.
+- A fall is what training is for. It counts if the bootstrap interval of the paired per-image losses excludes zero, and
+  if it is larger than the small gain that the head alone still makes in that cycle.
+- A rise depends on chance: on where the cycle happens to end, which those pairs do not show. It counts only if it
+  exceeds the scatter of the loss over repeated evaluations on other images of the same kind. Then the rate was too high
+  for an answer.
 
-Where the change happened is told per layer group: how far its weights moved, and how alike its features stayed (linear
-CKA: Kornblith et al. 2019, arXiv:1905.00414, equation 3).
+For each layer group, two figures say where the change happened: how far its weights moved, and how similar its features
+stayed (linear CKA: Kornblith et al. 2019, arXiv:1905.00414, equation 3).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,15 +24,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.evaluation.bootstrap import paired_interval
-from pipeline.learning.loop import Learner, first_images, load_logits, load_snapshot
+from pipeline.learning.checkpoint import load_logits, load_snapshot
+from pipeline.learning.loop import Learner
+from pipeline.learning.sources import first_images
 from pipeline.model.classifier import Classifier
 from pipeline.model.compute import to_device
 from pipeline.model.layer_groups import LayerGroup, split_layer_groups
 
 CKA_IMAGES = 64
 
+Answer = Literal["similar", "different", "worse"]
+
 NEGLIGIBLE = 0.01
-"""A change of the mean loss, in nats, that is none, however little it scatters: the right class 1 % more probable."""
+"""A smaller change of the mean loss, in nats, never counts: it makes the true class less than 1 % more probable."""
 
 
 @dataclass(frozen=True)
@@ -41,30 +47,26 @@ class Similarity:
     after: float
     change: float
     interval: tuple[float, float]
-    """Of the change, paired, at 95 %."""
+    """Of the change: a paired 95 % interval."""
     noise: tuple[float, float]
-    """Of the loss before, about its mean, when it is evaluated on other images, at 95 %."""
+    """95 % interval, about its mean, of the loss before, if it were evaluated on other images."""
     similar: bool
-    sentence: str
+    outcome: Answer
+    """`different`: the loss fell; `worse`: it rose, so the rate was too high to tell; else `similar`."""
 
 
 def compare_losses(before: NDArray[np.float64], after: NDArray[np.float64], *, seed: int) -> Similarity:
-    """Compare per-image losses [N] before and after the first cycle."""
+    """Compare per-image losses [N] before and after the first cycle; `seed` decides the bootstrap's resamples."""
     differences = after - before
     low, high = paired_interval(differences, seed=seed)
     change = float(differences.mean())
     start = float(before.mean())
     noise = paired_interval(before - start, seed=seed)
     fell, rose = high < 0 and change <= -NEGLIGIBLE, change > max(noise[1], NEGLIGIBLE)
-    similar = not (fell or rose)
-    span = f"{change:+.4f} (95 % interval {low:+.4f} to {high:+.4f})"
-    if similar:
-        sentence = f"The data is very similar to the pretraining data: unfrozen, the loss moved by {span}."
-    elif fell:
-        sentence = f"The data differs from the pretraining data: adapting all layers moved the loss by {span}."
-    else:
-        sentence = f"The first unfrozen cycle made the loss worse, by {span}: a lower full_train.lr may do better."
-    return Similarity(start, float(after.mean()), change, (low, high), noise, similar, sentence)
+    outcome: Answer = "different" if fell else "worse" if rose else "similar"
+    return Similarity(
+        start, float(after.mean()), change, (low, high), noise, similar=outcome == "similar", outcome=outcome
+    )
 
 
 @dataclass(frozen=True)
@@ -73,26 +75,23 @@ class Movement:
 
     name: str
     weights: float
-    """Length of the change of all its weights, as a share of their length."""
+    """Norm of the change of all its weights, as a share of their norm."""
     features_cka: float
-    """Linear CKA of its output before and after: 1 is the same up to rotation and scale."""
+    """Linear CKA of its output before and after: 1 means the same up to rotation and scale."""
 
 
 @dataclass(frozen=True)
 class FirstCycle(Similarity):
-    """The verdict, and where in the network the change happened."""
+    """The verdict, and how far each layer group moved."""
 
     groups: list[Movement]
 
-    @property
-    def movement(self) -> str:
-        return "in the first cycle moved " + ", ".join(
-            f"{m.name} {m.weights:.2%} (features alike: {m.features_cka:.3f})" for m in self.groups
-        )
-
 
 def compare_first_cycle(learner: Learner, scratch: Path, *, seed: int) -> FirstCycle:
-    """Compare the state before the first step with the first cycle's end; the model ends in the latter."""
+    """Compare the state before the first step with the end of the first cycle, whose weights the model then has.
+
+    `scratch` is the folder with the snapshots of the cycles.
+    """
     assert isinstance(learner.model, Classifier)
     groups = split_layer_groups(learner.model, len(learner.groups))
     shown = to_device(first_images(learner.valid, CKA_IMAGES)[0], learner.device)
@@ -107,7 +106,7 @@ def compare_first_cycle(learner: Learner, scratch: Path, *, seed: int) -> FirstC
 
 @dataclass(frozen=True)
 class GroupState:
-    """One layer group at one moment."""
+    """The weights and the output of one layer group at one moment."""
 
     weights: Tensor
     """All its weights [num_parameters]."""
@@ -117,7 +116,7 @@ class GroupState:
 
 @torch.no_grad()
 def record_groups(model: nn.Module, groups: Sequence[LayerGroup], images: Tensor) -> list[GroupState]:
-    """The weights of each group, and its output for `images` [N, 3, H, W], in evaluation mode."""
+    """Record the weights of each group, and its output for `images` [N, 3, H, W] in evaluation mode."""
     outputs: dict[int, Tensor] = {}
     handles = []
     for i, group in enumerate(groups):
@@ -137,7 +136,7 @@ def record_groups(model: nn.Module, groups: Sequence[LayerGroup], images: Tensor
 def compare_groups(
     groups: Sequence[LayerGroup], before: Sequence[GroupState], after: Sequence[GroupState]
 ) -> list[Movement]:
-    """How far each group moved between two records of it."""
+    """How far each group moved between two records."""
     return [
         Movement(
             group.name,

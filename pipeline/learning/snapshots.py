@@ -1,16 +1,16 @@
-"""What is made of the snapshots that the cycles of SGDR left: which of them are kept, and how they are joined.
+"""Which snapshots of SGDR's cycles become the model, and how they are combined.
 
-- `none`: nothing; the weights stay as the last cycle left them.
-- `best`: the one with the least validation loss.
-- `average`: the mean of the weights of several. They lie around one valley, and the mean nearer to its middle
-  (Izmailov et al. 2018, arXiv:1803.05407). A head's loss is convex in its weights: there the mean of several is never
-  worse than they are on average.
-- `ensemble`: the mean of the probabilities that several predict (Huang et al. 2017, arXiv:1704.00109), at the cost of
-  as many passes through the network.
+- `none`: the weights of the last cycle.
+- `best`: the snapshot with the lowest validation loss.
+- `average`: the mean of the weights of several snapshots. They lie around one valley, and their mean is nearer to its
+  middle (Izmailov et al. 2018, arXiv:1803.05407). The loss of a head is convex in its weights, so the mean of several
+  heads is never worse than they are on average.
+- `ensemble`: the mean of the probabilities that several snapshots predict (Huang et al. 2017, arXiv:1704.00109). Each
+  of them costs a pass through the network.
 
-Which ones are joined is chosen greedily on valid, from the best one on: one that does not lower the loss of the mean is
-left out (Caruana et al. 2004, "Ensemble selection from libraries of models", for predictions; Wortsman et al. 2022,
-arXiv:2203.05482, recipe 1, for weights). The state before the first step is a candidate like any other.
+Snapshots are added greedily by their loss on valid, starting with the best; one that does not lower the loss of the
+mean is left out (Caruana et al. 2004, "Ensemble selection from libraries of models", for predictions; Wortsman et al.
+2022, arXiv:2203.05482, recipe 1, for weights). The state before the first step is a candidate too.
 """
 
 import copy
@@ -21,41 +21,35 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pipeline.learning.checkpoint import CycleEnd
-from pipeline.learning.loop import BatchSource, Learner, evaluate, load_logits, load_snapshot, predict, score
+from pipeline.learning.checkpoint import CycleEnd, load_logits, load_snapshot
+from pipeline.learning.loop import Learner
 from pipeline.learning.overfitting import best_cycle
+from pipeline.learning.sources import BatchSource, in_order
 from pipeline.model.batch_norm import batch_norms
+from pipeline.model.compute import evaluate, predict, score
 from pipeline.model.ensemble import Ensemble, mean_log_probs
 from pipeline.settings import Snapshots
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptCycles:
     """Which cycles the model is made of, and how good it is."""
 
     snapshots: Snapshots
     cycles: list[int]
-    """The best first; 0 is the state before the first step."""
+    """Best first; 0 is the state before the first step."""
     train_loss: float
-    """Of training images without augmentation."""
+    """On training images without augmentation."""
     valid_loss: float
     valid_accuracy: float
 
-    @property
-    def what(self) -> str:
-        """The model, in words."""
-        if self.cycles == [0]:
-            return "the model as it was before this stage"
-        if len(self.cycles) == 1:
-            return f"cycle {self.cycles[0]}"
-        joined = "weights" if self.snapshots == "average" else "predictions"
-        first = ", ".join(map(str, self.cycles[:-1]))
-        before = " (0: before this stage)" if 0 in self.cycles else ""
-        return f"the mean of the {joined} of cycles {first} and {self.cycles[-1]}{before}"
 
+def keep_snapshots(learner: Learner, ends: Sequence[CycleEnd], scratch: Path, how: Snapshots) -> KeptCycles:
+    """Choose cycles as `how` says, and load their weights into the learner's model.
 
-def keep_snapshots(learner: Learner, ends: Sequence[CycleEnd], scratch: Path, how: Snapshots) -> Kept:
-    """Choose, and load the kept weights into the learner's model; of an ensemble, those of its best member."""
+    `ends` are the ends of all cycles, and `scratch` is the folder with their snapshots. For an ensemble, the weights of
+    its best member are loaded; see `build_kept_model`.
+    """
     match how:
         case "none":
             kept = _alone(ends[-1], how)
@@ -70,8 +64,8 @@ def keep_snapshots(learner: Learner, ends: Sequence[CycleEnd], scratch: Path, ho
     return kept
 
 
-def kept_model(learner: Learner, kept: Kept, scratch: Path) -> nn.Module:
-    """The model to be published, after `keep_snapshots`: an ensemble where several members were chosen."""
+def build_kept_model(learner: Learner, kept: KeptCycles, scratch: Path) -> nn.Module:
+    """The model to publish, after `keep_snapshots`: an ensemble if several members were chosen."""
     if kept.snapshots != "ensemble" or len(kept.cycles) == 1:
         return learner.model
     members = [copy.deepcopy(learner.model) for _ in kept.cycles]
@@ -80,19 +74,8 @@ def kept_model(learner: Learner, kept: Kept, scratch: Path) -> nn.Module:
     return Ensemble(members)
 
 
-def describe_choice(kept: Kept, ends: Sequence[CycleEnd]) -> str | None:
-    """What is kept, beside the best cycle alone; None where that is all that was asked for."""
-    if kept.snapshots == "best":
-        return None
-    best = best_cycle(ends)
-    losses = f"valid loss {kept.valid_loss:.4f}, of cycle {best.cycle} alone {best.valid_loss:.4f}"
-    if kept.snapshots in ("average", "ensemble") and len(kept.cycles) == 1:
-        return f"No mean of cycle ends was better on valid than {kept.what} alone, which is kept ({losses})."
-    return f"{kept.what[0].upper()}{kept.what[1:]} is kept ({losses})."
-
-
 def load_mean(learner: Learner, cycles: Sequence[int], scratch: Path) -> None:
-    """Load the mean of the cycles' weights; where batch norm is trained, its statistics are measured anew."""
+    """Load the mean of the cycles' weights; the statistics of batch norms that are trained are measured again."""
     learner.model.load_state_dict(mean_state([load_snapshot(scratch, cycle) for cycle in cycles]))
     if len(cycles) > 1:
         learner.set_mode()
@@ -102,7 +85,7 @@ def load_mean(learner: Learner, cycles: Sequence[int], scratch: Path) -> None:
 
 
 def mean_state(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of each tensor, in its own precision; of counters, those of the first state."""
+    """The mean of each tensor, in its own precision; counters are those of the first state."""
     return {
         name: torch.stack([s[name].double() for s in states]).mean(0).to(first.dtype)
         if first.is_floating_point()
@@ -112,9 +95,9 @@ def mean_state(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def measure_batch_norms(learner: Learner, norms: Sequence[nn.Module], source: BatchSource) -> None:
-    """Set the statistics of `norms` to the mean over the batches of `source`; all else is in evaluation mode.
+    """Set the statistics of `norms` to the mean over the batches of `source`, with the rest in evaluation mode.
 
-    Like `torch.optim.swa_utils.update_bn`, which would also draw dropout and move frozen statistics.
+    Like `torch.optim.swa_utils.update_bn`, which would also apply dropout and change frozen statistics.
     """
 
     def train_alone(module: nn.Module, _: object) -> None:
@@ -124,41 +107,41 @@ def measure_batch_norms(learner: Learner, norms: Sequence[nn.Module], source: Ba
     momenta = [n.momentum for n in norms]
     for norm in norms:
         norm.reset_running_stats()  # type: ignore[operator]
-        norm.momentum = None  # type: ignore[assignment]  # torch's name for the plain mean over batches
+        norm.momentum = None  # type: ignore[assignment]  # to torch, None is the plain mean over batches
         handles.append(norm.register_forward_pre_hook(train_alone))
-    predict(learner, source)
+    predict(learner, in_order(source, learner.micro_batch_size))
     for norm, momentum, handle in zip(norms, momenta, handles, strict=True):
         norm.momentum = momentum
         handle.remove()
 
 
 Measure = Callable[[list[int], str], tuple[float, float]]
-"""From cycles that are joined and a split (`valid`, `train_plain`) to loss and accuracy."""
+"""From the cycles to combine, and a split (`valid`, `train_plain`), to loss and accuracy."""
 
 
-def _choose(ends: Sequence[CycleEnd], how: Snapshots, measure: Measure) -> Kept:
-    best, *others = sorted(ends, key=lambda e: e.valid_loss)  # stable: the earlier one of equals, as everywhere
+def _choose(ends: Sequence[CycleEnd], how: Snapshots, measure: Measure) -> KeptCycles:
+    best, *others = sorted(ends, key=lambda e: e.valid_loss)  # stable: in a tie the first, as everywhere
     cycles, loss, accuracy = [best.cycle], best.valid_loss, best.valid_accuracy
     for end in others:
-        found, right = measure([*cycles, end.cycle], "valid")
-        if found < loss:
-            cycles, loss, accuracy = [*cycles, end.cycle], found, right
+        new_loss, new_accuracy = measure([*cycles, end.cycle], "valid")
+        if new_loss < loss:
+            cycles, loss, accuracy = [*cycles, end.cycle], new_loss, new_accuracy
     if len(cycles) == 1:
         return _alone(best, how)
-    return Kept(how, cycles, measure(cycles, "train_plain")[0], loss, accuracy)
+    return KeptCycles(how, cycles, measure(cycles, "train_plain")[0], loss, accuracy)
 
 
-def _alone(end: CycleEnd, how: Snapshots) -> Kept:
-    return Kept(how, [end.cycle], end.train_loss, end.valid_loss, end.valid_accuracy)
+def _alone(end: CycleEnd, how: Snapshots) -> KeptCycles:
+    return KeptCycles(how, [end.cycle], end.train_loss, end.valid_loss, end.valid_accuracy)
 
 
 def _score_average(learner: Learner, cycles: list[int], scratch: Path, split: str) -> tuple[float, float]:
     load_mean(learner, cycles, scratch)
-    return evaluate(learner, getattr(learner, split))
+    return evaluate(learner, in_order(getattr(learner, split), learner.micro_batch_size))
 
 
 def _score_mean_logits(learner: Learner, cycles: list[int], scratch: Path, split: str) -> tuple[float, float]:
-    """What `_score_average` finds where the logits are linear in the weights, without another pass."""
+    """The same as `_score_average` for logits that are linear in the weights, without another forward pass."""
     mean = torch.stack(_load_all_logits(cycles, scratch, split)).mean(0)
     return score(mean, getattr(learner, split).targets)
 

@@ -1,4 +1,4 @@
-"""Any torchvision classifier, seen as a backbone that turns images into one feature vector each."""
+"""Any torchvision classifier as a backbone: it turns each image into one feature vector."""
 
 import difflib
 from collections.abc import Callable
@@ -6,15 +6,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pipeline.data.normalisation import Normalisation
+from pipeline.model.card import IMAGENET
 from pipeline.vision import models
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-"""Channel statistics of ImageNet: what torchvision's weights, and ours, were trained with."""
+MEAN, STD = IMAGENET.mean, IMAGENET.std
+"""The channel statistics, by name, for pretraining."""
 
 
 class Backbone(nn.Module):
-    """A classifier without its last layer: images [N, 3, H, W] (normalised) to features [N, num_features]."""
+    """A classifier without its last layer: normalised images [N, 3, H, W] to features [N, num_features]."""
 
     def __init__(self, network: nn.Module, *, arch: str, num_features: int, cut: str) -> None:
         super().__init__()
@@ -22,7 +23,9 @@ class Backbone(nn.Module):
         self.arch = arch
         self.num_features = num_features
         self.cut = cut
-        """The name, in torchvision, of the last layer that it lacks."""
+        """torchvision's name of the last layer, which was removed."""
+        self.normalisation: Normalisation = IMAGENET
+        """What images are normalised with: as torchvision's weights, and the shipped ones, expect it."""
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.network(images)
@@ -36,7 +39,7 @@ def architectures() -> list[str]:
 
 
 def check_architecture(arch: str) -> None:
-    """Raise ValueError, with the nearest names, unless torchvision has this classifier."""
+    """Raise ValueError, with the nearest names, if torchvision has no such classifier."""
     known = architectures()
     if arch not in known:
         near = difflib.get_close_matches(arch, known, n=3) or known
@@ -46,13 +49,13 @@ def check_architecture(arch: str) -> None:
 def build_backbone(arch: str, *, image_size: int | None = None) -> Backbone:
     """Build the architecture with freshly initialised weights (from torch's global RNG).
 
-    `image_size` matters only to architectures with a fixed input size; others take any size in `forward`.
+    `image_size`, in pixels, matters only to architectures with a fixed input size; others take any size.
     """
     check_architecture(arch)
     network = _builder(arch)(**_build_arguments(arch, image_size))
     name, last = _last_layer(network)
     parent = network.get_submodule(name.rpartition(".")[0])
-    if isinstance(last, nn.Conv2d):  # SqueezeNet classifies by a 1x1 convolution before its pooling
+    if isinstance(last, nn.Conv2d):  # SqueezeNet classifies with a 1x1 convolution before its pooling
         num_features = last.in_channels
         setattr(network, name.partition(".")[0], nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
     else:
@@ -62,9 +65,9 @@ def build_backbone(arch: str, *, image_size: int | None = None) -> Backbone:
 
 
 def check_image_size(arch: str, image_size: int, *, built_for: int | None = None) -> None:
-    """Raise ValueError where this architecture cannot take images of `image_size` pixels.
+    """Raise ValueError if this architecture cannot take images of `image_size` pixels.
 
-    Transformers with position embeddings or fixed windows take only the size that they were `built_for`.
+    Transformers with position embeddings or fixed windows take only the size they were `built_for`.
     """
     if arch.startswith(("vit", "maxvit")) and built_for not in (None, image_size):
         raise ValueError(
@@ -91,7 +94,7 @@ def _builder(arch: str) -> Callable[..., nn.Module]:
 
 def _build_arguments(arch: str, image_size: int | None) -> dict[str, Any]:
     arguments: dict[str, Any] = {"weights": None}
-    if arch in ("googlenet", "inception_v3"):  # no auxiliary classifiers: they would be trained by nothing
+    if arch in ("googlenet", "inception_v3"):  # no auxiliary classifiers: nothing would train them
         arguments |= {"aux_logits": False, "init_weights": True}
     if arch.startswith("vit") and image_size is not None:
         arguments["image_size"] = image_size

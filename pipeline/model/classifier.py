@@ -1,17 +1,21 @@
 """The classifier: a backbone with its head, in memory and on disk."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from pipeline.model.backbone import Backbone, build_backbone
+from pipeline.model.backbone import Backbone, build_backbone, check_image_size
+from pipeline.model.card import Card, load_card, save_card
+from pipeline.model.compute import Computation, choose_device, move_model
 from pipeline.model.ensemble import Ensemble
-from pipeline.model.head import Card, Head, load_card, save_card
+from pipeline.model.head import Head
 from pipeline.model.tensors import read_tensors, save_tensors
+from pipeline.settings import Runtime
 
 
 class Classifier(nn.Module):
-    """Images [N, 3, H, W] (normalised) to logits [N, num_classes]."""
+    """Normalised images [N, 3, H, W] to logits [N, num_classes]."""
 
     def __init__(self, backbone: Backbone, head: Head) -> None:
         super().__init__()
@@ -39,10 +43,34 @@ def load_model(folder: Path) -> tuple[Classifier | Ensemble, Card]:
 
 
 def load_classifier(folder: Path) -> tuple[Classifier, Card]:
-    """Read a model that is no ensemble."""
+    """Read a model that is not an ensemble."""
     model, card = load_model(folder)
     assert isinstance(model, Classifier), folder
     return model, card
+
+
+def load_computation(folder: Path, runtime: Runtime, *, micro_batch_size: int) -> Computation:
+    """Read a model that `save_model` wrote, ready to predict on the device that `runtime` names."""
+    model, card = load_model(folder)
+    device = choose_device(runtime)
+    move_model(model, device)
+    return Computation(model, device, card.precision, micro_batch_size)
+
+
+def assemble(precompute: Path, head_folder: Path) -> Classifier:
+    """Join the pretrained backbone, from the folder of `precompute`, and the head in `head_folder`."""
+    card = load_card(precompute)
+    backbone = build_backbone(card.arch, image_size=card.image_size)
+    backbone.load_state_dict(read_tensors(precompute / "backbone.safetensors"))
+    head = Head(backbone.num_features, len(card.classes), dropout=card.dropout)
+    head.load_state_dict(read_tensors(head_folder / "head.safetensors"))
+    return Classifier(backbone, head)
+
+
+def check_sizes(card: Card, sizes: Sequence[int]) -> None:
+    """Raise ValueError if the model cannot take images of these sizes, in pixels."""
+    for size in sizes:
+        check_image_size(card.arch, size, built_for=card.image_size)
 
 
 def _build(card: Card) -> Classifier:

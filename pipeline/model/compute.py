@@ -1,20 +1,69 @@
-"""The device that a stage computes on, and what its numbers depend on."""
+"""How a model computes: device, precision and memory order, and the forward pass of training and prediction."""
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import Module
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from pipeline.settings import Runtime, SettingsError
 
 
+@dataclass(frozen=True)
+class Computation:
+    """A model, and how it computes."""
+
+    model: nn.Module
+    device: torch.device
+    """Where the model's weights are."""
+    precision: str
+    """`fp32` or `bf16`, see `model.precision`."""
+    micro_batch_size: int
+    """The largest number of samples that go through the model at once."""
+
+
+def forward(computation: Computation, inputs: Tensor, model: nn.Module | None = None) -> Tensor:
+    """One forward pass of images [N, 3, H, W] or activations [N, num_features] from any device.
+
+    `model` stands in for the computation's own, if given. Returns its output (logits, or features) in single precision,
+    on the computation's device. The model's mode and whether gradients are recorded are up to the caller.
+    """
+    with computing_in(computation.precision, computation.device):
+        are_images = inputs.dim() == 4
+        here = to_device(inputs, computation.device) if are_images else inputs.to(computation.device)
+        output: Tensor = (computation.model if model is None else model)(here)
+    return output.float()
+
+
+@torch.no_grad()
+def predict(computation: Computation, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Logits [N, num_classes] and targets [N] of all batches of (inputs, targets), in order, on the CPU.
+
+    The model is put into evaluation mode. No batch may be larger than `micro_batch_size`.
+    """
+    computation.model.eval()
+    outputs = [(forward(computation, inputs).cpu(), targets) for inputs, targets in batches]
+    return torch.cat([logits for logits, _ in outputs]), torch.cat([targets for _, targets in outputs])
+
+
+def score(logits: Tensor, targets: Tensor) -> tuple[float, float]:
+    """Mean loss in nats, and accuracy, of logits [N, num_classes] and targets [N]."""
+    accuracy = (logits.argmax(1) == targets).double().mean().item()
+    return F.cross_entropy(logits.double(), targets).item(), accuracy
+
+
+def evaluate(computation: Computation, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]:
+    """Mean loss and accuracy over all samples of the batches of (inputs, targets), in evaluation mode."""
+    return score(*predict(computation, batches))
+
+
 def prepare(runtime: Runtime) -> dict[str, Any]:
-    """Fix threads and deterministic kernels; return what the result depends on, to be stored with it."""
+    """Fix the number of threads and choose deterministic kernels; return what results depend on, to store with them."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(runtime.threads or _num_cores())
     torch.use_deterministic_algorithms(True)
@@ -29,18 +78,18 @@ def prepare(runtime: Runtime) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor, as far as torch tells what its last bits may depend on: name, caches and instruction sets.
+    """Describe the processor, as far as the last bits of results may depend on it: name, caches and instruction sets.
 
-    Products of matrices are cut into blocks by the size of the caches, and summed by the widest instructions.
+    Matrix products are cut into blocks by the size of the caches, and summed by the widest instructions.
     """
-    told = torch.cpu.get_capabilities()
-    caches = [f"{name}={told[name]}" for name in sorted(told) if name.endswith("cache_size")]
-    instructions = sorted(name for name, present in told.items() if present is True)
-    return " ".join([told.get("cpu_name", platform.machine()), *caches, *instructions])
+    known = torch.cpu.get_capabilities()
+    caches = [f"{name}={known[name]}" for name in sorted(known) if name.endswith("cache_size")]
+    instructions = sorted(name for name, present in known.items() if present is True)
+    return " ".join([known.get("cpu_name", platform.machine()), *caches, *instructions])
 
 
 def choose_device(runtime: Runtime) -> torch.device:
-    """The device that `runtime.device` names. Raises SettingsError where this machine does not have it."""
+    """The device that `runtime.device` names. Raises SettingsError if this machine does not have it."""
     if runtime.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -61,12 +110,12 @@ def computing_in(precision: str, device: torch.device) -> Iterator[None]:
 
 
 def to_device(images: Tensor, device: torch.device) -> Tensor:
-    """Move images [N, 3, H, W] to `device`, channels last: the faster order for convolutions on CPU and GPU."""
+    """Move images [N, 3, H, W] to `device`, channels last: the faster memory order for convolutions on CPU and GPU."""
     return images.to(device, non_blocking=True, memory_format=torch.channels_last)
 
 
-def move_model(model: Module, device: torch.device) -> None:
-    """Move `model` to `device`, its convolutions channels last."""
+def move_model(model: nn.Module, device: torch.device) -> None:
+    """Move `model` to `device`, the weights of its convolutions channels last."""
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

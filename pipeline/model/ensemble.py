@@ -1,4 +1,4 @@
-"""Several classifiers as one, whose probabilities are the mean of theirs."""
+"""Several classifiers as one: its probabilities are the mean of theirs."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 class Ensemble(nn.Module):
     """Inputs to the logarithm of the members' mean probabilities [N, num_classes].
 
-    Their softmax is that mean, so that whoever takes them for logits is right.
+    These can be used as logits: their softmax is that mean.
     """
 
     def __init__(self, members: Sequence[nn.Module]) -> None:
@@ -22,5 +22,5 @@ class Ensemble(nn.Module):
 
 
 def mean_log_probs(logits: Sequence[Tensor]) -> Tensor:
-    """The logarithm of the mean of the probabilities that each of `logits` [N, num_classes] stands for."""
+    """The logarithm of the mean probabilities [N, num_classes], from the logits [N, num_classes] of each member."""
     return torch.stack([each.log_softmax(1) for each in logits]).logsumexp(0) - math.log(len(logits))

@@ -1,7 +1,7 @@
 """Layer groups: the backbone cut into parts of equal depth, with the head as the last group.
 
-The recipe trains earlier groups at lower rates, because early layers hold what is common to all images. For resnet18
-and `num_groups=3` the cut is the classic one: stem, layer1, layer2 | layer3, layer4 | head.
+The recipe trains earlier groups at lower rates, because early layers detect what is common to all images. For resnet18
+and `num_groups=3` the cut is the usual one: stem, layer1, layer2 | layer3, layer4 | head.
 """
 
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from pipeline.model.batch_norm import batch_norms
 from pipeline.model.classifier import Classifier
 
 _EXPAND_SHARE = 0.5
-"""A block that holds more than this share of the backbone's parameters is cut open, and so is a plain container."""
+"""A block that holds more than this share of the backbone's parameters is divided, and so is a plain container."""
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 @dataclass(frozen=True)
 class LayerGroup:
-    """A named part of the model: its modules in order of depth, and the names of its parameters."""
+    """A named part of the model: its modules, in order of depth, and its parameters, by name."""
 
     name: str
     modules: dict[str, nn.Module]
@@ -35,7 +35,7 @@ class LayerGroup:
 def split_layer_groups(model: Classifier, num_groups: int) -> list[LayerGroup]:
     """Cut `model` into `num_groups` groups in order of depth; each parameter is in exactly one.
 
-    Raises ValueError where the backbone has fewer blocks with parameters than groups are wanted.
+    Raises ValueError if the backbone has too few blocks with parameters for so many groups.
     """
     blocks = backbone_blocks(model.backbone)
     num_parts = num_groups - 1
@@ -43,7 +43,7 @@ def split_layer_groups(model: Classifier, num_groups: int) -> list[LayerGroup]:
         raise ValueError(
             f"unfreeze.num_groups={num_groups} does not fit {model.backbone.arch}: from 2 to {len(blocks) + 1}"
         )
-    bounds = [(2 * i * len(blocks) + num_parts) // (2 * num_parts) for i in range(num_parts + 1)]  # halves go up
+    bounds = [(2 * i * len(blocks) + num_parts) // (2 * num_parts) for i in range(num_parts + 1)]  # halves round up
     parts = [[m for block in blocks[lo:hi] for m in block] for lo, hi in pairwise(bounds)]
     names = ["backbone"] if num_parts == 1 else ["early", "middle"] if num_parts == 2 else _numbered(num_parts)
     groups = [_group(model, n, dict(part)) for n, part in zip(names, parts, strict=True)]
@@ -52,9 +52,9 @@ def split_layer_groups(model: Classifier, num_groups: int) -> list[LayerGroup]:
 
 
 def backbone_blocks(backbone: Backbone) -> list[list[tuple[str, nn.Module]]]:
-    """The backbone's blocks that have parameters, in order of depth, as modules under their names in the classifier.
+    """The backbone's blocks that have parameters, in order of depth: (name in the classifier, module).
 
-    A normalisation that stands alone belongs to the layer before it.
+    A normalisation layer on its own belongs to the layer before it.
     """
     total = sum(p.numel() for p in backbone.parameters())
 
@@ -78,7 +78,10 @@ def backbone_blocks(backbone: Backbone) -> list[list[tuple[str, nn.Module]]]:
 
 
 def freeze_to(groups: list[LayerGroup], first_trained: int, *, batch_norm: bool) -> None:
-    """Freeze the groups before `first_trained` (no gradients) and thaw the others; their batch norms only if wanted."""
+    """Freeze the groups before `first_trained` (no gradients) and unfreeze the others.
+
+    Without `batch_norm` the batch norms of the unfrozen groups stay frozen too.
+    """
     for i, group in enumerate(groups):
         for parameter in group.parameters.values():
             parameter.requires_grad_(i >= first_trained)
@@ -97,7 +100,7 @@ def _group(model: Classifier, name: str, modules: dict[str, nn.Module]) -> Layer
 
 
 def _with_bare_parameters(model: Classifier, groups: list[LayerGroup]) -> list[LayerGroup]:
-    """Give parameters that an opened module owns itself (ViT's class token) to the first group: they act first."""
+    """Add parameters that belong to a divided module itself (ViT's class token) to the first group: they act first."""
     grouped = {n for group in groups for n in group.parameters}
     bare = {n: p for n, p in model.named_parameters() if n not in grouped}
     first = groups[0]

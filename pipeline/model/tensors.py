@@ -4,20 +4,23 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
+
+from pipeline.files import atomic_file
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path, *, half: bool = False) -> None:
-    """Write tensors as safetensors; `half` stores floating point ones in half precision."""
+    """Write tensors as safetensors; `half` stores floating point tensors in half precision."""
     stored = {n: t.detach().cpu().contiguous() for n, t in tensors.items()}
     if half:
         stored = {n: t.half() if t.is_floating_point() else t for n, t in stored.items()}
-    save_file(stored, path)
+    with atomic_file(path) as file:
+        file.write(save(stored))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file, half precision widened to single. Raises ValueError naming an unreadable file."""
+    """Read a safetensors file; half precision becomes single. Raises ValueError, with the path, if it is unreadable."""
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:

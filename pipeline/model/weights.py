@@ -1,7 +1,7 @@
 """Where pretrained weights come from: ours, torchvision's, a file, or nowhere.
 
 Weights are tensors in safetensors files, under torchvision's names; nothing that is loaded can run code. Floating
-point tensors may be stored in half precision and are computed with in single precision.
+point tensors may be stored in half precision; they are converted to single precision.
 """
 
 import os
@@ -20,18 +20,18 @@ from pipeline.vision import models
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A backbone with its weights, and the layer that was cut off, which knows the classes of the pretraining."""
+    """A backbone with its weights, and the classification layer of the pretraining, which was removed from it."""
 
     backbone: Backbone
     classifier: nn.Linear | None
-    """None where the weights are random, or hold no such layer."""
+    """None if the weights are random, or do not include that layer."""
 
 
 def load_pretrained(arch: str, weights: str, *, seed: int, image_size: int | None = None) -> Pretrained:
     """Build `arch` with the weights that `model.weights` names: `glyphs`, `imagenet`, `none` or a file.
 
-    The global RNG is left as it was. Raises ValueError or FileNotFoundError where the weights are missing or belong
-    to another architecture, ConnectionError where they would have to be downloaded and cannot be.
+    `seed` decides random weights; the global RNG is not used. Raises FileNotFoundError if the weights are missing,
+    ValueError if they belong to another architecture, and ConnectionError if they cannot be downloaded.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -44,7 +44,7 @@ def load_pretrained(arch: str, weights: str, *, seed: int, image_size: int | Non
 
 
 def _classifier(source: dict[str, Tensor], backbone: Backbone) -> nn.Linear | None:
-    """The last layer of the weights as one of features [N, num_features]; a 1x1 convolution is one of each place."""
+    """The last layer of the weights as a linear layer; SqueezeNet's is a 1x1 convolution, which is one per position."""
     if f"{backbone.cut}.weight" not in source:
         return None
     weight = source[f"{backbone.cut}.weight"].flatten(1)
@@ -64,8 +64,8 @@ def _imagenet(arch: str) -> dict[str, Tensor]:
         )
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         raise ConnectionError(
-            f"model.weights=imagenet: {weights.url} cannot be reached ({error}); download it elsewhere and put it at "
-            f"{file}, or set model.weights to a .safetensors file"
+            f"model.weights=imagenet: {weights.url} cannot be downloaded ({error}); download it on another "
+            f"machine and put it at {file}, or set model.weights to a .safetensors file"
         ) from error
     return state
 
@@ -75,7 +75,7 @@ def _show_progress() -> bool:
 
 
 def _load_strictly(network: nn.Module, tensors: dict[str, Tensor], *, described: str, arch: str) -> None:
-    """Load all tensors of `network` from `tensors`, which may also hold the last layer, that was cut off."""
+    """Load all tensors of `network` from `tensors`, which may also hold the last layer."""
     own = network.state_dict()
     missing = [n for n in own if n not in tensors and not n.endswith("num_batches_tracked")]
     other_shape = [

@@ -1,11 +1,11 @@
-"""Where a weights file lies; apart from the loading, so that it can be asked without torch."""
+"""Finds weights files. A module of its own, because it loads without torch."""
 
 from pathlib import Path
 
 from pipeline.paths import from_checkout
 
 GLYPHS_DIR = Path(__file__).resolve().parents[2] / "pretraining" / "weights"
-"""Holds `<arch>.safetensors` for each architecture that `pretraining/` was run for."""
+"""Has `<arch>.safetensors` for each architecture that `pretraining/` was run for."""
 
 
 def find_weights_file(arch: str, weights: str) -> Path:
@@ -15,8 +15,8 @@ def find_weights_file(arch: str, weights: str) -> Path:
         if not path.exists():
             shipped = sorted(p.stem for p in GLYPHS_DIR.glob("*.safetensors"))
             raise FileNotFoundError(
-                f"model.weights=glyphs is not shipped for model.arch={arch}, only for {', '.join(shipped)}: take one "
-                "of these, model.weights=imagenet, or train it with `dvc repro` in pretraining/"
+                f"model.weights=glyphs is not shipped for model.arch={arch}, only for {', '.join(shipped)}: use one "
+                "of these, set model.weights=imagenet, or train it with `dvc repro` in pretraining/"
             )
         return path
     path = from_checkout(weights)

@@ -14,10 +14,11 @@ from pipeline.files import read_json
 from pipeline.harness.execute import StageFolders, execute
 from pipeline.harness.fingerprints import write_fingerprints
 from pipeline.harness.stage import Metrics
-from pipeline.learning.activation_learners import ViewBatches, first_head_on_activations, random_head_on_activations
-from pipeline.learning.image_learners import assemble
+from pipeline.learning.activation_learners import first_head_on_activations, random_head_on_activations
+from pipeline.learning.sources import ViewBatches
+from pipeline.model.card import load_card
+from pipeline.model.classifier import assemble
 from pipeline.model.growing import GrowingTensor
-from pipeline.model.head import load_card
 from pipeline.model.tensors import read_tensors, save_tensors
 from pipeline.settings import Runtime, read_settings
 from pipeline.vision import models, v2
@@ -71,9 +72,7 @@ def test_the_plain_view_and_valid_are_as_without_views(made: Path, recipe: Run) 
     assert len(read_tensors(made / "activations-valid.safetensors")["activations"]) == 1
 
 
-def test_the_head_sees_another_view_in_each_epoch_and_is_measured_on_plain_ones(
-    made: Path, with_views: dict[str, Any], runtime: Runtime
-) -> None:
+def test_the_head_sees_another_view_in_each_epoch_and_is_measured_on_plain_ones(made: Path, runtime: Runtime) -> None:
     learner = first_head_on_activations(made, runtime, micro_batch_size=8)
     stored = read_tensors(made / "activations-train.safetensors")
     assert isinstance(learner.train, ViewBatches)

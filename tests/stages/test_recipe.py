@@ -20,9 +20,9 @@ from pipeline.files import read_json
 from pipeline.harness.by_hand import check_upstream, run_job, upstream_folders
 from pipeline.harness.execute import StageFolders, execute
 from pipeline.learning.checkpoint import CycleEnd
-from pipeline.learning.image_learners import assemble
 from pipeline.learning.overfitting import best_cycle
-from pipeline.model.classifier import load_classifier
+from pipeline.model.card import IMAGENET
+from pipeline.model.classifier import assemble, load_classifier
 from pipeline.model.tensors import read_tensors, save_tensors
 from pipeline.settings import Runtime, SettingsError
 from stages import STAGES
@@ -78,7 +78,7 @@ def test_precomputed_activations_are_the_frozen_backbones_output(recipe: Run) ->
     model = assemble(recipe.folder("precompute"), recipe.folder("head_train")).eval()
     for split in ("train", "valid"):
         stored = read_tensors(recipe.folder("precompute") / f"activations-{split}.safetensors")
-        images = open_images_of(manifest, manifest.of(split), FRAMING, workers=0)
+        images = open_images_of(manifest, manifest.of(split), FRAMING, normalisation=IMAGENET, workers=0)
         with torch.no_grad():
             alone = torch.cat([model.backbone(x) for x, _ in images.batches([[i] for i in range(6)], draw=0)])
         torch.testing.assert_close(stored["activations"][0, :6], alone, rtol=1e-4, atol=1e-5)
@@ -177,8 +177,8 @@ def test_prediction_names_what_it_cannot_read(
     (tmp_path / "x.jpg").write_text("no image")
     for arguments, named in (
         ([model, str(tmp_path / "x.jpg")], "not an image"),
-        ([str(tmp_path), picture], f"{tmp_path} is no model folder"),
-        ([str(recipe.folder("full_train")), picture], "full_train is no model folder"),
+        ([str(tmp_path), picture], f"{tmp_path} is not a model folder"),
+        ([str(recipe.folder("full_train")), picture], "full_train is not a model folder"),
     ):
         assert predict_main(arguments) == 1
         assert named in capfd.readouterr().err

@@ -9,8 +9,9 @@ from PIL import Image
 
 from pipeline.data.augment import Policy, read_policy, write_policy
 from pipeline.data.decode import Framing, decode, decode_framed, fit_image
-from pipeline.data.images import ImageBatches, Images, Normalisation, normalise, open_images_of
+from pipeline.data.images import ImageBatches, Images, normalise, open_images_of
 from pipeline.data.manifest import Manifest
+from pipeline.data.normalisation import Normalisation
 from pipeline.settings import Augment, read_settings
 from tests.conftest import Compose, draw_picture, ingest_folder
 

@@ -12,10 +12,11 @@ from PIL import Image
 
 from pipeline.data.augment import Policy
 from pipeline.data.decode import Framing, decode, decode_framed, fit_image
-from pipeline.data.images import Images, Normalisation, normalise, open_images_of
+from pipeline.data.images import Images, normalise, open_images_of
 from pipeline.data.manifest import Manifest, Sample
-from pipeline.evaluation.tta import ViewedFile, look_plain
-from pipeline.learning.loop import Computation
+from pipeline.data.normalisation import Normalisation
+from pipeline.evaluation.tta import ImageFile, predict_plain
+from pipeline.model.compute import Computation
 from pipeline.settings import Augment
 from tests.pipeline.data.wide_gamut import wide_profile
 
@@ -87,7 +88,7 @@ def test_all_see_the_same_pixels(tmp_path: Path, wanted: dict[str, Any], framing
     one_by_one = Images([sample], ("a",), tmp_path, framing)[0, 0][0][None]  # when memory does not hold them
     spy = Spy()
     computation = Computation(spy, torch.device("cpu"), "fp32", 1)
-    look_plain(computation, [ViewedFile(path, "h")], policy)  # evaluation and prediction
+    predict_plain(computation, [ImageFile(path, "h")], policy, normalisation=IMAGENET)  # evaluation and prediction
     for seen in (plain, trained, normalise(one_by_one, IMAGENET), spy.seen):
         assert torch.equal(seen, expected)
 

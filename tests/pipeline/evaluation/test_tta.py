@@ -18,16 +18,17 @@ from pipeline.data.images import normalise
 from pipeline.evaluation.metrics import log_loss
 from pipeline.evaluation.tta import (
     PLAIN_WEIGHTS,
+    ImageFile,
     Probs,
-    Viewed,
-    ViewedFile,
+    TtaPrediction,
     choose_plain_weight,
-    look,
-    look_in_parts,
-    look_plain,
+    predict_in_parts,
+    predict_plain,
+    predict_with_tta,
 )
 from pipeline.evaluation.views import views_of
-from pipeline.learning.loop import Computation
+from pipeline.model.card import IMAGENET
+from pipeline.model.compute import Computation
 from pipeline.settings import Augment, TtaEvaluate
 from pipeline.vision import v2
 from pipeline.workspace import Bar
@@ -55,7 +56,7 @@ def tta(mode: str, **changes: object) -> TtaEvaluate:
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> list[ViewedFile]:
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[ImageFile]:
     """Seven noisy images of changing shape, two of them square."""
     folder, generator = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     shapes = [(40, 40), (64, 40), (40, 90), (33, 50), (50, 50), (41, 40), (120, 40)]
@@ -63,90 +64,108 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[ViewedFile]:
     for i, (width, height) in enumerate(shapes):
         path = folder / f"{i}.png"
         Image.fromarray(generator.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(path)
-        found.append(ViewedFile(path, f"hash{i}"))
+        found.append(ImageFile(path, f"hash{i}"))
     return found
 
 
 def alone(views: Sequence[Image.Image]) -> Probs:
     """Probabilities of each view, computed one by one."""
-    pixels = [normalise(v2.functional.pil_to_tensor(view)[None]) for view in views]
+    pixels = [normalise(v2.functional.pil_to_tensor(view)[None], IMAGENET) for view in views]
     return np.stack([Toy()(p).double().softmax(1)[0].numpy() for p in pixels])
 
 
 @pytest.mark.parametrize("mode", ["augment", "multi_crop", "sliding_window", "multi_scale", "flip"])
-def test_every_mode_is_the_mean_over_the_plain_image_and_its_views(mode: str, files: list[ViewedFile]) -> None:
+def test_every_mode_is_the_mean_over_the_plain_image_and_its_views(mode: str, files: list[ImageFile]) -> None:
     how, framed = tta(mode), policy("side_on")
-    viewed = look(COMPUTATION, files, how, framed, seed=3)
+    found = predict_with_tta(COMPUTATION, files, how, framed, normalisation=IMAGENET, seed=3)
     for i, file in enumerate(files):
         views = views_of(file.path, how, framed, seed=(3, "tta", file.sha256))
         each = alone([decode_framed(file.path, framed.framing), *views])
-        assert viewed.num_views[i] == len(views)
-        np.testing.assert_allclose(viewed.plain[i], each[0], rtol=1e-5)
-        np.testing.assert_allclose(viewed.combined(None)[i], each.mean(axis=0), rtol=1e-5)
+        assert found.num_views[i] == len(views)
+        np.testing.assert_allclose(found.plain[i], each[0], rtol=1e-5)
+        np.testing.assert_allclose(found.combined(None)[i], each.mean(axis=0), rtol=1e-5)
         if views:
             want = 0.3 * each[0] + 0.7 * each[1:].mean(axis=0)
-            np.testing.assert_allclose(viewed.combined(0.3)[i], want, rtol=1e-5)
+            np.testing.assert_allclose(found.combined(0.3)[i], want, rtol=1e-5)
 
 
 def test_images_have_different_numbers_of_views_and_one_without_keeps_its_plain_prediction(
-    files: list[ViewedFile],
+    files: list[ImageFile],
 ) -> None:
-    viewed = look(COMPUTATION, files, tta("sliding_window", zoom=1.0), policy("none"), seed=0)
-    assert list(viewed.num_views) == [0, 3, 4, 2, 0, 2, 5]  # e.g. 40 x 90: 72 pixels, 40 to go in steps of 16
+    found = predict_with_tta(
+        COMPUTATION, files, tta("sliding_window", zoom=1.0), policy("none"), normalisation=IMAGENET, seed=0
+    )
+    assert list(found.num_views) == [0, 3, 4, 2, 0, 2, 5]  # e.g. 40 x 90: 72 pixels, 40 to go in steps of 16
     for weight in (None, 0.0, 0.5):
-        np.testing.assert_array_equal(viewed.combined(weight)[[0, 4]], viewed.plain[[0, 4]])
+        np.testing.assert_array_equal(found.combined(weight)[[0, 4]], found.plain[[0, 4]])
 
 
-def test_without_any_view_tta_is_plain(files: list[ViewedFile]) -> None:
+def test_without_any_view_tta_is_plain(files: list[ImageFile]) -> None:
     for how in (tta("augment", views=0), tta("augment", views=2)):
-        viewed = look(COMPUTATION, files, how, policy("none"), seed=0)
-        np.testing.assert_array_equal(viewed.combined(None), look_plain(COMPUTATION, files, policy("none")))
+        found = predict_with_tta(COMPUTATION, files, how, policy("none"), normalisation=IMAGENET, seed=0)
+        np.testing.assert_array_equal(
+            found.combined(None), predict_plain(COMPUTATION, files, policy("none"), normalisation=IMAGENET)
+        )
 
 
-def test_predictions_do_not_depend_on_the_other_images_or_on_workers(files: list[ViewedFile]) -> None:
+def test_predictions_do_not_depend_on_the_other_images_or_on_workers(files: list[ImageFile]) -> None:
     how, framed = tta("augment"), policy("side_on")
-    together = look(COMPUTATION, files, how, framed, seed=1, workers=1).combined(None)
-    single = np.concatenate([look(COMPUTATION, [f], how, framed, seed=1).combined(None) for f in files])
+    together = predict_with_tta(COMPUTATION, files, how, framed, normalisation=IMAGENET, seed=1, workers=1).combined(
+        None
+    )
+    single = np.concatenate(
+        [predict_with_tta(COMPUTATION, [f], how, framed, normalisation=IMAGENET, seed=1).combined(None) for f in files]
+    )
     np.testing.assert_allclose(together, single, rtol=1e-6)
 
 
-def test_the_weight_is_that_of_least_log_loss() -> None:
+def test_the_weight_is_that_of_the_lowest_log_loss() -> None:
     generator = np.random.default_rng(0)
     targets = generator.integers(0, 4, 200)
     plain, views = generator.dirichlet(np.ones(4), 200), generator.dirichlet(np.ones(4), 200)
     views[np.arange(200), targets] += 0.4
     views /= views.sum(axis=1, keepdims=True)
-    viewed = Viewed(plain, views, np.full(200, 3), (0.0, 0.0))
+    found = TtaPrediction(plain, views, np.full(200, 3), (0.0, 0.0))
     losses = {w: log_loss(w * plain + (1 - w) * views, targets) for w in PLAIN_WEIGHTS}
-    assert choose_plain_weight(viewed, targets) == min(losses, key=lambda w: losses[w])
-    assert choose_plain_weight(Viewed(plain, plain, np.full(200, 3), (0.0, 0.0)), targets) == 1.0
+    assert choose_plain_weight(found, targets) == min(losses, key=lambda w: losses[w])
+    assert choose_plain_weight(TtaPrediction(plain, plain, np.full(200, 3), (0.0, 0.0)), targets) == 1.0
 
 
-def test_a_killed_look_goes_on_from_the_parts_that_are_done(
-    files: list[ViewedFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_killed_prediction_resumes_from_the_parts_that_are_done(
+    files: list[ImageFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tta_module, "PART", 2)
-    how, framed, original = tta("augment"), policy("side_on"), tta_module.look
-    looked: list[int] = []
+    how, framed, original = tta("augment"), policy("side_on"), tta_module.predict_with_tta
+    predicted: list[int] = []
 
-    def interrupted(computation: Computation, some: Sequence[ViewedFile], *rest: Any, **options: Any) -> Viewed:
-        if len(looked) == 2:
-            looked.append(0)
+    def interrupted(computation: Computation, some: Sequence[ImageFile], *rest: Any, **options: Any) -> TtaPrediction:
+        if len(predicted) == 2:
+            predicted.append(0)
             raise KeyboardInterrupt
-        looked.append(len(some))
+        predicted.append(len(some))
         return original(computation, some, *rest, **options)
 
-    def whole(folder: str) -> Viewed:
-        return look_in_parts(COMPUTATION, files, how, framed, seed=1, workers=0, bar=Bar(), kept=tmp_path / folder)
+    def whole(folder: str) -> TtaPrediction:
+        return predict_in_parts(
+            COMPUTATION,
+            files,
+            how,
+            framed,
+            normalisation=IMAGENET,
+            seed=1,
+            workers=0,
+            bar=Bar(),
+            scratch=tmp_path / folder,
+        )
 
-    monkeypatch.setattr(tta_module, "look", interrupted)
+    monkeypatch.setattr(tta_module, "predict_with_tta", interrupted)
     with pytest.raises(KeyboardInterrupt):
         whole("a")
     resumed = whole("a")
-    assert looked == [2, 2, 0, 2, 1]  # two parts before the kill, the other two after it
-    monkeypatch.setattr(tta_module, "look", original)
+    assert predicted == [2, 2, 0, 2, 1]  # two parts before the kill, the other two after it
+    monkeypatch.setattr(tta_module, "predict_with_tta", original)
     undisturbed = whole("b")
     for name in ("plain", "views", "num_views"):
         np.testing.assert_array_equal(getattr(resumed, name), getattr(undisturbed, name))
-    together = look(COMPUTATION, files, how, framed, seed=1)
+    together = predict_with_tta(COMPUTATION, files, how, framed, normalisation=IMAGENET, seed=1)
     np.testing.assert_allclose(resumed.views, together.views, rtol=1e-6)

@@ -37,7 +37,7 @@ def tta(mode: str, **changes: object) -> TtaEvaluate:
     return TtaEvaluate(**{**values, **changes})
 
 
-def look(image: Image.Image, how: TtaEvaluate, framed: Policy) -> list[Image.Image]:
+def make_views(image: Image.Image, how: TtaEvaluate, framed: Policy) -> list[Image.Image]:
     with tempfile.TemporaryDirectory() as folder:
         image.save(Path(folder) / "image.png")
         return views_of(Path(folder) / "image.png", how, framed, seed=SEED)
@@ -73,7 +73,7 @@ def test_windows_cover_every_pixel_and_overlap_as_said(window: int, extra: int, 
 def test_sliding_windows_put_together_are_the_whole_image(shape: tuple[int, int], margin: float) -> None:
     image, framed = noise(*shape), policy(margin=margin)
     whole = np.asarray(canvas(image, framed.framing, 1.5))
-    views = look(image, tta("sliding_window", zoom=1.5, overlap=0.3), framed)
+    views = make_views(image, tta("sliding_window", zoom=1.5, overlap=0.3), framed)
     found = {tuple(corner) for view in views for corner in _places(whole, np.asarray(view))}
     covered = np.zeros(whole.shape[:2], dtype=bool)
     for y, x in found:
@@ -103,19 +103,19 @@ def _places(whole: "NDArray[np.uint8]", view: "NDArray[np.uint8]") -> "NDArray[n
 
 
 @pytest.mark.parametrize("size", [(96, 32), (32, 96)])
-def test_an_object_at_the_edge_is_cut_by_the_plain_image_and_seen_by_windows_and_corners(size: tuple[int, int]) -> None:
+def test_windows_and_corners_show_an_object_that_the_plain_image_cuts_off(size: tuple[int, int]) -> None:
     image = Image.new("RGB", size, "black")
     image.paste((255, 255, 255), (0, 0, 8, 8))
     assert brightness(fit_image(image, policy().framing)) < 0.05
     for mode in ("sliding_window", "multi_crop"):
-        views = look(image, tta(mode, zoom=1.0), policy())
+        views = make_views(image, tta(mode, zoom=1.0), policy())
         assert max(brightness(view) for view in views) == 1.0, mode
 
 
 def test_windows_reach_what_corners_do_not() -> None:
     image = Image.new("RGB", (160, 32), "black")
     image.paste((255, 255, 255), (44, 12, 52, 20))  # between the left corner and the centre
-    seen = {m: max(map(brightness, look(image, tta(m, zoom=1.0), policy()))) for m in _CROPPING}
+    seen = {m: max(map(brightness, make_views(image, tta(m, zoom=1.0), policy()))) for m in _CROPPING}
     assert seen["sliding_window"] == 1.0
     assert seen["multi_crop"] < 0.05
 
@@ -125,7 +125,7 @@ _CROPPING = ("sliding_window", "multi_crop")
 
 @pytest.mark.parametrize("mode", _CROPPING)
 def test_an_image_that_is_seen_whole_has_no_other_view(mode: str) -> None:
-    assert look(noise(50, 50), tta(mode, zoom=1.0), policy()) == []
+    assert make_views(noise(50, 50), tta(mode, zoom=1.0), policy()) == []
 
 
 @pytest.mark.parametrize("fit", ["pad", "squish", "zoom"])
@@ -137,7 +137,7 @@ def test_crops_come_from_the_enlarged_image_as_it_is_framed(mode: str, fit: str)
         assert whole.shape[:2] == (40, 53)
     else:
         assert np.array_equal(whole, np.asarray(fit_image(image, replace(framed.framing, image_size=40))))
-    views = look(image, tta(mode, zoom=1.25), framed)
+    views = make_views(image, tta(mode, zoom=1.25), framed)
     assert all(len(_places(whole, np.asarray(view))) for view in views)
 
 
@@ -157,8 +157,8 @@ def test_the_canvas_of_zoom_1_holds_the_plain_image_in_its_middle(size: tuple[in
 
 def test_multi_crop_is_five_crops_and_ten_where_training_mirrors() -> None:
     image = noise(64, 48)
-    plain = look(image, tta("multi_crop"), policy())
-    both = look(image, tta("multi_crop"), policy("side_on"))
+    plain = make_views(image, tta("multi_crop"), policy())
+    both = make_views(image, tta("multi_crop"), policy("side_on"))
     assert len(plain) == 5
     assert len({v.tobytes() for v in plain}) == 5
     assert [v.tobytes() for v in both] == [v.tobytes() for v in (*plain, *(v.transpose(MIRROR) for v in plain))]
@@ -166,17 +166,19 @@ def test_multi_crop_is_five_crops_and_ten_where_training_mirrors() -> None:
 
 def test_multi_scale_is_the_image_framed_for_other_sizes() -> None:
     image = noise(64, 48)
-    views = look(image, tta("multi_scale", scales=[0.5, 1.25]), policy())
+    views = make_views(image, tta("multi_scale", scales=[0.5, 1.25]), policy())
     want = [fit_image(image, Framing(size, "zoom", "black")) for size in (16, 40)]
     assert [v.tobytes() for v in views] == [v.tobytes() for v in want]
 
 
 def test_flip_is_the_mirror_or_all_eight_ways() -> None:
     image, plain = noise(64, 48), fit_image(noise(64, 48), policy().framing)
-    assert [v.tobytes() for v in look(image, tta("flip"), policy("side_on"))] == [np.asarray(plain)[:, ::-1].tobytes()]
+    assert [v.tobytes() for v in make_views(image, tta("flip"), policy("side_on"))] == [
+        np.asarray(plain)[:, ::-1].tobytes()
+    ]
     pixels = np.asarray(plain)
     want = {np.rot90(p, k).tobytes() for p in (pixels, pixels[:, ::-1]) for k in range(4)} - {pixels.tobytes()}
-    views = look(image, tta("flip"), policy("top_down"))
+    views = make_views(image, tta("flip"), policy("top_down"))
     assert len(views) == 7
     assert {v.tobytes() for v in views} == want
 
@@ -184,11 +186,11 @@ def test_flip_is_the_mirror_or_all_eight_ways() -> None:
 def test_random_views_follow_from_the_seed_alone(tmp_path: Path) -> None:
     image, framed = noise(64, 48), policy("side_on")
     image.save(tmp_path / "image.png")
-    drawn = [v.tobytes() for v in look(image, tta("augment", views=3), framed)]
+    drawn = [v.tobytes() for v in make_views(image, tta("augment", views=3), framed)]
     base = framed.decode_base(tmp_path / "image.png")
     assert drawn == [framed.view(base, seed=(*SEED, i)).tobytes() for i in range(3)]
     assert len(set(drawn)) == 3
-    assert look(image, tta("augment"), policy("none")) == []
+    assert make_views(image, tta("augment"), policy("none")) == []
 
 
 @pytest.mark.parametrize("mode", sorted(p.stem for p in (PROJECT / "conf" / "tta_evaluate").glob("*.yaml")))

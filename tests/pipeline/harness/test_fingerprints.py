@@ -90,7 +90,10 @@ def double(p: Point, *, factor: float = 2.0) -> float:
         ('f"{total} is negative"', '"it must not be negative: set factor above 0"'),
         ('    say(f"total {total}")\n', ""),
         ('"impossible"', '"cannot happen"'),
-        ("from dataclasses import dataclass\n", "from dataclasses import dataclass\nfrom collections.abc import Sequence\n"),
+        (
+            "from dataclasses import dataclass\n",
+            "from dataclasses import dataclass\nfrom collections.abc import Sequence\n",
+        ),
         ("    return total\n", "    return (\n        total\n    )\n"),
     ],
 )

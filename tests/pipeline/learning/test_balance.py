@@ -7,9 +7,10 @@ import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
-from pipeline.learning.activation_learners import TensorBatches, head_group
-from pipeline.learning.balance import Oversampled, balance_classes, class_weights
+from pipeline.learning.activation_learners import head_group
+from pipeline.learning.balance import balance_classes, class_weights
 from pipeline.learning.loop import Learner, batch_loss
+from pipeline.learning.sources import Oversampled, TensorBatches
 from pipeline.model.head import Head
 
 TARGETS = torch.tensor([0] * 7 + [1] * 3 + [2])
@@ -40,7 +41,7 @@ def test_the_weighted_loss_is_the_weighted_mean(learner: Learner) -> None:
     assert batch_loss(learner, learner.model, [batch], seed=(0,)) == pytest.approx(single.mean().item(), rel=1e-6)
 
 
-def test_every_class_is_drawn_equally_often_and_every_sample_about_so(learner: Learner) -> None:
+def test_classes_are_drawn_equally_often_and_draw_counts_within_a_class_differ_by_one_at_most(learner: Learner) -> None:
     source = Oversampled(learner.train)
     assert source.num_samples == 21
     inputs = {tuple(x.tolist()): i for i, x in enumerate(next(learner.train.batches([list(range(11))], draw=0))[0])}
@@ -57,10 +58,10 @@ def test_every_class_is_drawn_equally_often_and_every_sample_about_so(learner: L
         assert all(now[i] == 1 for i in range(7))
         assert sorted(now[i] for i in range(7, 10)) == [2, 2, 3]
         drawn += now
-    assert [drawn[i] for i in range(7, 10)] == [7, 7, 7]  # the extra draw goes round
+    assert [drawn[i] for i in range(7, 10)] == [7, 7, 7]  # the extra draw moves on from epoch to epoch
 
 
-def test_none_changes_nothing_and_measuring_is_never_weighted(learner: Learner) -> None:
+def test_none_changes_nothing_and_evaluation_is_never_balanced(learner: Learner) -> None:
     assert balance_classes(learner, "none") is learner
     sampled = balance_classes(learner, "sampler")
     assert sampled.valid is learner.valid

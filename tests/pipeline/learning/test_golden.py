@@ -1,7 +1,7 @@
-"""Each kind of training against losses that were written down: a change that should not alter numbers must not.
+"""Each kind of training against recorded losses: a change that should not alter numbers must not.
 
-Exact to the last bit for one version of torch and one processor; elsewhere to five digits, which a change of what is
-computed does not keep. To write the file anew after one that is meant: `python -m tests.pipeline.learning.test_golden`.
+They are equal to the last bit for one version of torch and one processor; elsewhere to five digits, which a change of
+the computation does not keep. After an intended change: `python -m tests.pipeline.learning.test_golden` records them.
 """
 
 import json
@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from pipeline.journal import Journal, read_points
-from pipeline.learning.activation_learners import TensorBatches, head_group
-from pipeline.learning.loop import Learner, ParameterGroup, Plan, train
+from pipeline.learning.activation_learners import head_group
+from pipeline.learning.loop import Learner, ParameterGroup, Plan, fit
+from pipeline.learning.sources import TensorBatches
 from pipeline.model.compute import processor
 from pipeline.model.head import Head
 from pipeline.workspace import Workspace
@@ -83,7 +84,7 @@ def losses(stage: str) -> dict[str, list[float]]:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         workspace = Workspace(stage, 7, scratch, scratch, Journal(scratch / "journal.jsonl"), 1e9)
-        train(learner(stage), PLAN, workspace)
+        fit(learner(stage), PLAN, workspace)
         workspace.journal.close()
         points = read_points(scratch / "journal.jsonl").values()
     return {name: [p[name] for p in points if name in p] for name in ("train_loss", "train_plain_loss", "valid_loss")}
@@ -94,15 +95,15 @@ def environment() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("stage", ["head_train", "head_train_augmented", "full_train"])
-def test_losses_are_those_written_down(stage: str) -> None:
+def test_losses_equal_the_recorded_ones(stage: str) -> None:
     golden: dict[str, Any] = json.loads(GOLDEN.read_text())
-    written = golden["losses"][stage]
+    recorded = golden["losses"][stage]
     if golden["environment"] != environment():
-        written = {name: pytest.approx(values, rel=1e-5) for name, values in written.items()}
-    assert losses(stage) == written
+        recorded = {name: pytest.approx(values, rel=1e-5) for name, values in recorded.items()}
+    assert losses(stage) == recorded
 
 
 if __name__ == "__main__":
     stages = ("head_train", "head_train_augmented", "full_train")
-    written = {"environment": environment(), "losses": {stage: losses(stage) for stage in stages}}
-    GOLDEN.write_text(json.dumps(written, indent=1) + "\n")
+    recorded = {"environment": environment(), "losses": {stage: losses(stage) for stage in stages}}
+    GOLDEN.write_text(json.dumps(recorded, indent=1) + "\n")

@@ -8,15 +8,17 @@ import pytest
 import torch
 
 from pipeline.files import write_json
-from pipeline.learning.activation_learners import TensorBatches
-from pipeline.learning.image_learners import GrowingImages, ImageSources, head_on_backbone, whole_model
-from pipeline.learning.loop import predict
+from pipeline.learning.image_learners import ImageSources, head_on_backbone, whole_model
+from pipeline.learning.loop import Learner
 from pipeline.learning.snapshots import mean_state
+from pipeline.learning.sources import GrowingImages, TensorBatches, in_order
 from pipeline.learning.training import epoch_sizes, first_size
 from pipeline.model.backbone import build_backbone
 from pipeline.model.batch_norm import batch_norms
+from pipeline.model.card import IMAGENET, Card
 from pipeline.model.classifier import Classifier, load_classifier, save_model
-from pipeline.model.head import Card, Head
+from pipeline.model.compute import predict
+from pipeline.model.head import Head
 from pipeline.model.tensors import save_tensors
 from pipeline.settings import Runtime, read_settings
 from stages.unfreeze import first_cycle
@@ -29,10 +31,14 @@ def images_at(size: int) -> TensorBatches:
     return TensorBatches(torch.zeros(5, 3, size, size), torch.zeros(5, dtype=torch.long))
 
 
+def valid_logits(learner: Learner) -> torch.Tensor:
+    return predict(learner, in_order(learner.valid, learner.micro_batch_size))[0]
+
+
 def unfrozen(folder: Path, *, schedule: str, batch_norm: str) -> Path:
     backbone = build_backbone(ARCH)
     model = Classifier(backbone, Head(backbone.num_features, 2, dropout=0.0))
-    save_model(model, Card(ARCH, 0.0, "fp32", 32, ("a", "b")), folder)
+    save_model(model, Card(ARCH, 0.0, "fp32", 32, ("a", "b"), IMAGENET), folder)
     groups = [{"lr_factor": 1.0, "first_cycle": first_cycle(i, 4, schedule)} for i in range(4)]
     write_json(folder / "plan.json", {"groups": groups, "batch_norm": batch_norm})
     return folder
@@ -78,7 +84,7 @@ def test_groups_open_from_the_head_down(
 
 
 def test_means_of_heads_predict_means_of_logits_and_whole_models_need_not(tmp_path: Path, runtime: Runtime) -> None:
-    """What `Learner.linear` says of each learner, by brute force."""
+    """Checks `Learner.linear` of each learner by brute force."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randn(5, 3, 32, 32, generator=generator)
     shown = TensorBatches(pixels, torch.zeros(5, dtype=torch.long))
@@ -97,11 +103,9 @@ def test_means_of_heads_predict_means_of_logits_and_whole_models_need_not(tmp_pa
                 for parameter in (p for group in learner.groups for p in group.parameters):
                     parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
             states.append(copy.deepcopy(learner.model.state_dict()))
-            logits.append(predict(learner, learner.valid)[0])
+            logits.append(valid_logits(learner))
         learner.model.load_state_dict(mean_state(states))
-        assert (
-            torch.allclose(predict(learner, learner.valid)[0], torch.stack(logits).mean(0), atol=1e-5) == learner.linear
-        )
+        assert torch.allclose(valid_logits(learner), torch.stack(logits).mean(0), atol=1e-5) == learner.linear
 
 
 def test_an_architecture_of_fixed_size_is_refused_other_sizes(tmp_path: Path, runtime: Runtime) -> None:

@@ -1,4 +1,4 @@
-"""The training loop against a hand-written one, against itself after a kill, and at the extremes of batch size."""
+"""The training loop against a hand-written one, after a kill, and at the extremes of batch size."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.journal import Journal, read_points
-from pipeline.learning.activation_learners import TensorBatches
-from pipeline.learning.loop import Learner, ParameterGroup, Plan, Trained, evaluate, load_snapshot, train
-from pipeline.learning.schedule import epoch_batches
+from pipeline.learning.checkpoint import load_snapshot
+from pipeline.learning.loop import Learner, ParameterGroup, Plan, TrainingRun, fit
 from pipeline.learning.snapshots import keep_snapshots
+from pipeline.learning.sources import TensorBatches, in_order
+from pipeline.model.batches import even_batches
+from pipeline.model.compute import evaluate
 from pipeline.seeds import permutation, seed_torch
 from pipeline.workspace import Workspace
 
@@ -61,11 +63,11 @@ def learner(model: nn.Module, *, micro_batch_size: int = 8, count: int = 37) -> 
     )
 
 
-def run(made: Learner, plan: Plan, scratch: Path, *, checkpoint_s: float = 1e9) -> Trained:
+def run(made: Learner, plan: Plan, scratch: Path, *, checkpoint_s: float = 1e9) -> TrainingRun:
     scratch.mkdir(parents=True, exist_ok=True)
     journal = Journal(scratch / "journal.jsonl")
     try:
-        return train(made, plan, Workspace("full_train", 5, scratch, scratch, journal, checkpoint_s))
+        return fit(made, plan, Workspace("full_train", 5, scratch, scratch, journal, checkpoint_s))
     finally:
         journal.close()
 
@@ -91,7 +93,7 @@ def test_training_equals_a_plain_loop(tmp_path: Path) -> None:
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10)
     step = 0
     for epoch in range(2):
-        for batch in epoch_batches(permutation(37, 5, "full_train", epoch), 8):
+        for batch in even_batches(permutation(37, 5, "full_train", epoch), 8):
             model.train()
             optimizer.zero_grad()
             seed_torch(5, "full_train", "step", step, 0)
@@ -125,7 +127,7 @@ def test_one_step_equals_plain_pytorch_bit_for_bit(tmp_path: Path) -> None:
 
 
 class KilledError(Exception):
-    """Stands for the end of the process."""
+    """Stands for a kill of the process."""
 
 
 ONE_CYCLE = replace(PLAN, num_cycles=1, cycle_len=3, cycle_mult=1, schedule="one_cycle")
@@ -174,11 +176,11 @@ def test_a_full_batch_is_accumulated_to_the_true_one(tmp_path: Path) -> None:
         torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-7)
 
 
-def test_batches_of_one_and_a_rest_of_one_train(tmp_path: Path) -> None:
+def test_batches_of_one_train_and_no_batch_of_one_is_left_over(tmp_path: Path) -> None:
     stochastic = learner(nn.Sequential(nn.Linear(6, 4), nn.Identity(), nn.Linear(4, 3)))
-    trained = run(stochastic, replace(PLAN, num_cycles=1, batch_size=1), tmp_path / "one")
-    assert trained.cycles.steps_per_epoch == 37
-    rest = learner(build_model(), count=33)  # 4 batches of 8 and one image left: batch norm would refuse it
+    finished = run(stochastic, replace(PLAN, num_cycles=1, batch_size=1), tmp_path / "one")
+    assert finished.cycles.steps_per_epoch == 37
+    rest = learner(build_model(), count=33)  # 4 batches of 8 would leave one image, on which batch norm fails
     assert run(rest, PLAN, tmp_path / "rest").cycles.steps_per_epoch == 5
 
 
@@ -198,25 +200,25 @@ def test_the_best_cycle_is_kept_and_training_stops_after_a_worse_one(
         return next(valid_losses), 0.5
 
     monkeypatch.setattr(loop, "score", fake)
-    trained = run(made, replace(PLAN, num_cycles=4, cycle_mult=1, until_overfit=True), tmp_path)
-    assert [e.valid_loss for e in trained.ends] == [0.45, 0.5, 0.4, 0.45]
-    kept = keep_snapshots(made, trained.ends, tmp_path, "best")
+    finished = run(made, replace(PLAN, num_cycles=4, cycle_mult=1, until_overfit=True), tmp_path)
+    assert [e.valid_loss for e in finished.ends] == [0.45, 0.5, 0.4, 0.45]
+    kept = keep_snapshots(made, finished.ends, tmp_path, "best")
     assert kept.cycles == [2]
     assert all(torch.equal(made.model.state_dict()[n], t) for n, t in seen[2].items())
 
 
-def test_where_no_cycle_is_better_the_model_stays_as_it_was(tmp_path: Path) -> None:
+def test_if_no_cycle_is_better_the_initial_model_is_kept(tmp_path: Path) -> None:
     made = learner(build_model())
     assert isinstance(made.train, TensorBatches)
-    made.train.targets[:] = 2  # what is learned here is wrong on valid
+    made.train.targets[:] = 2  # what is learned here is wrong for valid
     before = {n: t.clone() for n, t in made.model.state_dict().items()}
-    trained = run(made, replace(PLAN, lr=1.0), tmp_path)
-    assert [e.cycle for e in trained.ends] == [0, 1, 2]
-    assert keep_snapshots(made, trained.ends, tmp_path, "best").cycles == [0]
+    finished = run(made, replace(PLAN, lr=1.0), tmp_path)
+    assert [e.cycle for e in finished.ends] == [0, 1, 2]
+    assert keep_snapshots(made, finished.ends, tmp_path, "best").cycles == [0]
     assert all(torch.equal(made.model.state_dict()[n], t) for n, t in before.items())
 
 
-def test_groups_open_from_cycle_to_cycle(tmp_path: Path) -> None:
+def test_groups_are_unfrozen_from_cycle_to_cycle(tmp_path: Path) -> None:
     model = build_model()
     early = [p for layer in list(model.children())[:2] for p in layer.parameters()]
 
@@ -231,7 +233,7 @@ def test_groups_open_from_cycle_to_cycle(tmp_path: Path) -> None:
     assert not torch.equal(first["0.weight"], second["0.weight"])
 
 
-def test_a_loss_that_is_no_number_stops_with_advice(tmp_path: Path) -> None:
+def test_a_loss_of_nan_stops_with_advice(tmp_path: Path) -> None:
     made = learner(build_model())
     assert isinstance(made.train, TensorBatches)
     made.train.inputs[3] = float("nan")
@@ -239,9 +241,9 @@ def test_a_loss_that_is_no_number_stops_with_advice(tmp_path: Path) -> None:
         run(made, PLAN, tmp_path)
 
 
-def test_evaluation_is_the_mean_over_samples_whatever_the_parts() -> None:
+def test_evaluation_is_the_mean_over_samples_for_any_micro_batch_size() -> None:
     made = learner(build_model(), micro_batch_size=3)
-    loss, accuracy = evaluate(made, made.valid)
+    loss, accuracy = evaluate(made, in_order(made.valid, made.micro_batch_size))
     assert isinstance(made.valid, TensorBatches)
     made.model.eval()
     logits = made.model(made.valid.inputs)

@@ -1,4 +1,4 @@
-"""The finder: its rules on curves with known answers, and that it leaves no trace."""
+"""The finder: its rules on curves with known answers, and that it changes nothing."""
 
 import copy
 import json
@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 
 from pipeline.journal import Journal
-from pipeline.learning.activation_learners import TensorBatches
 from pipeline.learning.loop import Learner
-from pipeline.learning.lr_find import LrFound, choose, find_lr, sweep_steps
+from pipeline.learning.lr_find import LrChoice, choose_lr, find_lr, sweep_steps
 from pipeline.learning.lr_rules import RULES, Curve, UnusableCurveError, recipe, smooth
+from pipeline.learning.sources import TensorBatches
 from pipeline.seeds import permutation
 from pipeline.settings import LrFind
 from pipeline.workspace import Workspace
@@ -23,10 +23,10 @@ from tests.pipeline.learning.test_loop import build_model, learner
 SETTINGS = LrFind(start_lr=1e-4, end_lr=10.0, num_steps=60, repeats=3, smoothing=0.35, rule="recipe")
 
 
-def find(made: Learner, scratch: Path, settings: LrFind = SETTINGS) -> tuple[LrFound, list[Curve]]:
+def find(made: Learner, scratch: Path, settings: LrFind = SETTINGS) -> tuple[LrChoice, list[Curve]]:
     workspace = Workspace("lr_find_full", 0, scratch, scratch, Journal(scratch / "journal.jsonl"), 1e9)
     try:
-        return find_lr(made, settings, workspace, batch_size=8, momentum=0.9, sparing=False)
+        return find_lr(made, settings, workspace, batch_size=8, momentum=0.9, cap_at_two_epochs=False)
     finally:
         workspace.journal.close()
 
@@ -42,7 +42,7 @@ def s_curve(middle: float, width: float = 0.4) -> Curve:
     return curve(2 - 1 / (1 + np.exp(-(x - middle) / width)) + np.exp(6 * (x - middle - 1.8)))
 
 
-def test_smoothing_is_a_gaussian_in_decades_and_at_the_ends_one_of_what_is_there() -> None:
+def test_smoothing_is_a_gaussian_in_decades_without_padding_at_the_ends() -> None:
     lrs = np.logspace(-4, 0, 81)
     losses = np.random.default_rng(0).normal(size=81)
     distance = np.log10(lrs)[:, None] - np.log10(lrs)[None, :]
@@ -92,46 +92,48 @@ def test_every_rule_answers_within_the_sweep() -> None:
 )
 def test_an_unusable_curve_is_refused_with_advice(losses: np.ndarray, said: str) -> None:
     with pytest.raises(UnusableCurveError, match=said):
-        choose([curve(losses)], "recipe", num_classes=10)
+        choose_lr([curve(losses)], "recipe", num_classes=10)
 
 
 def test_the_mean_of_the_usable_curves_decides() -> None:
     flat = curve(np.full(121, 1.0))
-    found = choose([s_curve(-2.1), s_curve(-2.0), s_curve(-1.9), flat], "recipe", num_classes=10)
+    found = choose_lr([s_curve(-2.1), s_curve(-2.0), s_curve(-1.9), flat], "recipe", num_classes=10)
     assert np.log10(found.lr) == pytest.approx(np.log10(recipe(s_curve(-2.0))), abs=0.11)
     assert found.repeats == [recipe(s_curve(m)) for m in (-2.1, -2.0, -1.9)]
     assert found.spread == pytest.approx(max(found.repeats) / min(found.repeats))
     assert len(found.unusable) == 1
     assert found.improved
     with pytest.raises(UnusableCurveError, match="2 of 2 sweeps"):
-        choose([flat, flat], "recipe", num_classes=10)
+        choose_lr([flat, flat], "recipe", num_classes=10)
     short = curve(np.array([2.0, 9.0]))
     with pytest.raises(UnusableCurveError, match="2 of 3 sweeps"):
-        choose([s_curve(-2.0), short, short], "recipe", num_classes=10)
+        choose_lr([s_curve(-2.0), short, short], "recipe", num_classes=10)
 
 
-def test_where_nothing_is_left_to_learn_a_third_of_the_highest_harmless_rate_is_taken() -> None:
+def test_if_nothing_is_left_to_learn_a_third_of_the_highest_harmless_rate_is_chosen() -> None:
     x = np.linspace(-4, 0, 81)
-    found = choose([curve(0.06 + 0.06 * np.maximum(0, x + 2), -4, 0)], "recipe", num_classes=10)
+    found = choose_lr([curve(0.06 + 0.06 * np.maximum(0, x + 2), -4, 0)], "recipe", num_classes=10)
     assert np.log10(3 * found.lr) == pytest.approx(-1.9, abs=0.06)  # a tenth of 0.06 is reached a tenth past -2
     assert not found.improved
 
 
 def test_a_sweep_of_few_points_on_few_images_has_a_harmless_rate_too() -> None:
     x = np.linspace(-4, -2, 15)  # from -2 on it diverged
-    found = choose([curve(0.03 + 0.03 * np.maximum(0, x + 3.2), -4, -2)], "recipe", num_classes=2)
+    found = choose_lr([curve(0.03 + 0.03 * np.maximum(0, x + 3.2), -4, -2)], "recipe", num_classes=2)
     assert np.log10(3 * found.lr) == pytest.approx(-3.15, abs=0.15)
 
 
-def test_where_nothing_can_be_learnt_no_rate_is_taken() -> None:
+def test_if_nothing_can_be_learned_no_rate_is_chosen() -> None:
     x = np.linspace(-4, 0, 81)
     at_chance = curve(np.log(10) + 2 * np.maximum(0, x + 2), -4, 0)
     with pytest.raises(UnusableCurveError, match=r"a blind guess among 10 classes has 2\.3026.*model\.weights"):
-        choose([at_chance], "recipe", num_classes=10)
-    assert 3 * choose([at_chance], "recipe", num_classes=100).lr > 1e-2  # half of a guess's loss there: much is known
+        choose_lr([at_chance], "recipe", num_classes=10)
+    assert (
+        3 * choose_lr([at_chance], "recipe", num_classes=100).lr > 1e-2
+    )  # there the loss is half a blind guess's: much is known
 
 
-def test_short_epochs_are_swept_for_two() -> None:
+def test_sweeps_are_capped_at_two_short_epochs() -> None:
     assert [sweep_steps(100, n) for n in (1, 15, 20, 50, 1000)] == [30, 30, 40, 100, 100]
     assert sweep_steps(20, 3) == 20
 
@@ -170,7 +172,7 @@ def test_a_small_batch_steps_on_its_own_images_and_is_measured_on_more(tmp_path:
     assert sweep["losses"][1] != pytest.approx(untouched[1], rel=1e-3)
 
 
-def test_a_loss_that_is_no_number_at_once_is_refused_and_leaves_no_trace(tmp_path: Path) -> None:
+def test_a_loss_of_nan_at_once_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     made = learner(build_model())
     assert isinstance(made.train, TensorBatches)
     made.train.inputs[:] = float("nan")
@@ -181,7 +183,7 @@ def test_a_loss_that_is_no_number_at_once_is_refused_and_leaves_no_trace(tmp_pat
     assert torch.equal(rng, torch.get_rng_state())
 
 
-def test_finding_leaves_model_and_rng_as_they_were(tmp_path: Path) -> None:
+def test_finding_changes_neither_model_nor_rng(tmp_path: Path) -> None:
     made = learner(build_model())
     before, rng = copy.deepcopy(made.model.state_dict()), torch.get_rng_state()
     found, curves = find(made, tmp_path)

@@ -4,11 +4,9 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
-from pipeline.learning.schedule import Cycles, build_schedule, epoch_batches, num_batches, planned_rates
+from pipeline.learning.schedule import Cycles, build_schedule, planned_rates
 from pipeline.settings import Schedule
 
 
@@ -82,13 +80,3 @@ def test_the_plan_is_what_training_does(schedule: Schedule, cycles: Cycles) -> N
 def test_the_recipes_cycles_are_seven_epochs() -> None:
     cycles = Cycles(3, 1, 2, 10)
     assert (cycles.epochs, cycles.num_epochs, cycles.ends) == ([1, 2, 4], 7, [1, 3, 7])
-
-
-@given(count=st.integers(1, 300), batch_size=st.integers(1, 100))
-def test_batches_hold_every_sample_once_and_are_even(count: int, batch_size: int) -> None:
-    batches = epoch_batches(list(range(count)), batch_size)
-    sizes = [len(b) for b in batches]
-    assert [i for b in batches for i in b] == list(range(count))
-    assert len(batches) == num_batches(count, batch_size) == math.ceil(count / batch_size)
-    assert max(sizes) <= batch_size
-    assert max(sizes) - min(sizes) <= 1

@@ -9,8 +9,8 @@ from torch import nn
 from torch.func import functional_call
 
 from pipeline.learning import sharpness
-from pipeline.learning.loop import Computation
 from pipeline.learning.sharpness import Sharpness, hessian_images, leading_eigenvalue, measure_sharpness
+from pipeline.model.compute import Computation
 from pipeline.seeds import seed_of
 
 
@@ -69,7 +69,7 @@ def test_the_rise_is_the_mean_over_both_ends_of_two_lines() -> None:
     )  # noise is float32
 
 
-def test_measuring_leaves_the_model_as_it_was_and_gives_the_same_twice() -> None:
+def test_measuring_changes_nothing_and_gives_the_same_twice() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
     model[1].eval()
@@ -97,11 +97,11 @@ def test_a_sharper_minimum_measures_sharper() -> None:
 
 
 @pytest.mark.parametrize(("size", "count"), [(32, 16), (128, 16), (224, 5), (512, 4)])
-def test_the_hessian_sees_fewer_images_where_they_are_large(size: int, count: int) -> None:
+def test_the_hessian_uses_fewer_images_if_they_are_large(size: int, count: int) -> None:
     assert hessian_images(torch.zeros(16, 1, 1, 1).expand(16, 3, size, size)) == count
 
 
-def test_the_rise_sees_all_images_and_the_eigenvalue_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rise_uses_all_images_and_the_eigenvalue_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     model, inputs, targets = tiny()
     made = Computation(model, torch.device("cpu"), "fp32", 8)
     whole, part = (measure_sharpness(made, (inputs[:n], targets[:n]), seed=0) for n in (12, 5))

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from pipeline.journal import Journal
-from pipeline.learning.activation_learners import TensorBatches
-from pipeline.learning.loop import Learner, ParameterGroup, Plan, train
+from pipeline.learning import loop
+from pipeline.learning.loop import Learner, ParameterGroup, Plan
 from pipeline.learning.similarity import (
     compare_first_cycle,
     compare_groups,
@@ -18,6 +18,7 @@ from pipeline.learning.similarity import (
     linear_cka,
     record_groups,
 )
+from pipeline.learning.sources import TensorBatches
 from pipeline.model.backbone import Backbone
 from pipeline.model.classifier import Classifier
 from pipeline.model.head import Head
@@ -27,14 +28,14 @@ from pipeline.workspace import Workspace
 NOISE = np.random.default_rng(0).gamma(0.5, 0.2, 300)
 
 
-def test_a_change_too_small_for_a_person_is_none_however_sure() -> None:
+def test_a_negligible_change_never_counts_however_certain() -> None:
     before = np.full(50, 0.5)
     verdicts = [compare_losses(before, before - fall, seed=0) for fall in (0.009, 0.011)]
     assert all(v.interval[1] < 0 for v in verdicts)
     assert [v.similar for v in verdicts] == [True, False]
 
 
-def test_a_rise_counts_beyond_the_scatter_of_repeated_evaluations_however_sure() -> None:
+def test_a_rise_counts_only_beyond_the_scatter_of_repeated_evaluations() -> None:
     generator = np.random.default_rng(0)
     before = generator.gamma(0.5, 2.0, 200)
     spread = np.quantile([generator.gamma(0.5, 2.0, 200).mean() for _ in range(4000)], [0.025, 0.975]) - 1.0
@@ -45,15 +46,15 @@ def test_a_rise_counts_beyond_the_scatter_of_repeated_evaluations_however_sure()
 
 
 @pytest.mark.parametrize(
-    ("shift", "similar", "said"),
-    [(0.0, True, "very similar"), (-0.05, False, "differs"), (0.05, False, "made the loss worse")],
+    ("shift", "similar", "outcome"),
+    [(0.0, True, "similar"), (-0.05, False, "different"), (0.05, False, "worse")],
 )
-def test_the_verdict_follows_the_change(shift: float, similar: bool, said: str) -> None:
+def test_the_verdict_follows_the_change(shift: float, similar: bool, outcome: str) -> None:
     luck = np.random.default_rng(1).normal(0, 0.05, 300)
     after = NOISE + shift + luck - luck.mean()
     verdict = compare_losses(NOISE, after, seed=0)
     assert verdict.similar == similar
-    assert said in verdict.sentence
+    assert verdict.outcome == outcome
     assert verdict.change == pytest.approx(after.mean() - NOISE.mean())
     assert verdict.interval[0] < verdict.change < verdict.interval[1]
 
@@ -112,7 +113,7 @@ def fit(model: nn.Module, data: tuple[TensorBatches, TensorBatches], *, epochs: 
     cpu = torch.device("cpu")
     learner = Learner(model, cpu, "fp32", 256, groups, data[0], data[0], data[1], set_mode=lambda: None)
     workspace = Workspace("full_train", 0, scratch, scratch, Journal(scratch / "journal.jsonl"), 1e9)
-    train(learner, Plan(1, epochs, 1, 0.05, 32, 0.9, 0.0, until_overfit=False, schedule="sgdr"), workspace)
+    loop.fit(learner, Plan(1, epochs, 1, 0.05, 32, 0.9, 0.0, until_overfit=False, schedule="sgdr"), workspace)
     workspace.journal.close()
     return learner
 

@@ -1,4 +1,4 @@
-"""A growing file: loads as safetensors, and goes on after a kill from what was made safe."""
+"""A growing file: loads as safetensors, and resumes after a kill from what was flushed to disk."""
 
 from pathlib import Path
 
@@ -12,8 +12,8 @@ BATCHES = [torch.randn(n, 3, generator=torch.Generator().manual_seed(n)) for n i
 TARGETS = torch.arange(7)
 
 
-def grow(path: Path, keep_s: float = 1e9) -> GrowingTensor:
-    return GrowingTensor(path, "rows", (2, 7, 3), before={"targets": TARGETS}, keep_s=keep_s)
+def grow(path: Path, checkpoint_s: float = 1e9) -> GrowingTensor:
+    return GrowingTensor(path, "rows", (2, 7, 3), before={"targets": TARGETS}, checkpoint_s=checkpoint_s)
 
 
 def test_it_is_the_file_that_safetensors_would_have_written(tmp_path: Path) -> None:
@@ -29,15 +29,15 @@ def test_it_is_the_file_that_safetensors_would_have_written(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("num_written", range(5))
-@pytest.mark.parametrize("num_kept", range(5))
-def test_a_killed_file_goes_on_from_what_was_kept(tmp_path: Path, num_kept: int, num_written: int) -> None:
+@pytest.mark.parametrize("num_flushed", range(5))
+def test_a_killed_file_resumes_from_what_was_flushed(tmp_path: Path, num_flushed: int, num_written: int) -> None:
     first = grow(tmp_path / "a")
     for i, batch in enumerate(BATCHES[:num_written]):
-        if i == num_kept:
-            first.keep()
+        if i == num_flushed:
+            first.flush()
         first.append(batch)
-    first._file.close()  # the kill comes here: more is in the file than was counted
-    kept = num_kept if num_kept < num_written else 0
+    first._file.close()  # the kill: the file has more than was counted
+    kept = num_flushed if num_flushed < num_written else 0
 
     with grow(tmp_path / "a") as second:
         assert second.num_batches == kept
@@ -46,8 +46,8 @@ def test_a_killed_file_goes_on_from_what_was_kept(tmp_path: Path, num_kept: int,
     assert torch.equal(load_file(tmp_path / "a")["rows"], torch.cat(BATCHES).view(2, 7, 3))
 
 
-def test_it_keeps_what_it_has_as_often_as_asked(tmp_path: Path) -> None:
-    first = grow(tmp_path / "a", keep_s=0)
+def test_it_flushes_as_often_as_asked(tmp_path: Path) -> None:
+    first = grow(tmp_path / "a", checkpoint_s=0)
     first.append(BATCHES[0])
     first._file.close()
     second = grow(tmp_path / "a")
@@ -55,6 +55,6 @@ def test_it_keeps_what_it_has_as_often_as_asked(tmp_path: Path) -> None:
     second._file.close()
 
 
-def test_too_few_rows_are_our_fault_and_noticed(tmp_path: Path) -> None:
+def test_too_few_rows_are_a_bug_and_noticed(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="of"), grow(tmp_path / "a") as rows:
         rows.append(BATCHES[0])

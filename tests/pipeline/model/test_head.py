@@ -18,14 +18,14 @@ def test_features_are_standardised_by_those_of_the_training_images() -> None:
     spread = torch.from_numpy(reference.var_).sqrt()
     expected = (activations - torch.from_numpy(reference.mean_)) / (spread + 0.1 * spread.mean())
     torch.testing.assert_close(standardise(activations), expected.float(), atol=1e-5, rtol=1e-5)
-    assert standardise(activations)[:, 5].abs().max() < 1e-5  # a feature that never varies stays silent
+    assert standardise(activations)[:, 5].abs().max() < 1e-5  # a feature that never varies stays zero
 
 
 def test_a_single_training_image_is_enough() -> None:
     assert build_head(torch.ones(1, 4), 2, dropout=0.0, seed=0)(torch.ones(1, 4)).isfinite().all()
 
 
-def test_what_the_head_was_fitted_to_travels_with_its_weights() -> None:
+def test_the_statistics_of_the_head_travel_with_its_weights() -> None:
     activations = torch.randn(20, 4, generator=torch.Generator().manual_seed(1)) + 3
     head, other = (build_head(a, 2, dropout=0.0, seed=0).eval() for a in (activations, activations * 2))
     other.load_state_dict(head.state_dict())
@@ -44,7 +44,7 @@ def test_a_head_depends_on_its_seed_alone() -> None:
 
 @pytest.fixture(scope="module")
 def pretrained() -> tuple[torch.nn.Linear, torch.Tensor, torch.Tensor]:
-    """A layer that tells 20 classes apart, features [300, 8] that it was made for, and which of them each is."""
+    """A layer that tells 20 classes apart, features [300, 8] that it was made for, and their classes [300]."""
     generator = torch.Generator().manual_seed(0)
     centres = 3 * torch.randn(20, 8, generator=generator)
     classes = torch.arange(300) % 20
@@ -74,8 +74,8 @@ def test_the_logits_are_divergences_between_the_pretrained_answers(
         assert logits[i] == pytest.approx(softmax(scores), rel=1e-3, abs=1e-5)
 
 
-def test_what_is_seen_as_the_images_of_a_class_are_on_average_belongs_to_it() -> None:
-    """Gibbs' inequality: nothing is nearer to a distribution than itself, however broad it is."""
+def test_an_image_seen_like_the_average_image_of_a_class_belongs_to_it() -> None:
+    """Gibbs' inequality: no distribution is nearer to a distribution than itself, however broad it is."""
     generator = torch.Generator().manual_seed(0)
     layer, targets = torch.nn.Linear(20, 20), torch.arange(60) % 3
     with torch.no_grad():
@@ -88,7 +88,7 @@ def test_what_is_seen_as_the_images_of_a_class_are_on_average_belongs_to_it() ->
     typical = torch.stack([logits[targets == c].softmax(1).mean(0) for c in range(3)])
     with torch.no_grad():
         assert head(typical.log()).argmax(1).tolist() == [0, 1, 2]
-        assert head(torch.zeros(1, 20)).argmax(1) != 0  # what looks like nothing is no image of the narrow class
+        assert head(torch.zeros(1, 20)).argmax(1) != 0  # an image that looks like nothing is not of the narrow class
 
 
 def test_classes_that_were_pretrained_are_known_from_the_start(

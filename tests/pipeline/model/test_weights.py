@@ -1,4 +1,4 @@
-"""Weights: where they come from, and clear words where they cannot."""
+"""Weights: where they come from, and clear errors if they are missing or wrong."""
 
 import copy
 import urllib.error
@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from pipeline.data.normalisation import Normalisation
 from pipeline.model.backbone import build_backbone
+from pipeline.model.card import IMAGENET, Card, load_card
 from pipeline.model.classifier import Classifier, load_classifier, load_model, save_model
 from pipeline.model.ensemble import Ensemble
-from pipeline.model.head import Card, build_head
+from pipeline.model.head import build_head
 from pipeline.model.tensors import read_tensors, save_tensors
 from pipeline.model.weights import load_pretrained
 from pipeline.vision import models
@@ -77,7 +79,7 @@ def test_files_that_could_run_code_and_damaged_files_are_refused(tmp_path: Path)
         load_pretrained(ARCH, str(tmp_path / "w.safetensors"), seed=0)
 
 
-def test_being_offline_says_where_to_put_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_offline_machine_is_told_where_to_put_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def offline(*_: Any, **__: Any) -> None:
         raise urllib.error.URLError("no network")
 
@@ -87,7 +89,7 @@ def test_being_offline_says_where_to_put_the_file(monkeypatch: pytest.MonkeyPatc
         load_pretrained(ARCH, "imagenet", seed=0)
 
 
-def test_random_weights_follow_from_the_seed_and_leave_the_rng_alone() -> None:
+def test_random_weights_follow_from_the_seed_and_do_not_touch_the_rng() -> None:
     rng = torch.get_rng_state()
     a, b, c = (load_pretrained(ARCH, "none", seed=s).backbone.state_dict() for s in (1, 1, 2))
     assert all(torch.equal(a[n], b[n]) for n in a)
@@ -98,19 +100,28 @@ def test_random_weights_follow_from_the_seed_and_leave_the_rng_alone() -> None:
 def test_a_saved_classifier_comes_back_whole(tmp_path: Path) -> None:
     backbone = load_pretrained(ARCH, "none", seed=0).backbone
     model = Classifier(backbone, build_head(torch.randn(5, backbone.num_features), 3, dropout=0.2, seed=0))
-    card = Card(ARCH, 0.2, "fp32", 32, ("a", "b", "<c>"))
+    card = Card(ARCH, 0.2, "fp32", 32, ("a", "b", "<c>"), Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)))
     save_model(model, card, tmp_path)
     loaded, read = load_classifier(tmp_path)
     assert read == card
     assert all(torch.equal(loaded.state_dict()[n], t) for n, t in model.state_dict().items())
 
 
-def test_a_saved_ensemble_comes_back_and_says_the_mean_of_its_members(tmp_path: Path) -> None:
+def test_an_old_card_without_normalisation_is_read_with_imagenets(tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text(
+        '{"arch": "resnet18", "dropout": 0.2, "precision": "fp32", "image_size": 32, "classes": ["a", "b"]}'
+    )
+    assert load_card(tmp_path) == Card("resnet18", 0.2, "fp32", 32, ("a", "b"), IMAGENET)
+
+
+def test_a_saved_ensemble_comes_back_and_predicts_the_mean_of_its_members(tmp_path: Path) -> None:
     backbone = load_pretrained(ARCH, "none", seed=0).backbone
     members = [
         Classifier(backbone, build_head(torch.randn(5, backbone.num_features), 3, dropout=0.2, seed=s)) for s in (0, 1)
     ]
-    save_model(Ensemble([copy.deepcopy(m) for m in members]), Card(ARCH, 0.2, "fp32", 32, ("a", "b", "c")), tmp_path)
+    save_model(
+        Ensemble([copy.deepcopy(m) for m in members]), Card(ARCH, 0.2, "fp32", 32, ("a", "b", "c"), IMAGENET), tmp_path
+    )
     loaded, _ = load_model(tmp_path)
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():

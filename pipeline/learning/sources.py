@@ -1,0 +1,117 @@
+"""Batch sources: samples that training and evaluation can draw in any order. None of them loads torchvision."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pipeline.model.batches import even_batches
+
+MicroBatch = tuple[Tensor, Tensor]
+"""Inputs [N, ...] and targets [N] that go through the model at once: a batch, or a part of one."""
+
+
+class BatchSource(Protocol):
+    """Samples that can be drawn in any order: images, or activations."""
+
+    num_samples: int
+    targets: Tensor
+    """[num_samples], by sample index."""
+
+    def batches(self, order: Sequence[Sequence[int]], *, draw: int) -> Iterator[MicroBatch]:
+        """Yield (inputs [N, ...], targets [N]) for each list of sample indices; `draw` numbers random views."""
+        ...
+
+
+def in_order(source: BatchSource, micro_batch_size: int, *, draw: int = 0) -> Iterator[MicroBatch]:
+    """All samples of `source`, in order, in even batches of at most `micro_batch_size`."""
+    return source.batches(even_batches(list(range(source.num_samples)), micro_batch_size), draw=draw)
+
+
+def first_images(source: BatchSource, count: int) -> MicroBatch:
+    """The first `count` samples of `source`, or all if it has fewer."""
+    return next(iter(source.batches([list(range(min(count, source.num_samples)))], draw=0)))
+
+
+def train_batches(
+    source: BatchSource, order: list[list[int]], *, micro_batch_size: int, draw: int
+) -> Iterator[list[MicroBatch]]:
+    """The batches of `order`, each cut evenly into parts of at most `micro_batch_size`."""
+    cut = [even_batches(batch, micro_batch_size) for batch in order]
+    parts = iter(source.batches([part for batch in cut for part in batch], draw=draw))
+    for batch in cut:
+        yield [next(parts) for _ in batch]
+
+
+class TensorBatches:
+    """Inputs that are held as a tensor, like activations [N, num_features], and their targets [N]."""
+
+    def __init__(self, inputs: Tensor, targets: Tensor) -> None:
+        self.inputs, self.targets = inputs, targets
+        self.num_samples = len(targets)
+
+    def batches(self, order: Sequence[Sequence[int]], *, draw: int) -> Iterator[MicroBatch]:
+        """See BatchSource; a tensor has no random views, so `draw` has no effect."""
+        del draw
+        for batch in order:
+            index = torch.tensor(batch)
+            yield self.inputs[index], self.targets[index]
+
+
+class ViewBatches:
+    """Activations [views, N, num_features] of the plain images (view 0) and of augmented views, and targets [N].
+
+    In epoch e, sample i shows view (i + e) modulo the number of views: epochs mix the views, and each sample shows all
+    of them in turn.
+    """
+
+    def __init__(self, activations: Tensor, targets: Tensor) -> None:
+        self.activations, self.targets = activations, targets
+        self.num_samples = len(targets)
+
+    def batches(self, order: Sequence[Sequence[int]], *, draw: int) -> Iterator[MicroBatch]:
+        """See BatchSource; `draw` is the epoch."""
+        for batch in order:
+            index = torch.tensor(batch)
+            yield self.activations[(index + draw) % len(self.activations), index], self.targets[index]
+
+
+class GrowingImages:
+    """Augmented training images whose size, in pixels, depends on the epoch; see `BatchSource`."""
+
+    def __init__(self, targets: Tensor, sizes: Sequence[int], open_at: Callable[[int], BatchSource]) -> None:
+        self.targets, self.num_samples = targets, len(targets)
+        self._sizes = sizes
+        self._open_at = lru_cache(maxsize=1)(open_at)  # images of one size at a time are held in memory
+
+    def batches(self, order: Sequence[Sequence[int]], *, draw: int) -> Iterator[MicroBatch]:
+        """The batches of epoch `draw`; epochs after the last keep its size."""
+        size = self._sizes[min(draw, len(self._sizes) - 1)]
+        return self._open_at(size).batches(order, draw=draw)
+
+
+class Oversampled:
+    """A source in which every class has as many samples as the largest: those of the others are repeated.
+
+    Draw counts within a class differ by at most one in an epoch; which samples get the extra draw changes from epoch to
+    epoch. A sample that is drawn twice in an epoch shows the same view.
+    """
+
+    def __init__(self, source: BatchSource) -> None:
+        self._source = source
+        members = [(source.targets == c).nonzero()[:, 0].tolist() for c in range(int(source.targets.max()) + 1)]
+        self._members: list[list[int]] = [m for m in members if m]
+        self._per_class = max(len(m) for m in self._members)
+        self.num_samples = len(self._members) * self._per_class
+        self.targets = torch.cat([source.targets[m[:1]].repeat(self._per_class) for m in self._members])
+
+    def batches(self, order: Sequence[Sequence[int]], *, draw: int) -> Iterator[MicroBatch]:
+        """See BatchSource."""
+        return self._source.batches([[self._sample(i, draw) for i in batch] for batch in order], draw=draw)
+
+    def _sample(self, slot: int, draw: int) -> int:
+        which, turn = divmod(slot, self._per_class)
+        members = self._members[which]
+        return members[(turn + draw * self._per_class) % len(members)]  # continues where the last epoch ended

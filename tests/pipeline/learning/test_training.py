@@ -1,0 +1,74 @@
+"""The files that training and the finder leave: all that pictures and sentences are made of."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.files import read_json
+from pipeline.journal import Journal, read_points
+from pipeline.learning.lr_results import find_and_write_lr
+from pipeline.learning.schedule import Cycles, planned_rates
+from pipeline.learning.training import run_training
+from pipeline.workspace import Workspace
+from tests.pipeline.learning.test_loop import PLAN, build_model, learner
+from tests.pipeline.learning.test_lr_find import SETTINGS
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "scratch").mkdir()
+    journal = Journal(tmp_path / "out" / "journal.jsonl")
+    return Workspace("full_train", 5, tmp_path / "out", tmp_path / "scratch", journal, 1e9)
+
+
+def test_a_training_leaves_its_cycles_and_its_schedule(workspace: Workspace) -> None:
+    lines: list[str] = []
+    outcome = run_training(
+        learner(build_model()), PLAN, dataclasses.replace(workspace, say=lines.append), snapshots="best"
+    )
+    workspace.journal.close()
+    assert lines == ["cycles of 1 + 2 epochs (sgdr), batch 8, lr 0.05, 37 images"]
+    cycles = read_json(workspace.out / "cycles.json")
+    assert cycles.pop("ends") == [dataclasses.asdict(end) for end in outcome.run.ends]
+    assert cycles.pop("kept") == dataclasses.asdict(outcome.kept)
+    assert cycles.pop("verdict") == dataclasses.asdict(outcome.verdict)
+    assert cycles == {"num_cycles": 2, "cycle_epochs": [1, 2], "steps_per_epoch": 5, "schedule": "sgdr"}
+    with (workspace.out / "schedule.csv").open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["step", "early", "head"]
+    assert [int(row[0]) for row in rows] == list(range(15))
+    planned = planned_rates("sgdr", Cycles(2, 1, 2, 5), [0.05 / 3, 0.05])
+    assert [[float(rate) for rate in row[1:]] for row in rows] == pytest.approx(planned)
+    used = read_points(workspace.journal.path)
+    assert [float(row[-1]) for row in rows] == [used[step]["lr"] for step in range(15)]
+    assert sorted(p.name for p in workspace.out.iterdir()) == ["cycles.json", "journal.jsonl", "schedule.csv"]
+
+
+def test_the_finder_leaves_its_choice_and_its_curves_and_no_words(workspace: Workspace) -> None:
+    lines: list[str] = []
+    metrics = find_and_write_lr(
+        learner(build_model()),
+        SETTINGS,
+        dataclasses.replace(workspace, say=lines.append),
+        batch_size=8,
+        momentum=0.9,
+        cap_at_two_epochs=False,
+    )
+    workspace.journal.close()
+    choice = read_json(workspace.out / "lr.json")
+    assert metrics == {"lr": choice["lr"], "spread": choice["spread"], "rules": choice["others"]}
+    with (workspace.out / "curve.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["repeat"] for row in rows} == {"0", "1", "2"}
+    first = [row for row in rows if row["repeat"] == "0"]
+    points = read_points(workspace.journal.path)
+    assert [(float(r["lr"]), float(r["smoothed_loss"])) for r in first] == [
+        (p["swept_lr"], p["smoothed_loss"]) for p in points.values()
+    ]
+    assert lines == []
+    assert all("note" not in json.loads(line) for line in workspace.journal.path.read_text().splitlines())
+    assert sorted(p.name for p in workspace.out.iterdir()) == ["curve.csv", "journal.jsonl", "lr.json"]
