@@ -24,10 +24,11 @@ from pipeline.files import read_json
 from pipeline.harness.compose import compose
 from pipeline.harness.dag import run_stages
 from pipeline.journal import Journal
+from pipeline.learning.batch_size import count_batch, epoch_sizes
 from pipeline.learning.checkpoint import CycleEnd
 from pipeline.learning.image_learners import open_images, whole_model
 from pipeline.learning.loop import fit
-from pipeline.learning.training import count_batch, epoch_sizes, plan_at
+from pipeline.learning.training import plan_at
 from pipeline.model.card import load_card
 from pipeline.settings import Settings, read_settings, with_environment
 from pipeline.workspace import Workspace

@@ -15,12 +15,13 @@ from pipeline.files import write_json
 from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
 from pipeline.learning.balance import balance_classes
+from pipeline.learning.batch_size import epoch_sizes
 from pipeline.learning.checkpoint import CycleEnd, load_snapshot
 from pipeline.learning.image_learners import open_images, whole_model
 from pipeline.learning.sharpness import trace_sharpness
 from pipeline.learning.similarity import compare_first_cycle
 from pipeline.learning.snapshots import build_kept_model
-from pipeline.learning.training import epoch_sizes, make_plan, run_training
+from pipeline.learning.training import make_plan, run_training
 from pipeline.model.card import load_card
 from pipeline.model.classifier import save_model
 from pipeline.model.tensors import save_tensors

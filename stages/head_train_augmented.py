@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
 from pipeline.learning.balance import balance_classes
+from pipeline.learning.batch_size import epoch_sizes
 from pipeline.learning.image_learners import head_on_backbone, open_images
-from pipeline.learning.training import epoch_sizes, make_plan, run_training
+from pipeline.learning.training import make_plan, run_training
 from pipeline.model.card import load_card
 from pipeline.model.classifier import Classifier
 from pipeline.model.tensors import save_tensors

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
 from pipeline.learning.balance import balance_classes
+from pipeline.learning.batch_size import count_batch, first_size
 from pipeline.learning.image_learners import open_images, whole_model
 from pipeline.learning.lr_results import find_and_write_lr
-from pipeline.learning.training import count_batch, first_size
 from pipeline.model.card import load_card
 from pipeline.settings import BatchSize, ImageBatchSettings, LrFind
 

@@ -10,8 +10,8 @@ from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
 from pipeline.learning.activation_learners import random_head_on_activations
 from pipeline.learning.balance import balance_classes
+from pipeline.learning.batch_size import count_batch
 from pipeline.learning.lr_results import find_and_write_lr
-from pipeline.learning.training import count_batch
 from pipeline.settings import BatchSettings, BatchSize, LrFind
 
 

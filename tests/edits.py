@@ -123,7 +123,7 @@ EDITS = (
     _edit(
         "a formula in learning/",
         TRAINING,
-        ("pipeline/learning/schedule.py", "CYCLE_FACTOR = 0.1\n", "CYCLE_FACTOR = 0.2\n"),
+        ("pipeline/learning/snapshots.py", "if new_loss < loss:", "if new_loss <= loss:"),
     ),
     _edit(
         "a formula of the finder",
@@ -133,7 +133,7 @@ EDITS = (
     _edit(
         "a formula in model/",
         frozenset({"precompute", "lr_find_head", "unfreeze", "lr_find_full", "tta_evaluate"}) | TRAINING,
-        ("pipeline/model/head.py", "0.1 * spread.mean()", "0.2 * spread.mean()"),
+        ("pipeline/model/head.py", "0.1 * deviation.mean()", "0.2 * deviation.mean()"),
     ),
     _edit(
         "a formula in data/",

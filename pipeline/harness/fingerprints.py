@@ -13,12 +13,11 @@ tracking, which start, lock, publish, print and send. `FORMAT` stands for what t
 import ast
 import builtins
 import hashlib
-import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from pipeline.data.sources import fingerprint_source
 from pipeline.files import digest, file_digest, write_json
@@ -93,78 +92,107 @@ def computing_files(module: str, root: Path = PROJECT) -> list[str]:
             file = _file_of(needed, root)
             if file is not None and file not in seen and not file.startswith(NOT_COMPUTING):
                 seen.add(file)
-                waiting += _imports(root / file)
+                waiting += read_code((root / file).read_bytes()).modules
     templates = {f.replace(".py", ".j2") for f in seen}
     return sorted(seen | {t for t in templates if (root / t).is_file()})
 
 
-def meaning(source: str) -> ast.Module:
-    """The syntax tree of `source` without what changes no result."""
-    tree = _Meaning().visit(ast.parse(source))
-    assert isinstance(tree, ast.Module)
-    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    used |= {name for node in ast.walk(tree) if isinstance(node, ast.Constant) for name in _words(node.value)}
-    return _WithoutUnusedImports(used).visit(tree)  # type: ignore[no-any-return]
+@dataclass(frozen=True)
+class Code:
+    """What is known of a module's source."""
+
+    meaning: str
+    """Digest of what it computes."""
+    modules: tuple[str, ...]
+    """Every module that it may import, wherever the statement stands; `from a import b` may mean module a.b."""
 
 
-class _Meaning(ast.NodeTransformer):
-    """Drops docstrings, annotations, messages of errors, and what is shown to a person."""
+@cache
+def read_code(source: bytes) -> Code:
+    """Read the meaning of `source`: its syntax tree without what changes no result.
 
-    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
-        if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            return None
-        return None if _is_telling(node.value) else self.generic_visit(node)
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        node.returns = None
-        return self.generic_visit(node)
-
-    def visit_arg(self, node: ast.arg) -> ast.AST:
-        node.annotation = None
-        return node
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        """Annotations in the body of a class stay, because dataclasses read them."""
-        read = [statement for statement in node.body if isinstance(statement, ast.AnnAssign)]
-        others = {id(s): self.visit(s) for s in node.body if s not in read}
-        node.body = [s for s in (others.get(id(s), s) for s in node.body) if s is not None]
-        return node
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
-        """`x: int = 1` becomes `x = 1`, and `x: int` nothing."""
-        return self.generic_visit(ast.Assign([node.target], node.value)) if node.value else None
-
-    def visit_If(self, node: ast.If) -> ast.AST | None:
-        typing_only = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-        return None if typing_only else self.generic_visit(node)
-
-    def visit_Assert(self, node: ast.Assert) -> ast.AST:
-        node.msg = None
-        return self.generic_visit(node)
-
-    def visit_Raise(self, node: ast.Raise) -> ast.AST:
-        """Keep the kind of an error that stops a run; errors of our own may be caught, and their text kept as data."""
-        if isinstance(node.exc, ast.Call) and _stops_the_run(node.exc.func):
-            node.exc = node.exc.func
-        return self.generic_visit(node)
+    It is the same in every version of Python that can parse it, because empty fields are left out.
+    """
+    writer = _CodeWriter()
+    writer.add(ast.parse(source))
+    # Imports of names that only annotations use are left out; modules of this project are followed all the same.
+    imports = (line for line, name in writer.imported if name in writer.used)
+    text = "\0".join([*writer.words, *imports])
+    return Code(hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest(), tuple(writer.modules))
 
 
-class _WithoutUnusedImports(ast.NodeTransformer):
-    """Drops imports of names that only annotations used. Modules of this project are followed all the same."""
+class _CodeWriter:
+    """Writes a syntax tree as words, in one walk because it is done at every `dvc repro`."""
 
-    def __init__(self, used: set[str]) -> None:
-        self._used = used
+    def __init__(self) -> None:
+        self.words: list[str] = []
+        self.used: set[str] = set()
+        """Names that are read or written, also as strings: entries of `__all__`, and annotations as text."""
+        self.imported: list[tuple[str, str]] = []
+        """What is imported from modules, and the name that it gets."""
+        self.modules: list[str] = []
 
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
-        node.names = [alias for alias in node.names if (alias.asname or alias.name) in self._used]
-        return node if node.names else None
+    def add(self, node: ast.AST, *, in_class: bool = False) -> None:
+        """Write `node` and what it holds, unless it changes no result."""
+        match node:
+            case ast.Constant(value=value):
+                self.words.append(f"{type(value).__name__} {value!r}")
+                if isinstance(value, str):
+                    self.used.add(value)
+            case ast.Name(id=name):
+                self.used.add(name)
+                self.words.append(name)
+            case ast.ImportFrom(module=module, names=names, level=level):
+                origin = f"{'.' * level}{module or ''}"
+                self.imported += [(f"from {origin} import {a.name}", a.asname or a.name) for a in names]
+                self.modules += [origin, *(f"{origin}.{a.name}" for a in names)]
+            case ast.Import(names=names):
+                self.modules += [a.name for a in names]
+                self._add_fields(node)
+            case ast.AnnAssign(target=target, value=value) if not in_class:  # in a class, dataclasses read it
+                if value is not None:
+                    self._add_fields(ast.Assign([target], value))
+            case ast.Raise(exc=ast.Call(func=kind), cause=cause) if _stops_the_run(kind):
+                self._add_fields(ast.Raise(kind, cause))
+            case ast.Expr(value=value) if _only_tells(value):
+                pass
+            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                pass
+            case _:
+                self._add_fields(node)
+
+    def _add_fields(self, node: ast.AST) -> None:
+        kind = type(node)
+        self.words.append(f"({kind.__name__}")
+        for field in node._fields:
+            value = getattr(node, field, None)
+            if value is None or value == [] or (kind, field) in _WITHOUT_EFFECT or field in _IGNORED:
+                continue
+            self.words.append(field)
+            for item in value if isinstance(value, list) else [value]:
+                if isinstance(item, ast.AST):
+                    self.add(item, in_class=kind is ast.ClassDef)
+                else:
+                    self.words.append(str(item))
+        self.words.append(")")
 
 
-def _is_telling(value: ast.expr) -> bool:
-    if not isinstance(value, ast.Call):
-        return False
-    name = value.func.attr if isinstance(value.func, ast.Attribute) else getattr(value.func, "id", "")
-    return name in TELLING
+_IGNORED = ("ctx", "kind", "type_comment")
+_WITHOUT_EFFECT = {
+    (ast.FunctionDef, "returns"),
+    (ast.AsyncFunctionDef, "returns"),
+    (ast.arg, "annotation"),
+    (ast.Assert, "msg"),
+}
+"""Fields of the syntax tree that change no result."""
+
+
+def _only_tells(value: ast.expr) -> bool:
+    """Whether a statement of this value is a docstring, or shows something to a person."""
+    if isinstance(value, ast.Call):
+        called = value.func
+        return (called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")) in TELLING
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
 
 def _stops_the_run(kind: ast.expr) -> bool:
@@ -172,34 +200,8 @@ def _stops_the_run(kind: ast.expr) -> bool:
     return isinstance(kind, ast.Name) and (kind.id == "SettingsError" or hasattr(builtins, kind.id))
 
 
-def _words(value: object) -> Iterator[str]:
-    """Names in a string: an annotation as text, or an entry of `__all__`."""
-    if isinstance(value, str) and value.isidentifier():
-        yield value
-
-
 def _meaning_digest(file: Path) -> str:
-    content = file.read_bytes()
-    if file.suffix != ".py":
-        return hashlib.sha256(content).hexdigest()
-    return hashlib.sha256(json.dumps(_plain(meaning(content.decode()))).encode()).hexdigest()
-
-
-_IGNORED_FIELDS = ("ctx", "kind", "type_comment")
-
-
-def _plain(node: object) -> Any:
-    """A syntax tree as JSON, the same in every version of Python that parses it: empty fields are left out."""
-    if isinstance(node, ast.AST):
-        fields = [(n, v) for n, v in ast.iter_fields(node) if n not in _IGNORED_FIELDS and not _is_empty(v)]
-        return [type(node).__name__, *([name, _plain(value)] for name, value in fields)]
-    if isinstance(node, list):
-        return [_plain(item) for item in node]
-    return [type(node).__name__, repr(node)]
-
-
-def _is_empty(value: object) -> TypeGuard[None]:
-    return value is None or value == []
+    return read_code(file.read_bytes()).meaning if file.suffix == ".py" else file_digest(file)
 
 
 def _parents(module: str) -> Iterator[str]:
@@ -214,15 +216,3 @@ def _file_of(module: str, root: Path) -> str | None:
         return None
     base = module.replace(".", "/")
     return next((f for f in (f"{base}.py", f"{base}/__init__.py") if (root / f).is_file()), None)
-
-
-@cache
-def _imports(file: Path) -> tuple[str, ...]:
-    """Every module that a file may import, wherever the statement stands; `from a import b` may mean module a.b."""
-    found: list[str] = []
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return tuple(found)

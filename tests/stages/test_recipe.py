@@ -289,7 +289,7 @@ def test_a_job_by_hand_reads_upstream_in_place_and_refuses_other_settings(
 
 def test_upstream_means_all_that_led_here(recipe: Run) -> None:
     folders = upstream_folders([FULL_TRAIN], recipe.artifacts)
-    assert set(folders) == {"config", *STAGES} - {"full_train", "tta_evaluate"}
+    assert set(folders) == {"config", *STAGES} - {"full_train", "tta_evaluate", "report"}
     check_upstream(recipe.params, folders)
     with pytest.raises(FileNotFoundError, match="config is missing: run `dvc repro config` first"):
         check_upstream(recipe.params, {"config": recipe.artifacts / "nowhere" / "config"})

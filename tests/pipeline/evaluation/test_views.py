@@ -206,7 +206,7 @@ def test_every_mode_composes(mode: str) -> None:
         (["tta_evaluate.mode=flip"], r"tta_evaluate\.views=4 has no effect with tta_evaluate\.mode=flip: .*=flip"),
         (["tta_evaluate=flip", "tta_evaluate.scales=[0.5]"], "scales=.* has no effect"),
         (["tta_evaluate.views=null"], r"tta_evaluate\.views is missing"),
-        (["tta_evaluate=flip"], "a mirror image shows another thing"),
+        (["tta_evaluate=flip"], "a mirror image shows something else"),
         (["tta_evaluate=sliding_window", "tta_evaluate.zoom=1.0", "data.fit=pad"], "cuts nothing off: set it above 1"),
         (["tta_evaluate=multi_scale", "tta_evaluate.scales=[1.0,2.0]"], "leave it out"),
         (["tta_evaluate=multi_scale", "tta_evaluate.scales=[]"], r"tta_evaluate\.scales"),

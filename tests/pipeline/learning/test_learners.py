@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from pipeline.files import write_json
+from pipeline.learning.batch_size import epoch_sizes, first_size
 from pipeline.learning.image_learners import ImageSources, head_on_backbone, whole_model
 from pipeline.learning.loop import Learner
 from pipeline.learning.snapshots import mean_state
 from pipeline.learning.sources import GrowingImages, TensorBatches, in_order
-from pipeline.learning.training import epoch_sizes, first_size
 from pipeline.model.backbone import build_backbone
 from pipeline.model.batch_norm import batch_norms
 from pipeline.model.card import IMAGENET, Card
