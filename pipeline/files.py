@@ -46,6 +46,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raise
 
 
+def copy_file(source: Path, target: Path) -> Path:
+    """Copy a file's content; returns `target`."""
+    with source.open("rb") as content, atomic_file(target) as file:
+        shutil.copyfileobj(content, file)
+    return target
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8. A surrogate, as names that are not UTF-8 have them, is written as an escape."""
     with atomic_file(path) as file:

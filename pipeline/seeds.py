@@ -1,8 +1,8 @@
 """Random numbers as pure functions of what they are for.
 
 Every draw comes from a generator that is seeded with the run's seed and the names of what is drawn (the stage, the
-epoch, the sample), never from the state that earlier draws left behind. So neither the number of workers nor the point
-at which a killed run resumes can change a result.
+epoch, the sample), never from the state that earlier draws left. So results do not depend on the number of workers, nor
+on the point at which a killed run resumes.
 """
 
 import hashlib

@@ -1,9 +1,9 @@
 """Step 8: train everything, in cycles that grow, until over-fitting.
 
-Reads the unfrozen model, its plan and the finder's rate. Writes `model.safetensors` and `model.json` (what
-`full_train.snapshots` makes of the cycles), `snapshots/cycle-<k>.safetensors` (unless it is `none`), `verdict.json`,
-the learning curves, the schedule and the sharpness. Decides which cycles are kept, and says whether the data is like
-what the backbone was pretrained on, layer group by layer group.
+Reads the unfrozen model, its plan and the finder's rate. Writes `model.safetensors` and `model.json` (the kept model,
+as `full_train.snapshots` says), `snapshots/cycle-<k>.safetensors` (unless that is `none`), `cycles.json`,
+`schedule.csv`, and `verdict.json`: whether it over-fitted, whether the data is like what the backbone was pretrained
+on, layer group by layer group, and how sharp the loss is at each cycle's end. Decides which cycles are kept.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ class Reads:
 
 
 def run(context: StageContext[Reads]) -> Metrics:
-    """Train, keep what is best, and give the verdict."""
+    """Train, keep the best cycles, and judge the run."""
     settings, train = context.settings, context.settings.full_train
     image_sizes = epoch_sizes(train, settings.data.image_size)
     images = open_images(

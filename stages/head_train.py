@@ -1,8 +1,8 @@
 """Step 3: train the head on precomputed activations.
 
-Reads the activations, the head that `precompute` began, and the finder's rate. Writes `head.safetensors`, the learning
-curves and the schedule. An epoch costs a fraction of a second, because the backbone does not run; augmentation has no
-effect here.
+Reads the activations, the untrained head of `precompute`, and the finder's rate. Writes `head.safetensors`,
+`cycles.json` and `schedule.csv`. An epoch takes a fraction of a second, because the backbone does not run; augmentation
+has no effect here.
 """
 
 from dataclasses import dataclass

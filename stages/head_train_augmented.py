@@ -1,7 +1,7 @@
 """Step 4: train the head with augmentation, through the frozen backbone.
 
-Reads the head of step 3 and the policy. Writes `head.safetensors`, the learning curves and the schedule. The backbone
-stays in evaluation mode, so that it shows the head the same features as when activations were precomputed.
+Reads the head of step 3 and the policy. Writes `head.safetensors`, `cycles.json` and `schedule.csv`. The backbone stays
+in evaluation mode, so that the head sees the same features as in the precomputed activations.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Reads:
 
 
 def run(context: StageContext[Reads]) -> Metrics:
-    """Go on with the head on augmented images."""
+    """Train the head further, on augmented images."""
     settings, train = context.settings, context.settings.head_train_augmented
     images = open_images(
         context.input("ingest"),

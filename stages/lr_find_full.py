@@ -1,7 +1,7 @@
 """Step 7: find the learning rate again, now for the whole model.
 
-Reads the unfrozen model and its plan: all layer groups move together, in their ratios. Writes `lr.json`, `curve.csv`
-and the picture. Decides the head's rate in `full_train`; the earlier groups' follow from the plan.
+Reads the unfrozen model and its plan: the rates of all layer groups grow together, in their ratios. Writes `lr.json`
+and `curve.csv`. Decides the head's rate in `full_train`; the rates of the earlier groups follow from the plan.
 """
 
 from dataclasses import dataclass

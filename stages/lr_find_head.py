@@ -1,7 +1,7 @@
 """Step 2: find the highest learning rate at which the loss still clearly improves, for the head.
 
-Reads the precomputed activations. Writes `lr.json` (the rate, the rule, its spread over repeats, what other rules
-would say), `curve.csv` and the picture. Decides the rate of both head stages, unless they set their own.
+Reads the precomputed activations. Writes `lr.json` (the rate, the rule, its spread over repeats, the answers of other
+rules) and `curve.csv`. Decides the rate of both head stages, unless they set their own.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Reads:
 
 
 def run(context: StageContext[Reads]) -> Metrics:
-    """Sweep the rate on activations: next to nothing, for the backbone does not run."""
+    """Sweep the rate on activations: cheap, because the backbone does not run."""
     settings = context.settings
     learner = random_head_on_activations(
         context.input("precompute"),

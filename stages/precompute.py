@@ -1,10 +1,10 @@
 """Step 1: precompute activations.
 
 Reads the images of train and valid, the pretrained weights, and, for `precompute.views`, the augmentation. Writes the
-backbone (so that no later stage fetches weights again), what it makes of each image in
-`activations-<split>.safetensors`: `targets` [N] and `activations` [views, N, num_features], the plain images' first,
-and `head.safetensors`, a head that nothing has been trained of yet. Decides how the head begins. It can then be trained
-in seconds, as long as its images do not change.
+backbone (so that no later stage fetches weights again), its output for each image in `activations-<split>.safetensors`
+(`targets` [N] and `activations` [views, N, num_features], those of the plain images first), and `head.safetensors`, an
+untrained head. Decides how the head is initialised. It can then be trained in seconds, as long as its images do not
+change.
 """
 
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ from pipeline.model.weights import load_pretrained
 from pipeline.settings import Augment, FramingSettings, Model, Precompute
 from pipeline.workspace import Bar
 
-SPLITS = ("train", "valid")  # test images are for tta_evaluate alone
+SPLITS = ("train", "valid")  # only tta_evaluate uses test images
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def run(context: StageContext[Reads]) -> Metrics:
 
 
 def _begin_head(context: StageContext[Reads], num_classes: int, classifier: nn.Linear | None) -> str:
-    """Write a head that nothing has been trained of; returns what it begins with."""
+    """Write an untrained head; returns what it starts from."""
     settings = context.settings
     train, valid = (read_tensors(context.out / f"activations-{split}.safetensors") for split in SPLITS)
     plain = train["activations"][0]
@@ -105,13 +105,13 @@ def _begin_head(context: StageContext[Reads], num_classes: int, classifier: nn.L
 
 
 def _policy(context: StageContext[Reads], framing: Framing) -> Policy:
-    """The augmentation, from a file that is empty without views: so its change does not rerun this stage then."""
+    """The augmentation, from a file that is empty without views, so that changing it then does not rerun this stage."""
     flat: dict[str, Any] = read_json(context.input("config", "views.json"))
     if not flat:
         views = context.settings.precompute.views
         raise ValueError(
-            f"artifacts/config was made without views: start precompute.views={views} by `dvc exp run -S "
-            f"precompute.views={views}`, or set it in conf/ and `dvc repro`"
+            f"artifacts/config was made without views: set precompute.views={views} with `dvc exp run -S "
+            f"precompute.views={views}`, or in conf/, then `dvc repro`"
         )
     policy = Policy(Augment(**{key.removeprefix("augment."): value for key, value in flat.items()}), framing)
     if not policy.steps:
@@ -132,7 +132,7 @@ def _activations(
     num_views: int,
     bar: Bar,
 ) -> Path:
-    """Write the activations of one split into the scratch folder, going on where a killed run was."""
+    """Write the activations of one split into the scratch folder, resuming where a killed run stopped."""
     samples, workers = manifest.of(split), context.runtime.workers
     targets = targets_of(samples, manifest.classes)
     file = context.scratch / f"activations-{split}.safetensors"
@@ -142,7 +142,7 @@ def _activations(
         file, "activations", shape, before={"targets": targets}, checkpoint_s=context.runtime.checkpoint_s
     )
 
-    @lru_cache(maxsize=1)  # decoded once for all views; the plain images go before the augmented come
+    @lru_cache(maxsize=1)  # decoded once for all views; the plain images are dropped before the augmented are loaded
     def opened(policy: Policy | None) -> ImageBatches:
         seed = (context.settings.seed, "precompute")
         return open_images_of(

@@ -4,12 +4,15 @@ Reads the folders that all stages left. Writes `<stage>/<picture>.png` and `repo
 when that changes, everything is drawn again in seconds, and nothing trains again.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from pipeline.harness.drawing import draw_once
 from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
+from pipeline.paths import state_dir
 from pipeline.report.html import write_report
-from pipeline.report.pictures import draw_stage
 from pipeline.report.recipe import build_report
 
 REPORTED = (
@@ -36,10 +39,16 @@ def run(context: StageContext[Reads]) -> Metrics:
     folders = {name: context.input(name) for name in REPORTED}
     with context.progress(len(REPORTED)) as bar:
         for name in REPORTED:
-            pictures = draw_stage(name, folders, context.out / name)
+            pictures = draw_once(name, folders, context.out / name, state=state_dir(), draw=_draw)
             bar.advance(note=f"{name}: {len(pictures)} pictures")
     write_report(context.out / "report.html", report=build_report(folders, context.out))
     return {"pictures": len(list(context.out.glob("*/*.png")))}
+
+
+def _draw(stage: str, folders: Mapping[str, Path], out: Path) -> None:
+    from pipeline.report.pictures import draw_stage  # here, because it is not needed for what was drawn already
+
+    draw_stage(stage, folders, out)
 
 
 STAGE = Stage(name="report", run=run, reads=Reads, inputs=tuple(map(Input, REPORTED)), uses_torch=False)

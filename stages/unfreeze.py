@@ -1,8 +1,8 @@
 """Steps 5 and 6: unfreeze, and give each earlier layer group a lower rate than the next.
 
 Reads the backbone and the head of step 4. Writes the whole model (`model.safetensors`, `model.json`) and `plan.json`:
-the layer groups, their sizes, their rates as multiples of the head's, the cycle from which each is trained, and what
-batch norm does. Trains nothing.
+the layer groups, their sizes, their rates as multiples of the head's, the cycle from which each is trained, and how
+batch norm is treated. Trains nothing.
 """
 
 from dataclasses import dataclass
@@ -50,9 +50,9 @@ def run(context: StageContext[Reads]) -> Metrics:
 
 
 def first_cycle(group: int, num_groups: int, schedule: str) -> int:
-    """The cycle (from 1) of `full_train` that opens a group; gradually, as in Howard & Ruder 2018, arXiv:1801.06146.
+    """The cycle (from 1) of `full_train` that unfreezes a group: gradually as in Howard & Ruder 2018, arXiv:1801.06146.
 
-    The head alone was trained before, so the first cycle opens the group below it too.
+    Only the head was trained before, so the first cycle also unfreezes the group below it.
     """
     return max(1, num_groups - 1 - group) if schedule == "gradual" else 1
 

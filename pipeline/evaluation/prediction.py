@@ -5,7 +5,6 @@
 """
 
 import argparse
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ import torch
 from pipeline.data.augment import Policy, read_policy
 from pipeline.data.decode import decode, hash_pixels
 from pipeline.evaluation.tta import ImageFile, Probs, predict_plain, predict_with_tta
-from pipeline.files import atomic_file, read_json, write_json
+from pipeline.files import copy_file, read_json, write_json
 from pipeline.model.card import Card
 from pipeline.model.classifier import load_model
 from pipeline.model.compute import Computation, move_model
@@ -71,8 +70,7 @@ def save_model_folder(folder: Path, *, trained: Path, policy: Path, tta_card: Tt
     """Gather what prediction needs: the weights and the card in `trained`, the policy file, and the TTA settings."""
     folder.mkdir()
     for source in (trained / "model.safetensors", trained / "model.json", policy):
-        with source.open("rb") as content, atomic_file(folder / source.name) as file:
-            shutil.copyfileobj(content, file)
+        copy_file(source, folder / source.name)
     write_json(folder / "tta.json", asdict(tta_card))
 
 

@@ -1,8 +1,8 @@
-"""What `dvc.lock` says of outputs that DVC's cache does not hold, as after a clone: put right before an experiment.
+"""Repairs `dvc.lock` before an experiment, where it names outputs that DVC's cache does not hold, as after a clone.
 
 `dvc exp run` looks up which of a stage's inputs are DVC's own. Where `dvc.lock` names a folder that is not in the cache
-and the stage that makes it comes out of the run cache, DVC 3.67 ends there: "failed to load directory". `dvc repro`
-does not look.
+and the stage that makes it is restored from the run cache, DVC 3.67 stops: "failed to load directory". `dvc repro` does
+not look them up.
 """
 
 from pathlib import Path
@@ -14,24 +14,24 @@ PIPELINE, LOCK = "dvc.yaml", "dvc.lock"
 
 
 def repair_lock(checkout: Path) -> list[str]:
-    """Make `dvc.lock` name nothing that is missing; returns the stages that it no longer knows.
+    """Remove from `dvc.lock` what is missing from the cache; returns the stages that it no longer names.
 
-    Outputs that lie in the workspace as `dvc.lock` says are put into the cache; all others would be made anew, or taken
-    from the run cache, in any case. With a default remote nothing is done: DVC finds there what the cache lacks.
+    Outputs that are in the workspace as `dvc.lock` says are put into the cache. All others would be made again, or
+    restored from the run cache, in any case. With a default remote nothing is done: DVC finds there what is missing.
     """
-    forgotten = []
+    removed = []
     with Repo(str(checkout)) as repo:
         if repo.config["core"].get("remote"):
             return []
         for stage in (s for s in repo.index.stages if s.path_in_repo == PIPELINE):
             missing = [o for o in stage.outs if o.hash_info.isdir and not repo.cache.local.exists(o.hash_info.value)]
             if any(out.workspace_status() for out in missing):
-                forgotten.append(stage.name)
+                removed.append(stage.name)
             else:
                 for out in missing:
                     out.commit()
-    if forgotten:
+    if removed:
         with modify_yaml(str(checkout / LOCK)) as lock:
-            for name in forgotten:
+            for name in removed:
                 del lock["stages"][name]
-    return forgotten
+    return removed

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.files import digest, file_digest, folder_digest, read_json, write_json
+from pipeline.files import copy_file, digest, file_digest, folder_digest, read_json, write_json
 from pipeline.harness.fingerprints import code_digest
 from pipeline.harness.lock import hold_lock
 from pipeline.harness.stage import Input, Metrics, Reads, Stage, StageContext, select
@@ -170,7 +170,7 @@ def _run_in(
         write_json(scratch / "seconds.json", seconds_before + time.monotonic() - began)
     write_json(out / "metrics.json", metrics)
     if journal_file.stat().st_size:
-        shutil.copyfile(journal_file, out / "journal.jsonl")
+        copy_file(journal_file, out / "journal.jsonl")
         write_history(journal_file, out / "history.csv")
     record = record | {"digest": folder_digest(out)}
     write_json(out / "stage.json", record)

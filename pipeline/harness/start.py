@@ -13,10 +13,12 @@ from typing import Any
 
 from pipeline.console import complain, progress_bar, say
 from pipeline.files import write_text
+from pipeline.harness.drawing import draw_once
 from pipeline.harness.execute import Audience, StageFolders, execute
 from pipeline.harness.stage import Stage
 from pipeline.params import load_params
 from pipeline.paths import ARTIFACTS, PARAMS, state_dir
+from pipeline.report.lines import summary
 from pipeline.settings import Runtime, read_settings, with_environment
 
 
@@ -77,15 +79,18 @@ def report_stage(stage: str, folders: Mapping[str, Path], timings: Mapping[str, 
 
     Pictures are no result: where they cannot be drawn, a line says so, and the stage is done all the same.
     """
-    from pipeline.report.lines import summary  # these read the folder alone, and matplotlib takes half a second
-    from pipeline.report.pictures import draw_stage
-
     try:
         for line in summary(stage, folders, timings):
             say(stage, line)
-        draw_stage(stage, folders, folders[stage].parent / "report" / stage)
+        draw_once(stage, folders, folders[stage].parent / "report" / stage, state=state_dir(), draw=_draw)
     except Exception as error:
         say(stage, f"its pictures could not be drawn ({type(error).__name__}: {error}); `dvc repro report` tries again")
+
+
+def _draw(stage: str, folders: Mapping[str, Path], out: Path) -> None:
+    from pipeline.report.pictures import draw_stage  # here, because most stages are drawn without loading it
+
+    draw_stage(stage, folders, out)
 
 
 AUDIENCE = Audience(say=say, progress=progress_bar, report=report_stage)

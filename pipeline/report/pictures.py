@@ -1,6 +1,7 @@
 """The pictures of each stage, drawn from what the stage left in its folder.
 
-Nothing is computed here that a stage computes: other colours or words redraw pictures, and rerun no stage.
+Nothing is computed here that a stage computes: other colours or words redraw pictures, and rerun no stage. matplotlib,
+which takes half a second to import, is loaded by those who plot.
 """
 
 import csv
@@ -18,11 +19,7 @@ from pipeline.data.manifest import read_root
 from pipeline.files import read_json, read_jsonl
 from pipeline.journal import read_points
 from pipeline.report.contact_sheet import Caption, contact_sheet, mistakes_sheet
-from pipeline.report.data_plots import plot_class_counts
 from pipeline.report.ledger import first_lines
-from pipeline.report.lr_find_plot import plot_lr_find
-from pipeline.report.score_plots import plot_calibration, plot_confusion
-from pipeline.report.training_plots import plot_learning_curves, plot_schedule, plot_sharpness
 
 SHOWN_CLASSES = 12
 SHOWN_PER_CLASS = 8
@@ -54,6 +51,8 @@ def draw_stage(stage: str, folders: Folders, out: Path) -> list[Path]:
 
 
 def _draw_class_counts(ingest: Path, _: Folders, out: Path) -> None:
+    from pipeline.report.data_plots import plot_class_counts
+
     plot_class_counts(out / "class_counts.png", counts=read_json(ingest / "class_counts.json"))
 
 
@@ -123,6 +122,8 @@ def _draw_augmentations(augment_config: Path, folders: Folders, out: Path) -> No
 
 
 def _draw_lr_find(lr_find: Path, _: Folders, out: Path) -> None:
+    from pipeline.report.lr_find_plot import plot_lr_find
+
     choice = read_json(lr_find / "lr.json")
     sweeps: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
     for row in _read_rows(lr_find / "curve.csv"):
@@ -140,6 +141,8 @@ def _draw_lr_find(lr_find: Path, _: Folders, out: Path) -> None:
 
 
 def _draw_schedule(training: Path, _: Folders, out: Path) -> None:
+    from pipeline.report.training_plots import plot_schedule
+
     cycles = read_json(training / "cycles.json")
     with (training / "schedule.csv").open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
@@ -153,6 +156,8 @@ def _draw_schedule(training: Path, _: Folders, out: Path) -> None:
 
 
 def _draw_learning_curves(training: Path, _: Folders, out: Path) -> None:
+    from pipeline.report.training_plots import plot_learning_curves
+
     cycles, points = read_json(training / "cycles.json"), read_points(training / "journal.jsonl")
     ends, kept, since = cycles["ends"], cycles["kept"], cycles["verdict"]["overfitting_since_cycle"]
 
@@ -175,6 +180,8 @@ def _draw_learning_curves(training: Path, _: Folders, out: Path) -> None:
 
 
 def _draw_sharpness(full_train: Path, _: Folders, out: Path) -> None:
+    from pipeline.report.training_plots import plot_sharpness
+
     rows = read_json(full_train / "verdict.json")["sharpness"]
     plot_sharpness(
         out / "sharpness.png",
@@ -189,6 +196,8 @@ def _draw_sharpness(full_train: Path, _: Folders, out: Path) -> None:
 
 
 def _draw_confusion(tta_evaluate: Path, _: Folders, out: Path) -> None:
+    from pipeline.report.score_plots import plot_confusion
+
     with (tta_evaluate / "confusion.csv").open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     counts = np.array([row[1:] for row in rows]).astype(np.int64)
@@ -196,6 +205,8 @@ def _draw_confusion(tta_evaluate: Path, _: Folders, out: Path) -> None:
 
 
 def _draw_calibration(tta_evaluate: Path, _: Folders, out: Path) -> None:
+    from pipeline.report.score_plots import plot_calibration
+
     rows = [*_read_rows(tta_evaluate / "calibration.csv")]
 
     def column(name: str) -> list[float]:

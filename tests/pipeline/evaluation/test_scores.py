@@ -73,12 +73,3 @@ def test_mistakes_are_the_most_confident_first(prediction: SplitPrediction, tmp_
         assert mistake["label"] == CLASSES[prediction.targets[i]]
         assert mistake["predicted"] == CLASSES[int(prediction.tta[i].argmax())]
         assert mistake["confidence"] == prediction.tta[i].max()
-
-
-def test_evaluation_loads_nothing_of_learning_or_drawing() -> None:
-    code = (
-        "import sys, pipeline.evaluation.prediction, pipeline.evaluation.scores; "
-        "print([m for m in sys.modules if m.startswith(('pipeline.learning', 'pipeline.report', 'pipeline.console'))])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True, text=True, stdout=subprocess.PIPE)
-    assert done.stdout.strip() == "[]"
