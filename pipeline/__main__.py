@@ -13,8 +13,9 @@ from typing import Any
 import dvc.api
 
 from pipeline.harness.compose import is_sweep, run_app
+from pipeline.paths import ARTIFACTS
 
-OBJECTIVE = ("artifacts/full_train/metrics.json", "valid_loss")
+OBJECTIVE = (ARTIFACTS / "full_train" / "metrics.json", "valid_loss")
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def run_experiment(params: dict[str, Any], folder: Path, overrides: list[str]) -
     if subprocess.run(command, check=False).returncode:
         raise ChildProcessError(f"`{' '.join(command[2:])}` failed; its last lines say why")
     file, key = OBJECTIVE
-    metrics = dvc.api.read(file, rev=f"sweep-{name}") if name else Path(file).read_text(encoding="utf-8")
+    metrics = dvc.api.read(str(file), rev=f"sweep-{name}") if name else file.read_text(encoding="utf-8")
     return float(json.loads(metrics)[key])
 
 

@@ -114,7 +114,7 @@ def file_state(path: str, *, of_this_copy: bool = False) -> str:
     """Text that changes when a file does, or a link, or what the link leads to; `gone` where there is none.
 
     Size and modification time, which a copy of a folder keeps. With `of_this_copy` also the inode and the time of the
-    last change of any kind, which nobody can set back: for a cache that must not outlive the file itself.
+    last change of any kind, which cannot be set by hand: for a cache that must not outlive the file itself.
     """
     try:
         link = file = os.lstat(path)

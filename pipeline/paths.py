@@ -10,6 +10,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 ARTIFACTS = Path("artifacts")
 CONF = Path("conf")
 PARAMS = Path("params.yaml")
+STATE = Path(".unfreeze")
+"""Scratch, locks, caches and timings, none of which is part of a result."""
 HELD = Path("overrides.json")
 """What an applied experiment changed against `conf/`."""
 
@@ -20,5 +22,5 @@ def from_checkout(path: str) -> Path:
 
 
 def state_dir() -> Path:
-    """`.unfreeze/` of the checkout: scratch, locks, caches and timings, none of which is part of a result."""
-    return from_checkout(".unfreeze").resolve()
+    """`STATE` of the checkout, also from a temporary copy of it."""
+    return from_checkout(str(STATE)).resolve()

@@ -36,7 +36,7 @@ _TTA_NEEDS: dict[str, set[str]] = {
 }
 Schedule = Literal["sgdr", "constant", "step", "exponential", "one_cycle"]
 Snapshots = Literal["none", "best", "average", "ensemble"]
-HeadSnapshots = Literal["none", "best", "average"]  # what follows goes on from one head
+HeadSnapshots = Literal["none", "best", "average"]  # the next stage starts from one head
 
 
 T = typing.TypeVar("T")
@@ -356,7 +356,7 @@ def nearest_key(key: str) -> str:
 
 
 def with_environment(runtime: Runtime) -> Runtime:
-    """`runtime` with the `UNFREEZE_*` environment variables laid over it. Raises SettingsError for an unknown one."""
+    """`runtime` with the `UNFREEZE_*` environment variables applied on top. Raises SettingsError for an unknown one."""
     prefix, known = "UNFREEZE_", [f.name for f in dataclasses.fields(Runtime)]
     given = {n.removeprefix(prefix).lower(): v for n, v in os.environ.items() if n.startswith(prefix)}
     for name in given:

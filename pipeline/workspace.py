@@ -1,4 +1,4 @@
-"""Where a stage works: the name and seed of its random draws, its folders, its journal, and whom it tells."""
+"""Where a stage works: the name and seed of its random draws, its folders, its journal, and what it shows."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -29,13 +29,13 @@ def no_bar(total: int, *, start: int = 0) -> AbstractContextManager[Bar]:
 
 
 def say_nothing(text: str) -> None:
-    """Drop a line that nobody reads."""
+    """Drop a line."""
     del text
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """What training and the finder need of whoever runs them."""
+    """What training and the finder get from the harness."""
 
     name: str
     """The stage's; with `seed` it decides every random draw."""
@@ -46,7 +46,7 @@ class Workspace:
     """Survives a kill."""
     journal: Journal
     checkpoint_s: float
-    """At most so many seconds of work are lost in a kill."""
+    """Seconds between checkpoints: a kill costs no more work than that."""
     say: Callable[[str], None] = say_nothing
     """Shows a person one line. Nothing may depend on it: lines are not part of a stage's fingerprint."""
     progress: OpenBar = no_bar

@@ -14,19 +14,9 @@ from pipeline.harness.start import main
 from pipeline.paths import state_dir
 from pipeline.report.html import write_report
 from pipeline.report.recipe import build_report
+from stages import STAGES
 
-REPORTED = (
-    "ingest",
-    "augment_config",
-    "precompute",
-    "lr_find_head",
-    "head_train",
-    "head_train_augmented",
-    "unfreeze",
-    "lr_find_full",
-    "full_train",
-    "tta_evaluate",
-)
+REPORTED = tuple(name for name in STAGES if name != "report")
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def judge(path: str, facts: Facts) -> LedgerLine:
 def check_rejected(rejected: Sequence[LedgerLine], data: DataSource, *, num_files: int) -> None:
     """Raise SettingsError if more of `num_files` files were rejected than `data` allows.
 
-    The message lists the first of them and says how to go on.
+    The message lists the first of them and says how to continue.
     """
     if not rejected or (data.on_reject == "skip" and len(rejected) <= data.max_rejected * num_files):
         return

@@ -1,1 +1,1 @@
-"""What runs a stage: settings, identity, lock, publication, and how DVC, Hydra and MLflow are told."""
+"""What runs a stage: settings, identity, lock, publication, and the ties to DVC, Hydra and MLflow."""

@@ -16,7 +16,7 @@ from pipeline.harness.delivery import publish_now
 from pipeline.harness.execute import Audience, StageFolders, execute, read_published, read_record
 from pipeline.harness.stage import Stage
 from pipeline.params import flatten, to_yaml
-from pipeline.paths import ARTIFACTS, state_dir
+from pipeline.paths import ARTIFACTS, PARAMS, state_dir
 from pipeline.settings import SettingsError, with_environment
 
 
@@ -47,7 +47,7 @@ def run_job(
     folders = upstream_folders(stages, ARTIFACTS)
     check_upstream(params, folders)
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "params.yaml", to_yaml(params))
+    write_text(folder / PARAMS.name, to_yaml(params))
     objective = None
     for stage in stages:
         metrics = execute(stage, params, runtime, StageFolders(folders, folder / stage.name, state_dir()), audience)
@@ -86,7 +86,7 @@ def check_upstream(params: Mapping[str, Any], folders: Mapping[str, Path]) -> No
             if flat.get(key) != value:
                 raise SettingsError(
                     f"{key}={flat.get(key)} contradicts {folder}, which was made with {value}: leave {key} alone here, "
-                    f"or make everything anew with `python -m pipeline {key}={flat.get(key)}`"
+                    f"or rerun everything with `python -m pipeline {key}={flat.get(key)}`"
                 )
 
 

@@ -61,7 +61,7 @@ def run_app(job: Callable[[dict[str, Any], Path, list[str]], float | None], *, n
     """Run `job(params, folder, overrides)` as a Hydra app named `name`: once, or once per job of a sweep.
 
     Returns whether it succeeded. An error that the user can fix is printed in one line. In a sweep Hydra must know that
-    a job failed while the others go on: there it gets an exception, and ends the process with status 1.
+    a job failed while the others continue: there it gets an exception, and ends the process with status 1.
     """
     failed = False
 

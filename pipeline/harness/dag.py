@@ -8,7 +8,7 @@ from pipeline.harness.checked import read_checked
 from pipeline.harness.execute import Audience, StageFolders, execute
 from pipeline.harness.fingerprints import write_fingerprints
 from pipeline.harness.stage import Stage
-from pipeline.paths import ARTIFACTS, CONF, HELD, PARAMS
+from pipeline.paths import ARTIFACTS, CONF, HELD, PARAMS, STATE
 from pipeline.settings import with_environment
 
 HEADER = """\
@@ -32,7 +32,7 @@ def run_stages(
     runtime = with_environment(settings.runtime)
     for stage in (s for s in stages if only is None or s.name in only):
         inputs = {name: artifacts / name for name in stage.upstream}
-        execute(stage, params, runtime, StageFolders(inputs, artifacts / stage.name, root / ".unfreeze"), audience)
+        execute(stage, params, runtime, StageFolders(inputs, artifacts / stage.name, root / STATE), audience)
     return artifacts
 
 

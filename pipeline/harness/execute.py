@@ -2,7 +2,7 @@
 
 A stage writes into a scratch folder named after its identity: a digest of the settings, inputs and code that it
 consumes. When it is done, one rename makes the scratch's `out/` the artifact folder. So an artifact folder that exists
-is complete, and a killed stage goes on where it was, unless anything it consumes has changed.
+is complete, and a killed stage resumes where it was, unless anything it consumes has changed.
 """
 
 import errno
@@ -59,7 +59,7 @@ def _silent(*_: object) -> None:
 
 @dataclass(frozen=True)
 class Audience:
-    """Who is told of a running stage. It is given by whoever starts the stage, and changes nothing in the result."""
+    """What a running stage is shown to. The code that starts the stage gives it; it changes nothing in the result."""
 
     say: Callable[[str, str], None] = _silent
     """Prints (stage, line)."""

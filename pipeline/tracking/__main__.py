@@ -34,7 +34,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         follow(FollowSpec.read(arguments.spec))
-    except Exception as error:  # the stage goes on, so a traceback would only confuse
+    except Exception as error:  # the stage continues, so a traceback would only confuse
         print(
             f"tracking: live updates stopped ({type(error).__name__}: {error}); `publish` sends the rest",
             file=sys.stderr,

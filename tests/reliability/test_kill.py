@@ -1,4 +1,4 @@
-"""A stage that is killed at any moment goes on, and its folder has the same bytes as that of an undisturbed run."""
+"""A stage that is killed at any moment resumes, and its folder has the same bytes as after an undisturbed run."""
 
 import hashlib
 import os

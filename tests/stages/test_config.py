@@ -1,4 +1,4 @@
-"""The config stage: whoever starts a run, what was typed reaches the stages or is refused, never lost."""
+"""The config stage: what was typed reaches the stages or is refused, however a run is started."""
 
 import json
 import shutil

@@ -1,8 +1,6 @@
 """The tables of scores, against brute force over the predictions."""
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,6 @@ from pipeline.data.manifest import Sample
 from pipeline.evaluation.metrics import wilson_interval
 from pipeline.evaluation.scores import SplitPrediction, write_calibration, write_confusion, write_mistakes
 from pipeline.files import read_json
-from tests.conftest import PROJECT
 
 CLASSES = ("a", "b, c", "d")
 

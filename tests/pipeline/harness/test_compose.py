@@ -81,15 +81,15 @@ def test_conf_digest_notices_any_edit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "told"),
+    ("typed", "said"),
     [
         ("full_train.cycle_len=0", "full_train.cycle_len=0: input should be greater"),
         ("full_train.image_size=[64,96]", "2 sizes for full_train.num_cycles=3"),
         ("full_train.cycle_lenn=1", "nearest: full_train.cycle_len"),
     ],
 )
-def test_a_bad_setting_typed_to_a_hydra_app_is_told_in_one_line(
-    typed: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+def test_a_bad_setting_typed_to_a_hydra_app_is_named_in_one_line(
+    typed: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def job(*_: object) -> float:
         raise AssertionError("the job must not start")
@@ -98,7 +98,7 @@ def test_a_bad_setting_typed_to_a_hydra_app_is_told_in_one_line(
 
     assert not run_app(job, name="app", conf=CONF)
     (line,) = capfd.readouterr().err.splitlines()
-    assert told in line
+    assert said in line
 
 
 def test_an_app_says_whether_its_job_came_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

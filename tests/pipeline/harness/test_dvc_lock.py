@@ -1,4 +1,4 @@
-"""A lock file that names what the cache does not hold: DVC goes on after it was put right, and nothing is lost."""
+"""A lock file that names what the cache does not hold is repaired, so that DVC continues and nothing is lost."""
 
 import os
 import shutil
@@ -13,8 +13,8 @@ from pipeline.__main__ import run_experiment
 from pipeline.harness.dvc_lock import repair_lock
 from tests.conftest import PROJECT
 
-# As in the project: the first stage always runs and mends, the others may come from the run cache, and each depends on
-# a file inside the folder that the one before it makes.
+# As in the project: the first stage always runs and repairs, the others may come from the run cache, and each depends
+# on a file inside the folder that the one before it makes.
 PIPELINE = {
     "settle": {"cmd": "python settle.py", "always_changed": True, "deps": ["conf"], "outs": ["out/settle"]},
     "first": {"cmd": "python make.py first", "deps": ["out/settle/code.json"], "params": ["a"], "outs": ["out/first"]},
@@ -25,7 +25,7 @@ import os, pathlib
 folder = pathlib.Path("out", "settle")
 folder.mkdir(parents=True)
 folder.joinpath("code.json").write_text("1")
-if os.environ["MENDING"]:
+if os.environ["REPAIRING"]:
     from pipeline.harness.dvc_lock import repair_lock
     repair_lock(pathlib.Path())
 """
@@ -39,17 +39,17 @@ folder.joinpath("made.json").write_text(json.dumps({"stage": sys.argv[1], **yaml
 pytestmark = pytest.mark.xdist_group("dvc_lock")
 
 
-def environment(folder: Path, *, mending: bool) -> dict[str, str]:
+def environment(folder: Path, *, repairing: bool) -> dict[str, str]:
     return {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "PYTHONPATH": str(PROJECT),
         "DVC_SITE_CACHE_DIR": str(folder.parent / "site"),
-        "MENDING": "1" if mending else "",
+        "REPAIRING": "1" if repairing else "",
     }
 
 
-def run(*command: str, cwd: Path, mending: bool = True) -> str:
-    told = {**os.environ, **environment(cwd, mending=mending)}
+def run(*command: str, cwd: Path, repairing: bool = True) -> str:
+    told = {**os.environ, **environment(cwd, repairing=repairing)}
     done = subprocess.run(command, cwd=cwd, env=told, capture_output=True, text=True, check=False)
     return done.stdout + done.stderr
 
@@ -83,13 +83,13 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def checkout(origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     checkout = Path(shutil.copytree(origin, tmp_path / "checkout"))
-    for name, value in environment(checkout, mending=True).items():
+    for name, value in environment(checkout, repairing=True).items():
         monkeypatch.setenv(name, value)
     return checkout
 
 
-def experiment(folder: Path, value: int, *, mending: bool = True) -> str:
-    return run("dvc", "exp", "run", "-S", f"a={value}", cwd=folder, mending=mending)
+def experiment(folder: Path, value: int, *, repairing: bool = True) -> str:
+    return run("dvc", "exp", "run", "-S", f"a={value}", cwd=folder, repairing=repairing)
 
 
 def lock(folder: Path) -> dict[str, object]:
@@ -97,22 +97,22 @@ def lock(folder: Path) -> dict[str, object]:
     return stages
 
 
-@pytest.mark.parametrize("mending", [True, False])
-def test_an_experiment_after_the_lock_was_checked_out_again(checkout: Path, mending: bool) -> None:
-    assert "applied" in experiment(checkout, 1, mending=mending)
+@pytest.mark.parametrize("repairing", [True, False])
+def test_an_experiment_after_the_lock_was_checked_out_again(checkout: Path, repairing: bool) -> None:
+    assert "applied" in experiment(checkout, 1, repairing=repairing)
     run("git", "checkout", ".", cwd=checkout)
-    said = experiment(checkout, 1, mending=mending)
+    said = experiment(checkout, 1, repairing=repairing)
     assert "Stage 'first' is cached" in said
     # Without: DVC's own behaviour. Where this fails, DVC was mended, and pipeline/dvc_lock.py can go.
-    assert ("failed to load directory" in said) != mending
-    assert ("applied" in said) == mending
+    assert ("failed to load directory" in said) != repairing
+    assert ("applied" in said) == repairing
 
 
 @pytest.mark.parametrize("sweep", [False, True])
 def test_the_app_returns_its_objective_on_a_clone(checkout: Path, monkeypatch: pytest.MonkeyPatch, sweep: bool) -> None:
     monkeypatch.chdir(checkout)
     monkeypatch.setattr("pipeline.__main__.is_sweep", lambda: sweep)
-    monkeypatch.setattr("pipeline.__main__.OBJECTIVE", ("out/second/made.json", "a"))
+    monkeypatch.setattr("pipeline.__main__.OBJECTIVE", (Path("out/second/made.json"), "a"))
     assert run_experiment({}, Path("runs/today/0"), ["a=3"]) == 3.0
 
 

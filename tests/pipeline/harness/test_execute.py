@@ -261,13 +261,13 @@ def test_the_audience_hears_of_a_stage_and_changes_nothing(
         stage(speak),
         compose_conf(),
         runtime,
-        folders(tmp_path / "told"),
+        folders(tmp_path / "shown"),
         Audience(say=lambda *x: heard.append(x), report=report),
     )
-    execute(stage(speak), compose_conf(), runtime, folders(tmp_path / "untold"))
+    execute(stage(speak), compose_conf(), runtime, folders(tmp_path / "hidden"))
     assert heard[:2] == [("ingest", "half way"), ("ingest", 2.0)]
     assert heard[2][1].startswith("done in")
-    told, untold = (
-        (tmp_path / name / "artifacts" / "ingest" / "stage.json").read_bytes() for name in ("told", "untold")
+    shown, hidden = (
+        (tmp_path / name / "artifacts" / "ingest" / "stage.json").read_bytes() for name in ("shown", "hidden")
     )
-    assert told == untold
+    assert shown == hidden
