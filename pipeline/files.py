@@ -15,17 +15,19 @@ from typing import Any, BinaryIO
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, *, flush: bool = True) -> Iterator[BinaryIO]:
     """Open a file that replaces `path` when the block ends without an error.
 
-    A kill at any moment leaves the old file or the new one, flushed to disk. The folder must exist.
+    A kill at any moment leaves the old file or the new one, flushed to disk. The folder must exist. Without `flush` a
+    power cut may lose it: for very many files that would be made again.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with draft.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
         draft.replace(path)
     except BaseException:
         draft.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ import tarfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
+from pipeline.files import atomic_file
 from pipeline.settings import SettingsError
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -38,18 +39,33 @@ def _unzip(archive: Path, into: Path) -> None:
     with zipfile.ZipFile(archive) as file:
         members = [m for m in file.infolist() if not m.is_dir()]
         for member in members:
-            parts = PurePosixPath(member.filename.replace("\\", "/"))
-            if parts.is_absolute() or ".." in parts.parts:
-                raise zipfile.BadZipFile(f"its member {member.filename!r} reaches outside")
+            _check_name(member.filename)
         _check_space(sum(m.file_size for m in members), into)
         for member in members:
             file.extract(member, into)
 
 
 def _untar(archive: Path, into: Path) -> None:
+    """Unpack regular files only. Links are refused: a chain of them can lead out of any folder (CVE-2025-4517)."""
     with tarfile.open(archive) as file:
-        _check_space(sum(m.size for m in file.getmembers()), into)
-        file.extractall(into, filter="data")  # raises for devices and for members outside `into`
+        members = file.getmembers()
+        for member in members:
+            _check_name(member.name)
+            if not (member.isreg() or member.isdir()):
+                raise OSError(f"its member {member.name!r} is a link or a device, and only files are unpacked")
+        _check_space(sum(m.size for m in members), into)
+        for member in (m for m in members if m.isreg()):
+            content, target = file.extractfile(member), into / member.name
+            assert content is not None, member.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_file(target, flush=False) as unpacked:
+                shutil.copyfileobj(content, unpacked)
+
+
+def _check_name(name: str) -> None:
+    parts = PurePosixPath(name.replace("\\", "/"))
+    if parts.is_absolute() or ".." in parts.parts:
+        raise OSError(f"its member {name!r} reaches outside")
 
 
 def _check_space(needed: int, into: Path) -> None:
