@@ -149,6 +149,7 @@ def find(subject: Subject, data: Data, batch_size: int, seed: int) -> LrChoice:
                 workspace,
                 batch_size=batch_size,
                 momentum=momentum,
+                safe_lr=1e-3,
                 cap_at_two_epochs=subject.cap_at_two_epochs,
             )
         finally:
@@ -199,7 +200,12 @@ def _unfrozen_model(data: Data, settings: Settings, stage: str) -> Learner:
 
 
 HEAD = Subject(
-    "lr_find_head", "head_train", lambda s: s.lr_find_head, lambda s: s.head_train, _fresh_head, cap_at_two_epochs=False
+    "lr_find_head",
+    "head_train",
+    lambda s: s.lr_find_head,
+    lambda s: s.head_train,
+    _fresh_head,
+    cap_at_two_epochs=False,
 )
 WHOLE = Subject(
     "lr_find_full",

@@ -190,6 +190,9 @@ class LrFind(_Section):
     """Width of the Gaussian that smooths the loss over the rate, in decades."""
     rule: Literal["recipe", "valley", "steep", "minimum", "slide"]
     """`recipe`: the highest rate at which the loss still clearly improves."""
+    on_unusable: Literal["fallback", "fail"]
+    """What happens if no rate can be read, though the sweep was widened: `fallback` takes a rate that is known to be
+    safe, and says so; `fail` stops the run."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,10 @@ from pipeline.learning.lr_results import find_and_write_lr
 from pipeline.model.card import load_card
 from pipeline.settings import BatchSize, ImageBatchSettings, LrFind
 
+SAFE_LR = 1e-4
+"""Below the rates at which pretrained networks are fine-tuned with SGD (1e-3 to 1e-2): it improves little, and
+forgets nothing."""
+
 
 @dataclass(frozen=True)
 class FullTrainReads:
@@ -54,6 +58,7 @@ def run(context: StageContext[Reads]) -> Metrics:
         batch_size=batch_size,
         momentum=settings.full_train.momentum,
         cap_at_two_epochs=True,
+        safe_lr=SAFE_LR,
     )
 
 

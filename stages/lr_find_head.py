@@ -14,6 +14,9 @@ from pipeline.learning.batch_size import count_batch
 from pipeline.learning.lr_results import find_and_write_lr
 from pipeline.settings import BatchSettings, BatchSize, LrFind
 
+SAFE_LR = 1e-2
+"""Standardised features make a head's rate independent of its backbone; this one did no harm wherever it was tried."""
+
 
 @dataclass(frozen=True)
 class HeadTrainReads:
@@ -47,6 +50,7 @@ def run(context: StageContext[Reads]) -> Metrics:
         batch_size=batch_size,
         momentum=settings.head_train.momentum,
         cap_at_two_epochs=False,
+        safe_lr=SAFE_LR,
     )
 
 

@@ -7,22 +7,25 @@ the curve readable if batches are small, or the loss is low already:
   batch is subtracted, and the mean of the latter is added. What is left is the effect of the steps.
 - The sweep is repeated over several batch orders, and the rule reads the mean of the curves. The spread of its answers
   on the single curves is reported.
+
+A sweep that gives no rate is no verdict on the data: it may have begun at a rate that does harm already. So the range
+is widened and swept again, and if even that gives no rate, one that is known to be safe is taken.
 """
 
 import copy
-import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
 
-from pipeline.files import write_text
+from pipeline.files import read_json, write_json
 from pipeline.learning.loop import Learner, batch_loss, build_optimizer, take_step
 from pipeline.learning.lr_rules import (
     RULES,
     Curve,
+    Remedy,
     UnusableCurveError,
     check_learning,
     check_length,
@@ -44,6 +47,9 @@ RUNNING = 0.9
 
 MEASURED = 32
 """Each step's loss is measured on at least this many images: with fewer, a single mistake would bend the curve."""
+
+ATTEMPTS = 3
+"""Ranges that are swept at most: the one that was set, and two that are wider."""
 
 SHORT_SWEEP = 30
 """A sweep that is capped at two epochs still takes at least this many steps."""
@@ -81,6 +87,37 @@ class LrChoice:
     """Each rule's answer on the same curve."""
     unusable: list[str]
     """Why the other repeats gave no answer."""
+    widened: list[str]
+    """The ranges that gave no rate, and why, before the one that did; empty for the range that was set."""
+    usable: bool
+    """Whether the rate was read off a curve; if not, it is one that is known to be safe."""
+
+
+@dataclass(frozen=True)
+class SweepRange:
+    """From which rate to which, and in how many steps."""
+
+    start_lr: float
+    end_lr: float
+    num_steps: int
+
+    def __str__(self) -> str:
+        return f"{self.start_lr:.3g} to {self.end_lr:.3g} in {self.num_steps} steps"
+
+    def rates(self) -> list[float]:
+        """The rate of each step, growing by the same factor."""
+        rates: list[float] = np.geomspace(self.start_lr, self.end_lr, self.num_steps).tolist()
+        return rates
+
+    def widened(self, remedy: Remedy) -> "SweepRange":
+        """The range to sweep next. Rates that do harm are not swept again, for each step takes time."""
+        match remedy:
+            case "lower":
+                return SweepRange(self.start_lr / 1000, 10 * self.start_lr, self.num_steps)
+            case "higher":
+                return SweepRange(self.start_lr, 100 * self.end_lr, self.num_steps + self.num_steps // 2)
+            case "longer":
+                return SweepRange(self.start_lr, self.end_lr, 2 * self.num_steps)
 
 
 def find_lr(
@@ -91,6 +128,7 @@ def find_lr(
     batch_size: int,
     momentum: float,
     cap_at_two_epochs: bool,
+    safe_lr: float,
 ) -> tuple[LrChoice, list[Curve]]:
     """Sweep the rate `settings.repeats` times, and choose one; the learner's model and torch's RNG are unchanged.
 
@@ -101,29 +139,76 @@ def find_lr(
         batch_size: images per optimizer step.
         momentum: of the optimizer.
         cap_at_two_epochs: shorten sweeps if epochs are short: for images, whose steps take time.
+        safe_lr: taken if no range gives a rate, unless the loss rises at the lowest rates: then it is the lowest tried,
+            which leaves the model as it is.
 
     Returns the choice and the curve of each repeat. Rates are the head's; those of the other layer groups keep their
-    ratios to it. Raises UnusableCurveError if fewer than half of the repeats give an answer.
+    ratios to it. Raises UnusableCurveError if no range gives a rate and `settings.on_unusable` is `fail`.
     """
-    before = {n: t.detach().clone() for n, t in learner.model.state_dict().items()}
-    sweeps = []
-    devices = [learner.device] if learner.device.type == "cuda" else []
     steps_per_epoch = num_batches(learner.train.num_samples, batch_size)
     num_steps = sweep_steps(settings.num_steps, steps_per_epoch) if cap_at_two_epochs else settings.num_steps
-    total = settings.repeats * num_steps
-    with torch.random.fork_rng(devices=devices), workspace.progress(total) as bar:
+    swept, num_classes = SweepRange(settings.start_lr, settings.end_lr, num_steps), int(learner.train.targets.max()) + 1
+    failed: list[str] = []
+    while True:
+        sweeps = _sweep_repeatedly(
+            learner, swept, settings, workspace, attempt=len(failed), batch_size=batch_size, momentum=momentum
+        )
+        curves = [s.curve(settings.smoothing) for s in sweeps]
+        try:
+            return replace(choose_lr(curves, settings.rule, num_classes=num_classes), widened=failed), curves
+        except UnusableCurveError as error:
+            failed.append(f"{swept}: {error}")
+            if len(failed) == ATTEMPTS:
+                if settings.on_unusable == "fail":
+                    raise UnusableCurveError("no rate was found; swept " + "; ".join(failed), error.remedy) from None
+                lr = swept.start_lr if error.remedy == "lower" else safe_lr
+                return LrChoice(lr, settings.rule, False, [], 1.0, {}, [], failed, usable=False), curves
+            swept = swept.widened(error.remedy)
+            workspace.say(f"no rate can be read: {error}. Next range: {swept}")
+
+
+def _sweep_repeatedly(
+    learner: Learner,
+    swept: SweepRange,
+    settings: LrFind,
+    workspace: Workspace,
+    *,
+    attempt: int,
+    batch_size: int,
+    momentum: float,
+) -> list[Sweep]:
+    """Sweep a range over several batch orders; no further when too many of the sweeps give no rate."""
+    before = {n: t.detach().clone() for n, t in learner.model.state_dict().items()}
+    sweeps: list[Sweep] = []
+    devices = [learner.device] if learner.device.type == "cuda" else []
+    with (
+        torch.random.fork_rng(devices=devices),
+        workspace.progress(settings.repeats * swept.num_steps) as bar,
+    ):
         for repeat in range(settings.repeats):
-            file = workspace.scratch / f"sweep-{repeat}.json"
+            file = workspace.scratch / f"sweep-{attempt}-{repeat}.json"
             if not file.exists():
                 seed = (workspace.seed, workspace.name, repeat)
                 batches = _endless_batches(learner, max(batch_size, MEASURED), seed=seed)
-                rates = np.geomspace(settings.start_lr, settings.end_lr, num_steps).tolist()
-                sweep = _sweep(learner, rates, batches, batch_size=batch_size, momentum=momentum, seed=seed, bar=bar)
+                sweep = _sweep(
+                    learner, swept.rates(), batches, batch_size=batch_size, momentum=momentum, seed=seed, bar=bar
+                )
                 learner.model.load_state_dict(before)
-                write_text(file, json.dumps(asdict(sweep)))
-            sweeps.append(Sweep(**json.loads(file.read_text())))
-    curves = [s.curve(settings.smoothing) for s in sweeps]
-    return choose_lr(curves, settings.rule, num_classes=int(learner.train.targets.max()) + 1), curves
+                write_json(file, asdict(sweep))
+            sweeps.append(Sweep(**read_json(file)))
+            unusable = [s for s in sweeps if not _gives_rate(s.curve(settings.smoothing), settings.rule)]
+            if 2 * len(unusable) > settings.repeats:
+                break
+    return sweeps
+
+
+def _gives_rate(curve: Curve, rule: str) -> bool:
+    try:
+        check_length(curve)
+        RULES[rule](curve)
+    except UnusableCurveError:
+        return False
+    return True
 
 
 def sweep_steps(wanted: int, steps_per_epoch: int) -> int:
@@ -140,13 +225,15 @@ def choose_lr(curves: list[Curve], rule: str, *, num_classes: int) -> LrChoice:
             usable.append(curve)
             repeats.append(RULES[rule](curve))
         except UnusableCurveError as error:
-            unusable.append(str(error))
+            unusable.append(error)
     if len(usable) * 2 < len(curves) or not repeats:
-        raise UnusableCurveError(f"{len(unusable)} of {len(curves)} sweeps give no rate: {unusable[0]}")
+        first = unusable[0]
+        raise UnusableCurveError(f"{len(unusable)} of {len(curves)} sweeps give no rate: {first}", first.remedy)
     mean = mean_curve(usable)
     check_learning(mean, num_classes)
     others = {name: answer(mean) for name, answer in RULES.items()}
-    return LrChoice(others[rule], rule, falls(mean), repeats, max(repeats) / min(repeats), others, unusable)
+    reasons, spread = [str(error) for error in unusable], max(repeats) / min(repeats)
+    return LrChoice(others[rule], rule, falls(mean), repeats, spread, others, reasons, [], usable=True)
 
 
 def _sweep(

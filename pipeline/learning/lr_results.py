@@ -20,13 +20,20 @@ def find_and_write_lr(
     batch_size: int,
     momentum: float,
     cap_at_two_epochs: bool,
+    safe_lr: float,
 ) -> dict[str, Any]:
-    """Find the rate; write `lr.json` (a LrChoice) and `curve.csv` (all sweeps); return the metrics.
+    """Find the rate; write `lr.json` (a LrChoice) and `curve.csv` (the sweeps of the last range); return the metrics.
 
     The smoothed curve of the first sweep is journalled, at the number of its step.
     """
     choice, curves = find_lr(
-        learner, settings, workspace, batch_size=batch_size, momentum=momentum, cap_at_two_epochs=cap_at_two_epochs
+        learner,
+        settings,
+        workspace,
+        batch_size=batch_size,
+        momentum=momentum,
+        cap_at_two_epochs=cap_at_two_epochs,
+        safe_lr=safe_lr,
     )
     write_json(workspace.out / "lr.json", dataclasses.asdict(choice))
     _write_curves(workspace.out / "curve.csv", curves)

@@ -6,6 +6,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +35,16 @@ NEAR_CHANCE = 0.9
 """A model whose loss is at least this share of a blind guess's, log(num_classes), knows next to nothing."""
 
 
+Remedy = Literal["lower", "higher", "longer"]
+"""What a further sweep must do to give a rate: begin at lower rates, go up to higher ones, or take more steps."""
+
+
 class UnusableCurveError(ValueError):
-    """A sweep that gives no rate; the message says what to do."""
+    """A sweep that gives no rate; the message says why, and what to do."""
+
+    def __init__(self, message: str, remedy: Remedy) -> None:
+        super().__init__(message)
+        self.remedy: Remedy = remedy
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,8 @@ def check_length(curve: Curve) -> None:
     if len(curve.lrs) < MIN_POINTS:
         raise UnusableCurveError(
             f"the loss diverged within {len(curve.lrs) + 1} steps: lower start_lr, or check that the labels and the "
-            "normalisation are correct"
+            "normalisation are correct",
+            "lower",
         )
 
 
@@ -106,7 +116,8 @@ def check_learning(curve: Curve, num_classes: int) -> None:
         raise UnusableCurveError(
             f"the loss never fell from {curve.smoothed[0]:.4f}, and a blind guess among {num_classes} classes has "
             f"{chance:.4f}: nothing was learned at any rate; raise end_lr or num_steps, use other weights "
-            "(model.weights), or check that the labels fit the images"
+            "(model.weights), or check that the labels fit the images",
+            "longer",
         )
 
 
@@ -117,11 +128,13 @@ def _highest_harmless(curve: Curve) -> float:
     if not len(harmed):
         raise UnusableCurveError(
             f"{finding}, nor did it rise: raise end_lr or num_steps, or set the training stage's lr yourself; if that "
-            "does not help, check that the labels fit the images"
+            "does not help, check that the labels fit the images",
+            "higher",
         )
     if curve.lrs[harmed[0]] < curve.lrs[0] * 10**HARMLESS_DECADES:
         raise UnusableCurveError(
-            f"{finding}, and rose at the lowest rates already: lower start_lr, or set the training stage's lr yourself"
+            f"{finding}, and rose at the lowest rates already: lower start_lr, or set the training stage's lr yourself",
+            "lower",
         )
     return float(curve.lrs[harmed[0] - 1])
 

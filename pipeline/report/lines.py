@@ -71,6 +71,8 @@ def _first_accuracy(journal: Path) -> str:
 
 def _lr_find(folder: Path, _: Timings) -> list[str]:
     choice = read_json(folder / "lr.json")
+    if not choice.get("usable", True):
+        return sentences.lr_notes(choice)
     return [
         f"lr {choice['lr']:.3g} by rule {choice['rule']}, spread x{choice['spread']:.2f} over "
         f"{len(choice['repeats'])} sweeps",

@@ -111,7 +111,9 @@ def batch_norm(policy: str) -> str:
 
 def lr_notes(choice: Json) -> list[str]:
     """Return what makes the learning-rate finder's choice doubtful; `choice` is `lr.json`."""
-    notes = []
+    notes = [f"no rate can be read in the range {failed}" for failed in choice.get("widened", [])]
+    if not choice.get("usable", True):
+        return [*notes, f"warning: no range gives a rate; lr {choice['lr']:.3g} is taken, which is known to be safe"]
     if choice["rule"] == "recipe" and not choice["improved"]:
         notes.append("the loss clearly falls at no rate: a third of the highest harmless rate is chosen")
     return [*notes, *(f"one sweep gave no rate: {reason}" for reason in choice["unusable"])]
@@ -119,6 +121,11 @@ def lr_notes(choice: Json) -> list[str]:
 
 def lr_choice(choice: Json) -> str:
     """Say which rate was chosen, and why; `choice` is `lr.json`."""
+    if not choice.get("usable", True):
+        return (
+            f"No rate could be read off the sweeps: {choice['lr']:.3g} is taken, which is known to be safe. Tried: "
+            f"{'; '.join(choice['widened'])}."
+        )
     if choice["rule"] != "recipe":
         why = f"by the rule `{choice['rule']}`"
     elif choice["improved"]:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,16 +18,22 @@ from pipeline.learning.lr_rules import RULES, Curve, UnusableCurveError, recipe,
 from pipeline.learning.sources import TensorBatches
 from pipeline.seeds import permutation
 from pipeline.settings import LrFind
-from pipeline.workspace import Workspace
+from pipeline.workspace import Workspace, say_nothing
 from tests.pipeline.learning.test_loop import build_model, learner
 
-SETTINGS = LrFind(start_lr=1e-4, end_lr=10.0, num_steps=60, repeats=3, smoothing=0.35, rule="recipe")
+SETTINGS = LrFind(
+    start_lr=1e-4, end_lr=10.0, num_steps=60, repeats=3, smoothing=0.35, rule="recipe", on_unusable="fallback"
+)
+
+SAFE_LR = 0.005
 
 
-def find(made: Learner, scratch: Path, settings: LrFind = SETTINGS) -> tuple[LrChoice, list[Curve]]:
-    workspace = Workspace("lr_find_full", 0, scratch, scratch, Journal(scratch / "journal.jsonl"), 1e9)
+def find(
+    made: Learner, scratch: Path, settings: LrFind = SETTINGS, say: Callable[[str], None] = say_nothing
+) -> tuple[LrChoice, list[Curve]]:
+    workspace = Workspace("lr_find_full", 0, scratch, scratch, Journal(scratch / "journal.jsonl"), 1e9, say)
     try:
-        return find_lr(made, settings, workspace, batch_size=8, momentum=0.9, cap_at_two_epochs=False)
+        return find_lr(made, settings, workspace, batch_size=8, momentum=0.9, cap_at_two_epochs=False, safe_lr=SAFE_LR)
     finally:
         workspace.journal.close()
 
@@ -148,7 +155,7 @@ def test_a_sweep_stops_where_it_diverges(tmp_path: Path) -> None:
 def test_a_small_batch_steps_on_its_own_images_and_is_measured_on_more(tmp_path: Path) -> None:
     made, lr = learner(build_model(dropout=0.0)), 0.05
     find(made, tmp_path, replace(SETTINGS, start_lr=lr, repeats=1))
-    sweep = json.loads((tmp_path / "sweep-0.json").read_text())
+    sweep = json.loads((tmp_path / "sweep-0-0.json").read_text())
 
     assert isinstance(made.train, TensorBatches)
     order = torch.tensor(permutation(37, 0, "lr_find_full", 0, "order", 0))
@@ -178,7 +185,7 @@ def test_a_loss_of_nan_at_once_is_refused_and_changes_nothing(tmp_path: Path) ->
     made.train.inputs[:] = float("nan")
     before, rng = copy.deepcopy(made.model.state_dict()), torch.get_rng_state()
     with pytest.raises(UnusableCurveError, match="diverged within 1 steps"):
-        find(made, tmp_path)
+        find(made, tmp_path, replace(SETTINGS, on_unusable="fail"))
     assert all(torch.equal(before[n], t) for n, t in made.model.state_dict().items())
     assert torch.equal(rng, torch.get_rng_state())
 
@@ -196,8 +203,50 @@ def test_finding_changes_neither_model_nor_rng(tmp_path: Path) -> None:
 
 def test_finished_repeats_survive_a_kill(tmp_path: Path) -> None:
     whole, _ = find(learner(build_model()), tmp_path)
-    (tmp_path / "sweep-2.json").unlink()
-    stamp = (tmp_path / "sweep-0.json").stat().st_mtime_ns
+    (tmp_path / "sweep-0-2.json").unlink()
+    stamp = (tmp_path / "sweep-0-0.json").stat().st_mtime_ns
     again, _ = find(learner(build_model()), tmp_path)
     assert again == whole
-    assert (tmp_path / "sweep-0.json").stat().st_mtime_ns == stamp
+    assert (tmp_path / "sweep-0-0.json").stat().st_mtime_ns == stamp
+
+
+def test_a_sweep_that_begins_too_high_is_widened_downwards_and_finds_about_the_same_rate(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    expected, _ = find(learner(build_model()), tmp_path / "a")
+    said: list[str] = []
+    too_high = replace(SETTINGS, start_lr=30.0, end_lr=1e4)
+    found, curves = find(learner(build_model()), tmp_path / "b", too_high, say=said.append)
+    assert found.usable
+    assert expected.lr / 5 < found.lr < 5 * expected.lr
+    (reason,) = found.widened
+    assert reason.startswith("30 to 1e+04 in 60 steps: 2 of 2 sweeps give no rate")  # the third was not needed
+    assert said == [f"no rate can be read: {reason.partition(': ')[2]}. Next range: 0.03 to 300 in 60 steps"]
+    assert len(curves) == 3
+
+
+def test_where_nothing_can_be_read_a_safe_rate_is_taken_unless_the_run_is_to_fail(tmp_path: Path) -> None:
+    made = learner(build_model())
+    for parameter in made.model.parameters():
+        parameter.data.zero_()
+        parameter.requires_grad_(False)
+    next(iter(made.model.parameters())).requires_grad_(True)  # its gradient is zero, for all after it are
+    before, rng = copy.deepcopy(made.model.state_dict()), torch.get_rng_state()
+    short = replace(SETTINGS, num_steps=20)
+    found, _ = find(made, tmp_path, short)
+    assert (found.usable, found.lr, found.improved, found.repeats) == (False, SAFE_LR, False, [])
+    assert len(found.widened) == 3
+    assert all(torch.equal(before[n], t) for n, t in made.model.state_dict().items())
+    assert torch.equal(rng, torch.get_rng_state())
+    with pytest.raises(UnusableCurveError, match=r"no rate was found; swept 0\.0001 to 10 in 20 steps: .*; 0\.0001 to"):
+        find(made, tmp_path, replace(short, on_unusable="fail"))
+
+
+def test_where_every_rate_does_harm_the_lowest_tried_is_taken(tmp_path: Path) -> None:
+    made = learner(build_model())
+    assert isinstance(made.train, TensorBatches)
+    made.train.inputs[:] = float("nan")
+    found, curves = find(made, tmp_path)
+    assert not found.usable
+    assert found.lr == pytest.approx(1e-10)
+    assert all(len(c.lrs) == 0 for c in curves)

@@ -57,6 +57,7 @@ def test_the_finder_leaves_its_choice_and_its_curves_and_no_words(workspace: Wor
         batch_size=8,
         momentum=0.9,
         cap_at_two_epochs=False,
+        safe_lr=0.005,
     )
     workspace.journal.close()
     choice = read_json(workspace.out / "lr.json")

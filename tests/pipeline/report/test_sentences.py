@@ -121,3 +121,15 @@ def test_how_tta_weighs_the_plain_image() -> None:
 
 def test_a_fall_of_the_log_loss_is_negative() -> None:
     assert "the log loss by -0.1000 (-0.3000 to +0.1000)" in sentences.tta_gain("test", SCORES)
+
+
+def test_a_rate_that_could_not_be_read_is_said_to_be_safe_and_not_found() -> None:
+    failed = ["0.0001 to 1 in 60 steps: it rose", "1e-07 to 0.001 in 60 steps: it rose"]
+    choice = lr_json(lr=1e-4, improved=False, repeats=[], others={}, widened=failed, usable=False)
+    assert sentences.lr_choice(choice).startswith("No rate could be read off the sweeps: 0.0001 is taken")
+    *ranges, last = sentences.lr_notes(choice)
+    assert ranges == [f"no rate can be read in the range {reason}" for reason in failed]
+    assert last.startswith("warning: no range gives a rate")
+    found = lr_json(widened=failed[:1], usable=True)
+    assert sentences.lr_choice(found).startswith("Chosen:")
+    assert sentences.lr_notes(found) == [f"no rate can be read in the range {failed[0]}"]
