@@ -125,11 +125,11 @@ def test_a_fall_of_the_log_loss_is_negative() -> None:
 
 def test_a_rate_that_could_not_be_read_is_said_to_be_safe_and_not_found() -> None:
     failed = ["0.0001 to 1 in 60 steps: it rose", "1e-07 to 0.001 in 60 steps: it rose"]
-    choice = lr_json(lr=1e-4, improved=False, repeats=[], others={}, widened=failed, usable=False)
+    choice = lr_json(improved=False) | {"lr": 1e-4, "repeats": [], "widened": failed, "usable": False}
     assert sentences.lr_choice(choice).startswith("No rate could be read off the sweeps: 0.0001 is taken")
     *ranges, last = sentences.lr_notes(choice)
     assert ranges == [f"no rate can be read in the range {reason}" for reason in failed]
     assert last.startswith("warning: no range gives a rate")
-    found = lr_json(widened=failed[:1], usable=True)
+    found = lr_json() | {"widened": failed[:1], "usable": True}
     assert sentences.lr_choice(found).startswith("Chosen:")
     assert sentences.lr_notes(found) == [f"no rate can be read in the range {failed[0]}"]
