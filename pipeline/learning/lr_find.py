@@ -89,6 +89,8 @@ class LrChoice:
     """Why the other repeats gave no answer."""
     widened: list[str]
     """The ranges that gave no rate, and why, before the one that did; empty for the range that was set."""
+    swept: tuple[float, float]
+    """The lowest and the highest rate of the range that was swept last."""
     usable: bool
     """Whether the rate was read off a curve; if not, it is one that is known to be safe."""
 
@@ -103,6 +105,10 @@ class SweepRange:
 
     def __str__(self) -> str:
         return f"{self.start_lr:.3g} to {self.end_lr:.3g} in {self.num_steps} steps"
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        return self.start_lr, self.end_lr
 
     def rates(self) -> list[float]:
         """The rate of each step, growing by the same factor."""
@@ -155,14 +161,15 @@ def find_lr(
         )
         curves = [s.curve(settings.smoothing) for s in sweeps]
         try:
-            return replace(choose_lr(curves, settings.rule, num_classes=num_classes), widened=failed), curves
+            choice = choose_lr(curves, settings.rule, num_classes=num_classes)
+            return replace(choice, widened=failed, swept=swept.ends), curves
         except UnusableCurveError as error:
             failed.append(f"{swept}: {error}")
             if len(failed) == ATTEMPTS:
                 if settings.on_unusable == "fail":
                     raise UnusableCurveError("no rate was found; swept " + "; ".join(failed), error.remedy) from None
                 lr = swept.start_lr if error.remedy == "lower" else safe_lr
-                return LrChoice(lr, settings.rule, False, [], 1.0, {}, [], failed, usable=False), curves
+                return LrChoice(lr, settings.rule, False, [], 1.0, {}, [], failed, swept.ends, usable=False), curves
             swept = swept.widened(error.remedy)
             workspace.say(f"no rate can be read: {error}. Next range: {swept}")
 
@@ -233,7 +240,8 @@ def choose_lr(curves: list[Curve], rule: str, *, num_classes: int) -> LrChoice:
     check_learning(mean, num_classes)
     others = {name: answer(mean) for name, answer in RULES.items()}
     reasons, spread = [str(error) for error in unusable], max(repeats) / min(repeats)
-    return LrChoice(others[rule], rule, falls(mean), repeats, spread, others, reasons, [], usable=True)
+    ends = float(mean.lrs[0]), float(mean.lrs[-1])
+    return LrChoice(others[rule], rule, falls(mean), repeats, spread, others, reasons, [], ends, usable=True)
 
 
 def _sweep(

@@ -6,6 +6,7 @@ from pathlib import Path
 from pipeline.files import read_json
 from pipeline.journal import read_points
 from pipeline.report import sentences
+from pipeline.report.advice import advise
 from pipeline.report.ledger import first_lines
 
 LISTED_FILES = 5
@@ -19,6 +20,8 @@ def summary(stage: str, folders: Mapping[str, Path], timings: Timings) -> list[s
 
     `folders` must hold the stage's own folder. `timings` are the stage's own; what is not in it is left out.
     """
+    if stage in RUN_SUMMARIES:
+        return RUN_SUMMARIES[stage](folders)
     return SUMMARIES[stage](folders[stage], timings) if stage in SUMMARIES else []
 
 
@@ -134,6 +137,10 @@ def _full_train_remarks(folder: Path) -> list[str]:
     return [*sentences.full_train_verdict(cycles, verdict), sentences.movement(verdict["similarity"]["groups"])]
 
 
+def _report(folders: Mapping[str, Path]) -> list[str]:
+    return [f"what to try next: {sentence}" for sentence in advise(folders)]
+
+
 SUMMARIES: dict[str, Callable[[Path, Timings], list[str]]] = {
     "ingest": _ingest,
     "augment_config": _augment_config,
@@ -146,6 +153,9 @@ SUMMARIES: dict[str, Callable[[Path, Timings], list[str]]] = {
     "full_train": _full_train,
     "tta_evaluate": _tta_evaluate,
 }
+
+RUN_SUMMARIES: dict[str, Callable[[Mapping[str, Path]], list[str]]] = {"report": _report}
+"""Stages that sum up the whole run: they get the folders of all stages."""
 
 REMARKS: dict[str, Callable[[Path], list[str]]] = {
     "lr_find_head": _lr_find_remarks,

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.files import read_json
 from pipeline.report import sentences
+from pipeline.report.advice import advise
 from pipeline.report.html import Picture, Report, Section, Table, Tile
 
 _TRAINING = ("full_train", "head_train_augmented", "head_train")
@@ -27,8 +28,18 @@ def build_report(folders: Mapping[str, Path], drawn: Path) -> Report:
         title="Training report",
         headline=_headline(found),
         tiles=_tiles(found),
-        sections=[*_data_sections(found, drawn), *_training_sections(found, drawn), *_score_sections(found, drawn)],
+        sections=[
+            *_data_sections(found, drawn),
+            *_training_sections(found, drawn),
+            *_score_sections(found, drawn),
+            *_next_sections(found),
+        ],
     )
+
+
+def _next_sections(folders: Mapping[str, Path]) -> list[Section]:
+    advice = advise(folders)
+    return [Section(heading="What to try next", paragraphs=advice)] if advice else []
 
 
 def _headline(folders: Mapping[str, Path]) -> str:

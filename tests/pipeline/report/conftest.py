@@ -133,7 +133,7 @@ def lr_json(*, rule: str = "recipe", improved: bool = True, unusable: Sequence[s
     others = {"recipe": 0.01, "valley": 0.002}
     return {
         "lr": 0.01, "rule": rule, "improved": improved, "repeats": [0.01, 0.01], "spread": 1.5, "others": others,
-        "unusable": [*unusable],
+        "unusable": [*unusable], "widened": [], "swept": [1e-4, 1.0], "usable": True,
     }  # fmt: skip
 
 
