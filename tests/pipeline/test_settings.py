@@ -123,6 +123,7 @@ def test_the_module_holds_schema_and_checks_only() -> None:
         "_read",
         "_complaint",
         "_check_together",
+        "_check_rates",
         "_check_tta",
         "_check_schedules",
         "_check_rejection",
