@@ -36,6 +36,7 @@ _TTA_NEEDS: dict[str, set[str]] = {
 }
 Schedule = Literal["sgdr", "constant", "step", "exponential", "one_cycle"]
 OptimizerName = Literal["sgd", "adamw"]
+OptimizerChoice = Literal["sgd", "adamw", "auto"]
 Snapshots = Literal["none", "best", "average", "ensemble"]
 HeadSnapshots = Literal["none", "best", "average"]  # the next stage starts from one head
 
@@ -259,7 +260,7 @@ class Unfreeze(_Section):
 class FullTrain(ImageTraining):
     """Training all layers."""
 
-    optimizer: OptimizerName | Literal["auto"]
+    optimizer: OptimizerChoice
     """`sgd` (with momentum), `adamw`, or `auto`: what suits the architecture (`pipeline.learning.optimizers`)."""
     until_overfit: bool
     """Stop after the first cycle that ends with a higher validation loss; `snapshots` says what is kept."""

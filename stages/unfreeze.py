@@ -8,7 +8,6 @@ nothing.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from pipeline.files import write_json
 from pipeline.harness.stage import Input, Metrics, Stage, StageContext
@@ -18,12 +17,12 @@ from pipeline.model.batch_norm import batch_norms
 from pipeline.model.card import load_card
 from pipeline.model.classifier import assemble, save_model
 from pipeline.model.layer_groups import split_layer_groups
-from pipeline.settings import OptimizerName, Unfreeze
+from pipeline.settings import OptimizerChoice, Unfreeze
 
 
 @dataclass(frozen=True)
 class FullTrainReads:
-    optimizer: OptimizerName | Literal["auto"]
+    optimizer: OptimizerChoice
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,6 @@
 """Which optimizer trains the whole model, by architecture."""
 
-from typing import Literal
-
-from pipeline.settings import OptimizerName
+from pipeline.settings import OptimizerChoice, OptimizerName
 
 ADAMW_FAMILIES = ("vit", "swin", "maxvit", "convnext")
 """Architectures that fine-tune better with AdamW than with SGD, by the beginning of their names.
@@ -14,7 +12,7 @@ transformers.
 """
 
 
-def choose_optimizer(setting: OptimizerName | Literal["auto"], arch: str) -> OptimizerName:
+def choose_optimizer(setting: OptimizerChoice, arch: str) -> OptimizerName:
     """Return the optimizer for `arch`; `setting` is `full_train.optimizer`."""
     if setting != "auto":
         return setting

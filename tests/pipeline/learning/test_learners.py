@@ -36,6 +36,7 @@ def valid_logits(learner: Learner) -> torch.Tensor:
 
 
 def unfrozen(folder: Path, *, schedule: str, batch_norm: str, optimizer: str = "sgd") -> Path:
+    folder.mkdir(exist_ok=True)
     backbone = build_backbone(ARCH)
     model = Classifier(backbone, Head(backbone.num_features, 2, dropout=0.0))
     save_model(model, Card(ARCH, 0.0, "fp32", 32, ("a", "b"), IMAGENET), folder)
