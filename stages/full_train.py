@@ -61,7 +61,7 @@ def run(context: StageContext[Reads]) -> Metrics:
     )
     found_lr, lrs = plan.lr, read_json(context.input("unfreeze") / "plan.json")["lrs"]
     if lrs is not None:
-        plan = dataclasses.replace(plan, lr=lrs[-1])
+        plan = dataclasses.replace(plan, lr=lrs[-1], lr_setting="the last rate of unfreeze.lrs")
     outcome = run_training(learner, plan, context.workspace, snapshots=train.snapshots)
     kept, ends = outcome.kept, outcome.run.ends
     card = dataclasses.replace(load_card(context.input("unfreeze")), image_size=image_sizes[-1])

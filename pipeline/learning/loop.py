@@ -64,6 +64,8 @@ class Plan:
     weight_decay: float
     until_overfit: bool
     schedule: Schedule
+    lr_setting: str | None = None
+    """The setting that gives `lr`, for advice; None means the stage's own `lr`."""
 
     def cycles(self, num_samples: int) -> Cycles:
         """The cycles in steps."""
@@ -135,7 +137,8 @@ def fit(learner: Learner, plan: Plan, workspace: Workspace) -> TrainingRun:
             for batch in batches:
                 loss = take_step(learner, optimizer, batch, seed=(seed, stage, "step", state.step))
                 if not math.isfinite(loss):
-                    raise ValueError(f"the loss became {loss} at step {state.step}: set {stage}.lr below {plan.lr:g}")
+                    setting = plan.lr_setting or f"{stage}.lr"
+                    raise ValueError(f"the loss became {loss} at step {state.step}: set {setting} below {plan.lr:g}")
                 journal.points(state.step, train_loss=loss, lr=optimizer.param_groups[-1]["lr"])
                 scheduler.step()
                 state.step += 1

@@ -69,7 +69,7 @@ def overfitting(cycles: Json, *, stage: str) -> str:
     )
 
 
-def similarity(found: Json) -> str:
+def similarity(found: Json, *, lr_setting: str = "full_train.lr") -> str:
     """Say whether the data is like that of pretraining; `found` is a part of `verdict.json`."""
     low, high = found["interval"]
     span = f"{found['change']:+.4f} (95 % interval {low:+.4f} to {high:+.4f})"
@@ -78,7 +78,7 @@ def similarity(found: Json) -> str:
             return f"The data is very similar to the pretraining data: training all layers changed the loss by {span}."
         case "different":
             return f"The data differs from the pretraining data: training all layers changed the loss by {span}."
-    return f"The first cycle after unfreezing made the loss worse, by {span}: try a lower full_train.lr."
+    return f"The first cycle after unfreezing made the loss worse, by {span}: try a lower {lr_setting}."
 
 
 def movement(groups: Sequence[Json]) -> str:
@@ -89,13 +89,14 @@ def movement(groups: Sequence[Json]) -> str:
 
 def full_train_verdict(cycles: Json, verdict: Json) -> list[str]:
     """Return all that `full_train` found, from its `cycles.json` and `verdict.json`."""
-    found = verdict["similarity"]
+    found, rates = verdict["similarity"], verdict.get("rates")
+    lr_setting = "full_train.lr" if rates is None else "unfreeze.lrs"
     sentences = (
-        given_rates(verdict.get("rates")),
+        given_rates(rates),
         overfitting(cycles, stage="full_train"),
         kept_choice(cycles["kept"], cycles["ends"]),
     )
-    return [s for s in (*sentences, similarity(found)) if s is not None]
+    return [s for s in (*sentences, similarity(found, lr_setting=lr_setting)) if s is not None]
 
 
 def ratio_warning(ratio: float) -> str | None:

@@ -270,7 +270,9 @@ def test_a_loss_of_nan_stops_with_advice(tmp_path: Path) -> None:
     assert isinstance(made.train, TensorBatches)
     made.train.inputs[3] = float("nan")
     with pytest.raises(ValueError, match=r"set full_train\.lr below 0\.05"):
-        run(made, PLAN, tmp_path)
+        run(made, PLAN, tmp_path / "found")
+    with pytest.raises(ValueError, match=r"set the last rate of unfreeze\.lrs below 0\.05"):
+        run(made, replace(PLAN, lr_setting="the last rate of unfreeze.lrs"), tmp_path / "given")
 
 
 def test_evaluation_is_the_mean_over_samples_for_any_micro_batch_size() -> None:

@@ -82,6 +82,13 @@ def test_similarity(outcome: str, said: str) -> None:
     assert "-0.0100 (95 % interval -0.0200 to +0.0000)" in sentence
 
 
+def test_advice_on_a_rate_names_the_setting_that_gave_it() -> None:
+    worse = {"outcome": "worse", "change": 0.1, "interval": [0.0, 0.2]}
+    for rates, setting in ((None, "full_train.lr."), ({"given": [1e-4, 1e-3], "found_lr": 0.01}, "unfreeze.lrs.")):
+        verdict = {"similarity": worse, "rates": rates}
+        assert sentences.full_train_verdict(cycles(1, None, 1, [1]), verdict)[-1].endswith(f"try a lower {setting}")
+
+
 def test_a_ratio_outside_the_recipes_warns_and_says_why() -> None:
     assert sentences.ratio_warning(3.0) is None
     assert sentences.ratio_warning(10.0) is None
