@@ -35,6 +35,8 @@ _TTA_NEEDS: dict[str, set[str]] = {
     "flip": set(),
 }
 Schedule = Literal["sgdr", "constant", "step", "exponential", "one_cycle"]
+OptimizerName = Literal["sgd", "adamw"]
+OptimizerChoice = Literal["sgd", "adamw", "auto"]
 Snapshots = Literal["none", "best", "average", "ensemble"]
 HeadSnapshots = Literal["none", "best", "average"]  # the next stage starts from one head
 
@@ -208,7 +210,9 @@ class Training(_Section):
     schedule: Schedule
     """`sgdr` (cosine with restarts), `constant`, `step`, `exponential` (a tenth per cycle) or `one_cycle`."""
     momentum: Share
+    """Weight of earlier gradients in their running mean: SGD's momentum, AdamW's first beta (its second is 0.999)."""
     weight_decay: Share
+    """Not applied to biases and the scales of norms. AdamW multiplies it by the rate; SGD adds it to the gradient."""
     batch_size: BatchSize | None
     """null: `data.batch_size`."""
 
@@ -245,8 +249,10 @@ class Unfreeze(_Section):
 
     num_groups: Annotated[int, Field(ge=2, le=100)]
     """Layer groups, including the head."""
-    lr_ratio: Annotated[float, Field(ge=1, le=1000)]
-    """Rate of each group over the rate of the group before it; the recipe says 3 to 10."""
+    lr_ratio: Annotated[float, Field(ge=1, le=1000)] | None
+    """Rate of each group over the rate of the group before it; the recipe says 3 to 10. null: `lrs` says it."""
+    lrs: tuple[Rate, ...] | None
+    """Peak rate of each group in `full_train`, earliest first, instead of `lr_ratio` and the finder's rate."""
     schedule: Literal["all", "gradual"]
     """`all` trains all groups from the first cycle on; `gradual` unfreezes one more per cycle, from the head down."""
     batch_norm: Literal["frozen", "train"]
@@ -257,6 +263,8 @@ class Unfreeze(_Section):
 class FullTrain(ImageTraining):
     """Training all layers."""
 
+    optimizer: OptimizerChoice
+    """`sgd` (with momentum), `adamw`, or `auto`: what suits the architecture (`pipeline.learning.optimizers`)."""
     until_overfit: bool
     """Stop after the first cycle that ends with a higher validation loss; `snapshots` says what is kept."""
     snapshots: Snapshots
@@ -417,6 +425,7 @@ def _check_together(s: Settings) -> None:
         if find.start_lr >= find.end_lr:
             raise SettingsError(f"{name}.start_lr={find.start_lr:g} must be below {name}.end_lr={find.end_lr:g}")
     _check_schedules(s)
+    _check_rates(s)
     batch = s.full_train.batch_size if s.full_train.batch_size is not None else s.data.batch_size
     if s.unfreeze.batch_norm == "train" and (batch == 1 or batch == "full"):
         raise SettingsError(
@@ -454,6 +463,33 @@ def _check_tta(s: Settings) -> None:
         raise SettingsError(
             f"tta_evaluate.mode=multi_scale does not fit model.arch={s.model.arch}, whose {why} needs one size: choose "
             "another mode, or an architecture with adaptive pooling (resnet18, mobilenet_v2, ...)"
+        )
+
+
+def _check_rates(s: Settings) -> None:
+    unfreeze = s.unfreeze
+    if unfreeze.lrs is None:
+        if unfreeze.lr_ratio is None:
+            raise SettingsError(
+                "unfreeze.lr_ratio and unfreeze.lrs are both null, so layer groups have no rates: set "
+                "unfreeze.lr_ratio=3, or unfreeze.lrs to one rate for each group"
+            )
+        return
+    given = f"unfreeze.lrs={list(unfreeze.lrs)}"
+    if unfreeze.lr_ratio is not None:
+        raise SettingsError(
+            f"{given} contradicts unfreeze.lr_ratio={unfreeze.lr_ratio:g}: set unfreeze.lr_ratio=null, or "
+            "unfreeze.lrs=null"
+        )
+    if len(unfreeze.lrs) != unfreeze.num_groups:
+        raise SettingsError(
+            f"{given} has {len(unfreeze.lrs)} rates for unfreeze.num_groups={unfreeze.num_groups}: give one for each "
+            "layer group, earliest first"
+        )
+    if s.full_train.lr != "auto":
+        raise SettingsError(
+            f"{given} contradicts full_train.lr={s.full_train.lr:g}: the last of unfreeze.lrs is the head's rate; set "
+            "full_train.lr=auto, or unfreeze.lrs=null and unfreeze.lr_ratio=3"
         )
 
 

@@ -1,9 +1,10 @@
 """Step 8: train everything, in cycles that grow, until over-fitting.
 
-Reads the unfrozen model, its plan and the finder's rate. Writes `model.safetensors` and `model.json` (the kept model,
-as `full_train.snapshots` says), `snapshots/cycle-<k>.safetensors` (unless that is `none`), `cycles.json`,
-`schedule.csv`, and `verdict.json`: whether it over-fitted, whether the data is like what the backbone was pretrained
-on, layer group by layer group, and how sharp the loss is at each cycle's end. Decides which cycles are kept.
+Reads the unfrozen model, its plan and the finder's rate, which is only reported where `unfreeze.lrs` gives the rates.
+Writes `model.safetensors` and `model.json` (the kept model, as `full_train.snapshots` says),
+`snapshots/cycle-<k>.safetensors` (unless that is `none`), `cycles.json`, `schedule.csv`, and `verdict.json`: whether it
+over-fitted, whether the data is like what the backbone was pretrained on, layer group by layer group, and how sharp the
+loss is at each cycle's end. Decides which cycles are kept.
 """
 
 import dataclasses
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.files import write_json
+from pipeline.files import read_json, write_json
 from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
 from pipeline.learning.balance import balance_classes
@@ -58,6 +59,9 @@ def run(context: StageContext[Reads]) -> Metrics:
         lr_folder=context.input("lr_find_full"),
         until_overfit=train.until_overfit,
     )
+    found_lr, lrs = plan.lr, read_json(context.input("unfreeze") / "plan.json")["lrs"]
+    if lrs is not None:
+        plan = dataclasses.replace(plan, lr=lrs[-1], lr_setting="the last rate of unfreeze.lrs")
     outcome = run_training(learner, plan, context.workspace, snapshots=train.snapshots)
     kept, ends = outcome.kept, outcome.run.ends
     card = dataclasses.replace(load_card(context.input("unfreeze")), image_size=image_sizes[-1])
@@ -74,6 +78,7 @@ def run(context: StageContext[Reads]) -> Metrics:
             "snapshots": dataclasses.asdict(kept),
             "similarity": dataclasses.asdict(first_cycle),
             "sharpness": [dataclasses.asdict(s) for s in sharpness],
+            "rates": None if lrs is None else {"given": lrs, "found_lr": found_lr},
         },
     )
     return outcome.metrics | {"loss_change_in_first_cycle": first_cycle.change}

@@ -1,7 +1,8 @@
 """Step 7: find the learning rate again, now for the whole model.
 
-Reads the unfrozen model and its plan: the rates of all layer groups grow together, in their ratios. Writes `lr.json`
-and `curve.csv`. Decides the head's rate in `full_train`; the rates of the earlier groups follow from the plan.
+Reads the unfrozen model and its plan: the rates of all layer groups grow together, in their ratios, and the plan's
+optimizer takes the steps. Writes `lr.json` and `curve.csv`. Decides the head's rate in `full_train`, unless
+`unfreeze.lrs` gives it; the rates of the earlier groups follow from the plan.
 """
 
 from dataclasses import dataclass

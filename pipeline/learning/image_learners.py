@@ -104,7 +104,7 @@ def head_on_backbone(
 
 
 def whole_model(unfreeze: Path, images: ImageSources, runtime: Runtime, *, micro_batch_size: int) -> Learner:
-    """The unfrozen model, to be trained on augmented images at the rates of `plan.json`."""
+    """The unfrozen model, to be trained on augmented images by the optimizer and at the rates of `plan.json`."""
     check_sizes(load_card(unfreeze), images.sizes)
     model, card = load_classifier(unfreeze)
     plan = read_json(unfreeze / "plan.json")
@@ -125,7 +125,7 @@ def whole_model(unfreeze: Path, images: ImageSources, runtime: Runtime, *, micro
         for group, planned in zip(layers, plan["groups"], strict=True)
     ]
     made = _on_images(model, groups, images, set_mode, card.precision, runtime, micro_batch_size)
-    return replace(made, begin_cycle=begin_cycle)
+    return replace(made, begin_cycle=begin_cycle, optimizer=plan["optimizer"])
 
 
 def _on_images(

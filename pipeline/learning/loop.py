@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import SGD
+from torch.optim import SGD, AdamW, Optimizer
 
 from pipeline.learning.checkpoint import CycleEnd, TrainState, load_checkpoint, save_checkpoint, save_snapshot
 from pipeline.learning.overfitting import has_stopped_improving
@@ -17,7 +17,7 @@ from pipeline.learning.sources import BatchSource, MicroBatch, in_order, train_b
 from pipeline.model.batches import even_batches, num_batches
 from pipeline.model.compute import Computation, forward, predict, score
 from pipeline.seeds import permutation, seed_torch
-from pipeline.settings import Schedule
+from pipeline.settings import OptimizerName, Schedule
 from pipeline.workspace import Workspace
 
 
@@ -48,6 +48,7 @@ class Learner(Computation):
     """[num_classes], for the training loss; None means 1 for all."""
     linear: bool = False
     """Whether the logits are linear in the trained weights, as a head's are: mean weights then predict mean logits."""
+    optimizer: OptimizerName = "sgd"
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Plan:
     weight_decay: float
     until_overfit: bool
     schedule: Schedule
+    lr_setting: str | None = None
+    """The setting that gives `lr`, for advice; None means the stage's own `lr`."""
 
     def cycles(self, num_samples: int) -> Cycles:
         """The cycles in steps."""
@@ -90,7 +93,9 @@ def fit(learner: Learner, plan: Plan, workspace: Workspace) -> TrainingRun:
     """
     stage, seed, journal, scratch = workspace.name, workspace.seed, workspace.journal, workspace.scratch
     cycles = plan.cycles(learner.train.num_samples)
-    optimizer = build_optimizer(learner.groups, plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay)
+    optimizer = build_optimizer(
+        learner.groups, plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay, name=learner.optimizer
+    )
     scheduler = build_schedule(plan.schedule, optimizer, cycles)
     state = load_checkpoint(scratch / "checkpoint.pt") or TrainState()
     if state.cycle_ends:
@@ -132,7 +137,8 @@ def fit(learner: Learner, plan: Plan, workspace: Workspace) -> TrainingRun:
             for batch in batches:
                 loss = take_step(learner, optimizer, batch, seed=(seed, stage, "step", state.step))
                 if not math.isfinite(loss):
-                    raise ValueError(f"the loss became {loss} at step {state.step}: set {stage}.lr below {plan.lr:g}")
+                    setting = plan.lr_setting or f"{stage}.lr"
+                    raise ValueError(f"the loss became {loss} at step {state.step}: set {setting} below {plan.lr:g}")
                 journal.points(state.step, train_loss=loss, lr=optimizer.param_groups[-1]["lr"])
                 scheduler.step()
                 state.step += 1
@@ -145,13 +151,44 @@ def fit(learner: Learner, plan: Plan, workspace: Workspace) -> TrainingRun:
     return TrainingRun(cycles, state.cycle_ends)
 
 
-def build_optimizer(groups: Sequence[ParameterGroup], lr: float, *, momentum: float, weight_decay: float) -> SGD:
-    """Plain SGD with momentum; each group's rate is its own multiple of `lr`."""
-    params = [{"params": g.parameters, "lr": lr * g.lr_factor} for g in groups]
-    return SGD(params, lr=lr, momentum=momentum, weight_decay=weight_decay)
+def build_optimizer(
+    groups: Sequence[ParameterGroup],
+    lr: float,
+    *,
+    momentum: float,
+    weight_decay: float,
+    name: OptimizerName = "sgd",
+) -> Optimizer:
+    """Build SGD with momentum, or AdamW with betas `momentum` and 0.999; a group's rate is its own multiple of `lr`.
+
+    Each group becomes one or two of the optimizer's, in order: what decays, and what does not. The last one has the
+    head's rate.
+    """
+    params = [
+        {"params": part, "lr": lr * group.lr_factor, "weight_decay": decay}
+        for group in groups
+        for part, decay in zip(split_by_decay(group.parameters), (weight_decay, 0.0), strict=True)
+        if part
+    ]
+    if name == "adamw":
+        return AdamW(params, lr=lr, betas=(momentum, 0.999))
+    return SGD(params, lr=lr, momentum=momentum)
 
 
-def take_step(learner: Learner, optimizer: SGD, batch: Sequence[MicroBatch], *, seed: tuple[int | str, ...]) -> float:
+def split_by_decay(parameters: Sequence[nn.Parameter]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Split into matrices and kernels, which weight decay applies to, and vectors, which it does not.
+
+    Vectors are biases, the scales of norms, class tokens, and the layer scales of ConvNeXt, whatever axes of length 1
+    they have.
+    """
+    vectors = [sum(length > 1 for length in p.shape) <= 1 for p in parameters]
+    pairs = list(zip(parameters, vectors, strict=True))
+    return [p for p, is_vector in pairs if not is_vector], [p for p, is_vector in pairs if is_vector]
+
+
+def take_step(
+    learner: Learner, optimizer: Optimizer, batch: Sequence[MicroBatch], *, seed: tuple[int | str, ...]
+) -> float:
     """Make one update from the parts of a batch; returns the batch's mean loss before it. `seed` decides dropout.
 
     Gradients are accumulated over the parts, to those of the whole batch's mean loss.

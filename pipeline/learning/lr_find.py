@@ -257,7 +257,7 @@ def _sweep(
     """Step on the first `batch_size` images of each batch; its loss is that of all its images, before the step."""
     learner.set_mode()
     unchanged = copy.deepcopy(learner.model)
-    optimizer = build_optimizer(learner.groups, 1.0, momentum=momentum, weight_decay=0.0)
+    optimizer = build_optimizer(learner.groups, 1.0, momentum=momentum, weight_decay=0.0, name=learner.optimizer)
     factors = [g["lr"] for g in optimizer.param_groups]
     sweep = Sweep([], [], [])
     for step, lr in enumerate(rates):

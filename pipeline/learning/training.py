@@ -53,8 +53,8 @@ def run_training(learner: Learner, plan: Plan, workspace: Workspace, *, snapshot
     """Train, and load the kept weights into the model; write `schedule.csv` and `cycles.json`."""
     cycles = plan.cycles(learner.train.num_samples)
     workspace.say(
-        f"cycles of {' + '.join(map(str, cycles.epochs))} epochs ({plan.schedule}), batch {plan.batch_size}, "
-        f"lr {plan.lr:.3g}, {learner.train.num_samples} images",
+        f"cycles of {' + '.join(map(str, cycles.epochs))} epochs ({plan.schedule}), {learner.optimizer}, "
+        f"batch {plan.batch_size}, lr {plan.lr:.3g}, {learner.train.num_samples} images",
     )
     _write_schedule(learner, plan, workspace.out / "schedule.csv")
     run = fit(learner, plan, workspace)
@@ -70,6 +70,7 @@ def run_training(learner: Learner, plan: Plan, workspace: Workspace, *, snapshot
             "cycle_epochs": cycles.epochs,
             "steps_per_epoch": cycles.steps_per_epoch,
             "schedule": plan.schedule,
+            "optimizer": learner.optimizer,
         },
     )
     metrics = {

@@ -88,12 +88,17 @@ def _training(folder: Path, _: Timings) -> list[str]:
 
 
 def _unfreeze(folder: Path, _: Timings) -> list[str]:
+    plan = read_json(folder / "plan.json")
+    groups, lrs = plan["groups"], plan.get("lrs")
+    rates = [f"{g['lr_factor']:.3g} of the head's rate" for g in groups] if lrs is None else [f"{lr:.3g}" for lr in lrs]
+    optimizer = sentences.optimizer(plan)
     return [
         *(
-            f"{g['name']:<10} {g['num_parameters']:>11,} parameters at {g['lr_factor']:.3g} of the head's rate"
-            for g in read_json(folder / "plan.json")["groups"]
+            f"{group['name']:<10} {group['num_parameters']:>11,} parameters at {rate}"
+            for group, rate in zip(groups, rates, strict=True)
         ),
-        *_unfreeze_remarks(folder),
+        *([] if optimizer is None else [optimizer]),
+        *sentences.rate_warnings(plan),
     ]
 
 
@@ -128,8 +133,7 @@ def _lr_find_remarks(folder: Path) -> list[str]:
 
 
 def _unfreeze_remarks(folder: Path) -> list[str]:
-    warning = sentences.ratio_warning(read_json(folder / "plan.json")["lr_ratio"])
-    return [] if warning is None else [warning]
+    return sentences.rate_warnings(read_json(folder / "plan.json"))
 
 
 def _full_train_remarks(folder: Path) -> list[str]:

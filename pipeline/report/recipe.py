@@ -183,11 +183,12 @@ def _training_section(folders: Mapping[str, Path], drawn: Path, stage: str, step
 
 
 def _trained(folder: Path) -> str:
-    metrics, kept = read_json(folder / "metrics.json"), read_json(folder / "cycles.json")["kept"]
+    metrics, cycles = read_json(folder / "metrics.json"), read_json(folder / "cycles.json")
+    optimizer = sentences.OPTIMIZERS[cycles.get("optimizer", "sgd")]
     return (
-        f"{metrics['epochs']} epochs at a rate of up to {metrics['lr']:.3g}, batches of {metrics['batch_size']}. "
-        f"{sentences.capitalised(sentences.kept_model(kept))} is kept: validation loss {metrics['valid_loss']:.4f}, "
-        f"accuracy {metrics['valid_accuracy']:.2%}."
+        f"{metrics['epochs']} epochs of {optimizer} at a rate of up to {metrics['lr']:.3g}, batches of "
+        f"{metrics['batch_size']}. {sentences.capitalised(sentences.kept_model(cycles['kept']))} is kept: validation "
+        f"loss {metrics['valid_loss']:.4f}, accuracy {metrics['valid_accuracy']:.2%}."
     )
 
 
@@ -203,12 +204,17 @@ def _training_pictures(drawn: Path, stage: str) -> list[Picture]:
 
 def _unfreeze_section(unfreeze: Path) -> Section:
     plan = read_json(unfreeze / "plan.json")
+    header = ["layer group", "modules", "parameters", "rate, as multiple of the head's"]
     rows = [[g["name"], _span(g["modules"]), g["num_parameters"], f"{g['lr_factor']:.3g}"] for g in plan["groups"]]
+    if lrs := plan.get("lrs"):
+        header.append("rate")
+        rows = [[*row, f"{lr:.3g}"] for row, lr in zip(rows, lrs, strict=True)]
+    optimizer = sentences.optimizer(plan)
     return Section(
         heading="Unfreeze, with lower rates for earlier layers",
         step="5-6",
-        paragraphs=[sentences.batch_norm(plan["batch_norm"])],
-        table=Table(["layer group", "modules", "parameters", "rate, as multiple of the head's"], rows),
+        paragraphs=[sentences.batch_norm(plan["batch_norm"]), *([] if optimizer is None else [optimizer])],
+        table=Table(header, rows),
     )
 
 

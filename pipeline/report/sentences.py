@@ -1,12 +1,18 @@
 """What a stage's verdicts mean in words, made from the JSON in its folder."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 Json = Mapping[str, Any]
 
 RECIPE_RATIO = (3.0, 10.0)
 """Neighbouring layer groups' rates are a factor of 3 to 10 apart in the recipe."""
+
+ROUNDING = 1e-9
+"""1e-4 / 1e-5 is a little more than 10."""
+
+OPTIMIZERS = {"sgd": "SGD with momentum", "adamw": "AdamW"}
 
 _BATCH_NORM = {
     "frozen": "the statistics and affine weights of all batch-norm layers stay as pretrained",
@@ -63,7 +69,7 @@ def overfitting(cycles: Json, *, stage: str) -> str:
     )
 
 
-def similarity(found: Json) -> str:
+def similarity(found: Json, *, lr_setting: str = "full_train.lr") -> str:
     """Say whether the data is like that of pretraining; `found` is a part of `verdict.json`."""
     low, high = found["interval"]
     span = f"{found['change']:+.4f} (95 % interval {low:+.4f} to {high:+.4f})"
@@ -72,7 +78,7 @@ def similarity(found: Json) -> str:
             return f"The data is very similar to the pretraining data: training all layers changed the loss by {span}."
         case "different":
             return f"The data differs from the pretraining data: training all layers changed the loss by {span}."
-    return f"The first cycle after unfreezing made the loss worse, by {span}: try a lower full_train.lr."
+    return f"The first cycle after unfreezing made the loss worse, by {span}: try a lower {lr_setting}."
 
 
 def movement(groups: Sequence[Json]) -> str:
@@ -83,9 +89,14 @@ def movement(groups: Sequence[Json]) -> str:
 
 def full_train_verdict(cycles: Json, verdict: Json) -> list[str]:
     """Return all that `full_train` found, from its `cycles.json` and `verdict.json`."""
-    found = verdict["similarity"]
-    sentences = (overfitting(cycles, stage="full_train"), kept_choice(cycles["kept"], cycles["ends"]))
-    return [s for s in (*sentences, similarity(found)) if s is not None]
+    found, rates = verdict["similarity"], verdict.get("rates")
+    lr_setting = "full_train.lr" if rates is None else "unfreeze.lrs"
+    sentences = (
+        given_rates(rates),
+        overfitting(cycles, stage="full_train"),
+        kept_choice(cycles["kept"], cycles["ends"]),
+    )
+    return [s for s in (*sentences, similarity(found, lr_setting=lr_setting)) if s is not None]
 
 
 def ratio_warning(ratio: float) -> str | None:
@@ -102,6 +113,44 @@ def ratio_warning(ratio: float) -> str | None:
             "takes time for little gain"
         )
     return None
+
+
+def lrs_warnings(lrs: Sequence[float], names: Sequence[str]) -> list[str]:
+    """Say which neighbouring layer groups have rates of `unfreeze.lrs` that are not a factor of 3 to 10 apart."""
+    low, high = RECIPE_RATIO
+    pairs = zip(pairwise(lrs), pairwise(names), strict=True)
+    return [
+        f"warning: unfreeze.lrs={list(lrs)}: {after} learns at {there / here:.3g} times the rate of {before}, and the "
+        f"recipe says {low:g} to {high:g}"
+        for (here, there), (before, after) in pairs
+        if not low * (1 - ROUNDING) <= there / here <= high * (1 + ROUNDING)
+    ]
+
+
+def rate_warnings(plan: Json) -> list[str]:
+    """Return what is wrong with the rates of the layer groups; `plan` is `plan.json`."""
+    if lrs := plan.get("lrs"):
+        return lrs_warnings(lrs, [group["name"] for group in plan["groups"]])
+    warning = ratio_warning(plan["lr_ratio"])
+    return [] if warning is None else [warning]
+
+
+def optimizer(plan: Json) -> str | None:
+    """Say which optimizer trains the whole model, and why; None for a `plan.json` that does not say it yet."""
+    if "optimizer" not in plan:
+        return None
+    why = "chosen by the architecture" if plan["optimizer_setting"] == "auto" else "as set"
+    return f"The optimizer of full_train is {OPTIMIZERS[plan['optimizer']]}, {why}."
+
+
+def given_rates(rates: Json | None) -> str | None:
+    """Say that `unfreeze.lrs` was used instead of the finder's rate; `rates` is a part of `verdict.json`."""
+    if rates is None:
+        return None
+    return (
+        f"Trained at the rates of unfreeze.lrs={rates['given']}; the rate that lr_find_full found for the head, "
+        f"{rates['found_lr']:.3g}, was not used."
+    )
 
 
 def batch_norm(policy: str) -> str:

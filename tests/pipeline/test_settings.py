@@ -85,6 +85,35 @@ def test_schedules_that_contradict_are_refused(compose_conf: Compose, changes: d
     assert said in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"unfreeze.lrs": [1e-5, 1e-4, 1e-3]}, "contradicts unfreeze.lr_ratio=3: set unfreeze.lr_ratio=null"),
+        ({"unfreeze.lr_ratio": None}, "unfreeze.lr_ratio and unfreeze.lrs are both null"),
+        (
+            {"unfreeze.lr_ratio": None, "unfreeze.lrs": [1e-4, 1e-3]},
+            "unfreeze.lrs=[0.0001, 0.001] has 2 rates for unfreeze.num_groups=3: give one for each",
+        ),
+        (
+            {"unfreeze.lr_ratio": None, "unfreeze.lrs": [1e-5, 1e-4, 1e-3], "full_train.lr": 0.01},
+            "unfreeze.lrs=[1e-05, 0.0001, 0.001] contradicts full_train.lr=0.01",
+        ),
+        ({"unfreeze.lr_ratio": None, "unfreeze.lrs": [0.0, 1e-4, 1e-3]}, "unfreeze.lrs=[0.0, 0.0001, 0.001]: input"),
+        ({"unfreeze.lr_ratio": None, "unfreeze.lrs": 1e-3}, "unfreeze.lrs=0.001: input should be a valid array"),
+        ({"full_train.optimizer": "adam"}, "full_train.optimizer=adam must be 'sgd', 'adamw' or 'auto'; did you mean"),
+    ],
+)
+def test_rates_and_optimizers_that_contradict_are_refused(
+    compose_conf: Compose, changes: dict[str, object], said: str
+) -> None:
+    values = compose_conf()
+    for key, value in changes.items():
+        values = change(values, key, value)
+    with pytest.raises(SettingsError) as error:
+        read_settings(values, source="x")
+    assert said in str(error.value)
+
+
 def test_a_size_for_each_cycle_is_read(compose_conf: Compose) -> None:
     settings = read_settings(change(compose_conf(), "full_train.image_size", [32, 48, 64]), source="x")
     assert settings.full_train.image_size == (32, 48, 64)
@@ -123,6 +152,7 @@ def test_the_module_holds_schema_and_checks_only() -> None:
         "_read",
         "_complaint",
         "_check_together",
+        "_check_rates",
         "_check_tta",
         "_check_schedules",
         "_check_rejection",

@@ -101,6 +101,20 @@ def test_a_bad_setting_typed_to_a_hydra_app_is_named_in_one_line(
     assert said in line
 
 
+def test_arrays_of_rates_can_be_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def job(params: dict[str, Any], _: Path, overrides: list[str]) -> float:
+        assert compose(overrides, conf=CONF) == params  # DVC composes them again from what the job was given
+        seen.append((params["unfreeze"]["lr_ratio"], params["unfreeze"]["lrs"]))
+        return 0.5
+
+    typed = ["unfreeze.lr_ratio=null", "unfreeze.lrs=[1e-5,1e-4,1e-3],[1e-4,1e-3,1e-2]"]
+    monkeypatch.setattr("sys.argv", ["app", "-m", *typed, f"hydra.sweep.dir={tmp_path}"])
+    assert run_app(job, name="app", conf=CONF)
+    assert seen == [(None, [1e-5, 1e-4, 1e-3]), (None, [1e-4, 1e-3, 1e-2])]
+
+
 def test_an_app_says_whether_its_job_came_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 

@@ -35,12 +35,13 @@ def valid_logits(learner: Learner) -> torch.Tensor:
     return predict(learner, in_order(learner.valid, learner.micro_batch_size))[0]
 
 
-def unfrozen(folder: Path, *, schedule: str, batch_norm: str) -> Path:
+def unfrozen(folder: Path, *, schedule: str, batch_norm: str, optimizer: str = "sgd") -> Path:
+    folder.mkdir(exist_ok=True)
     backbone = build_backbone(ARCH)
     model = Classifier(backbone, Head(backbone.num_features, 2, dropout=0.0))
     save_model(model, Card(ARCH, 0.0, "fp32", 32, ("a", "b"), IMAGENET), folder)
     groups = [{"lr_factor": 1.0, "first_cycle": first_cycle(i, 4, schedule)} for i in range(4)]
-    write_json(folder / "plan.json", {"groups": groups, "batch_norm": batch_norm})
+    write_json(folder / "plan.json", {"groups": groups, "batch_norm": batch_norm, "optimizer": optimizer})
     return folder
 
 

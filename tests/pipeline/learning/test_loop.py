@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from pipeline.learning.sources import TensorBatches, in_order
 from pipeline.model.batches import even_batches
 from pipeline.model.compute import evaluate
 from pipeline.seeds import permutation, seed_torch
+from pipeline.settings import OptimizerName
 from pipeline.workspace import Workspace
 
 PLAN = Plan(
@@ -72,6 +74,18 @@ def run(made: Learner, plan: Plan, scratch: Path, *, checkpoint_s: float = 1e9) 
         journal.close()
 
 
+def reference_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
+    """The model's parameters one by one, by name: the first layer at a third of the rate, decay on matrices alone."""
+    return [
+        {
+            "params": [parameter],
+            "lr": 0.05 if name.startswith("4.") else 0.05 / 3,
+            "weight_decay": weight_decay if name in ("0.weight", "4.weight") else 0.0,
+        }
+        for name, parameter in model.named_parameters()
+    ]
+
+
 def equal(a: nn.Module, b: nn.Module) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
@@ -81,15 +95,7 @@ def test_training_equals_a_plain_loop(tmp_path: Path) -> None:
     run(made, replace(PLAN, num_cycles=1, cycle_len=2), tmp_path)
 
     model, samples = build_model(), data(37, 1)
-    layers = list(model.children())
-    optimizer = torch.optim.SGD(
-        [
-            {"params": [p for layer in layers[:2] for p in layer.parameters()], "lr": 0.05 / 3},
-            {"params": list(layers[-1].parameters()), "lr": 0.05},
-        ],
-        momentum=0.9,
-        weight_decay=1e-4,
-    )
+    optimizer = torch.optim.SGD(reference_groups(model, weight_decay=1e-4), momentum=0.9)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10)
     step = 0
     for epoch in range(2):
@@ -113,16 +119,31 @@ def test_one_step_equals_plain_pytorch_bit_for_bit(tmp_path: Path) -> None:
     run(made, plan, tmp_path)
 
     model, samples = build_model(), data(37, 1)
-    layers = list(model.children())
-    early = [p for layer in layers[:2] for p in layer.parameters()]
-    groups = [{"params": early, "lr": 0.05 / 3}, {"params": list(layers[-1].parameters()), "lr": 0.05}]
-    optimizer = torch.optim.SGD(groups, momentum=0.9, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(reference_groups(model, weight_decay=1e-4), momentum=0.9)
     order = permutation(37, 5, "full_train", 0)
     model.train()
     seed_torch(5, "full_train", "step", 0, 0)
     loss = F.cross_entropy(model(samples.inputs[order]), samples.targets[order], reduction="sum") / 37
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
+    assert equal(made.model, model)
+
+
+def test_adamw_equals_a_plain_loop_bit_for_bit(tmp_path: Path) -> None:
+    plan = replace(PLAN, num_cycles=1, cycle_len=3, batch_size=37, momentum=0.8, weight_decay=0.1, schedule="constant")
+    made = replace(learner(build_model(), micro_batch_size=64), optimizer="adamw")
+    run(made, plan, tmp_path)
+
+    model, samples = build_model(), data(37, 1)
+    optimizer = torch.optim.AdamW(reference_groups(model, weight_decay=0.1), betas=(0.8, 0.999))
+    for step in range(3):
+        order = permutation(37, 5, "full_train", step)
+        model.train()
+        optimizer.zero_grad()
+        seed_torch(5, "full_train", "step", step, 0)
+        loss = F.cross_entropy(model(samples.inputs[order]), samples.targets[order], reduction="sum") / 37
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
     assert equal(made.model, model)
 
 
@@ -133,11 +154,22 @@ class KilledError(Exception):
 ONE_CYCLE = replace(PLAN, num_cycles=1, cycle_len=3, cycle_mult=1, schedule="one_cycle")
 
 
-@pytest.mark.parametrize(("kill_at", "plan"), [*((k, PLAN) for k in (1, 4, 5, 7, 9, 14)), (7, ONE_CYCLE)])
+@pytest.mark.parametrize(
+    ("kill_at", "plan", "optimizer"),
+    [
+        *((k, PLAN, "sgd") for k in (1, 4, 5, 7, 9, 14)),
+        (7, ONE_CYCLE, "sgd"),
+        *((k, PLAN, "adamw") for k in (1, 7, 14)),
+        (7, ONE_CYCLE, "adamw"),
+    ],
+)
 def test_a_killed_run_ends_in_the_same_bytes(
-    tmp_path: Path, kill_at: int, plan: Plan, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, kill_at: int, plan: Plan, optimizer: OptimizerName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = learner(build_model())
+    def fresh() -> Learner:
+        return replace(learner(build_model()), optimizer=optimizer)
+
+    whole = fresh()
     run(whole, plan, tmp_path / "whole", checkpoint_s=0)
 
     steps = 0
@@ -152,9 +184,9 @@ def test_a_killed_run_ends_in_the_same_bytes(
 
     monkeypatch.setattr(Journal, "points", points_until_killed)
     with pytest.raises(KilledError):
-        run(learner(build_model()), plan, tmp_path / "killed", checkpoint_s=0)
+        run(fresh(), plan, tmp_path / "killed", checkpoint_s=0)
     monkeypatch.undo()
-    resumed = learner(build_model())
+    resumed = fresh()
     run(resumed, plan, tmp_path / "killed", checkpoint_s=0)
     assert equal(whole.model, resumed.model)
     assert (tmp_path / "whole/journal.jsonl").read_bytes() == (tmp_path / "killed/journal.jsonl").read_bytes()
@@ -238,7 +270,9 @@ def test_a_loss_of_nan_stops_with_advice(tmp_path: Path) -> None:
     assert isinstance(made.train, TensorBatches)
     made.train.inputs[3] = float("nan")
     with pytest.raises(ValueError, match=r"set full_train\.lr below 0\.05"):
-        run(made, PLAN, tmp_path)
+        run(made, PLAN, tmp_path / "found")
+    with pytest.raises(ValueError, match=r"set the last rate of unfreeze\.lrs below 0\.05"):
+        run(made, replace(PLAN, lr_setting="the last rate of unfreeze.lrs"), tmp_path / "given")
 
 
 def test_evaluation_is_the_mean_over_samples_for_any_micro_batch_size() -> None:

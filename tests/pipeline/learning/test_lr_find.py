@@ -179,6 +179,26 @@ def test_a_small_batch_steps_on_its_own_images_and_is_measured_on_more(tmp_path:
     assert sweep["losses"][1] != pytest.approx(untouched[1], rel=1e-3)
 
 
+def test_the_sweep_steps_with_the_learners_optimizer(tmp_path: Path) -> None:
+    """AdamW's first step moves every weight by its rate, whatever the gradient."""
+    lr = 1e-3
+    made = replace(learner(build_model(dropout=0.0)), optimizer="adamw")
+    moved: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def watched(optimizer: torch.optim.AdamW, closure: None = None) -> object:
+        before = [p.detach().clone() for g in optimizer.param_groups for p in g["params"]]
+        result = step(optimizer, closure)
+        after = [p for g in optimizer.param_groups for p in g["params"]]
+        moved.append(max((a - b).abs().max().item() for a, b in zip(after, before, strict=True)))
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", watched)
+        find(made, tmp_path, replace(SETTINGS, start_lr=lr, repeats=1))
+    assert moved[0] == pytest.approx(lr, rel=1e-3)
+
+
 def test_a_loss_of_nan_at_once_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     made = learner(build_model())
     assert isinstance(made.train, TensorBatches)

@@ -31,12 +31,18 @@ def test_a_training_leaves_its_cycles_and_its_schedule(workspace: Workspace) -> 
         learner(build_model()), PLAN, dataclasses.replace(workspace, say=lines.append), snapshots="best"
     )
     workspace.journal.close()
-    assert lines == ["cycles of 1 + 2 epochs (sgdr), batch 8, lr 0.05, 37 images"]
+    assert lines == ["cycles of 1 + 2 epochs (sgdr), sgd, batch 8, lr 0.05, 37 images"]
     cycles = read_json(workspace.out / "cycles.json")
     assert cycles.pop("ends") == [dataclasses.asdict(end) for end in outcome.run.ends]
     assert cycles.pop("kept") == dataclasses.asdict(outcome.kept)
     assert cycles.pop("verdict") == dataclasses.asdict(outcome.verdict)
-    assert cycles == {"num_cycles": 2, "cycle_epochs": [1, 2], "steps_per_epoch": 5, "schedule": "sgdr"}
+    assert cycles == {
+        "num_cycles": 2,
+        "cycle_epochs": [1, 2],
+        "steps_per_epoch": 5,
+        "schedule": "sgdr",
+        "optimizer": "sgd",
+    }
     with (workspace.out / "schedule.csv").open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     assert header == ["step", "early", "head"]

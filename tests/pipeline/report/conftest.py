@@ -164,6 +164,7 @@ def cycles_json() -> dict[str, object]:
         "cycle_epochs": [1, 2],
         "steps_per_epoch": 5,
         "schedule": "sgdr",
+        "optimizer": "sgd",
     }
 
 
@@ -183,7 +184,8 @@ def write_unfreeze(folder: Path) -> None:
         {"name": "early", "modules": ["conv1", "layer4"], "num_parameters": 12345, "lr_factor": 0.5},
         {"name": "head", "modules": ["head"], "num_parameters": 10, "lr_factor": 1.0},
     ]
-    write_json(folder / "plan.json", {"groups": groups, "lr_ratio": 2.0, "schedule": "all", "batch_norm": "frozen"})
+    plan = {"groups": groups, "lr_ratio": 2.0, "lrs": None, "schedule": "all", "batch_norm": "frozen"}
+    write_json(folder / "plan.json", plan | {"optimizer": "sgd", "optimizer_setting": "auto"})
 
 
 def write_tta_evaluate(folder: Path) -> None:

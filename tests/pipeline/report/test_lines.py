@@ -40,6 +40,7 @@ LINES = {
     "unfreeze": [
         "early           12,345 parameters at 0.5 of the head's rate",
         "head                10 parameters at 1 of the head's rate",
+        "The optimizer of full_train is SGD with momentum, chosen by the architecture.",
         WARNING,
     ],
     "lr_find_full": ["lr 0.01 by rule recipe, spread x1.50 over 2 sweeps"],

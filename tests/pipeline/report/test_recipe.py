@@ -42,6 +42,20 @@ def test_a_whole_run(folders: dict[str, Path], tmp_path: Path) -> None:
     assert "Cycle 2 is kept: validation loss 0.5000, accuracy 90.00%." in page
 
 
+def test_given_rates_and_the_optimizer_are_in_the_report(folders: dict[str, Path], tmp_path: Path) -> None:
+    plan = read_json(folders["unfreeze"] / "plan.json")
+    write_json(folders["unfreeze"] / "plan.json", plan | {"lr_ratio": None, "lrs": [1e-4, 1e-3], "optimizer": "adamw"})
+    cycles, verdict = (folders["full_train"] / name for name in ("cycles.json", "verdict.json"))
+    write_json(cycles, read_json(cycles) | {"optimizer": "adamw"})
+    write_json(verdict, read_json(verdict) | {"rates": {"given": [1e-4, 1e-3], "found_lr": 0.0123}})
+    unfreeze, full_train = (s for s in build_report(folders, tmp_path).sections if s.step in ("5-6", 8))
+    assert unfreeze.table is not None
+    assert [row[-1] for row in unfreeze.table.rows] == ["0.0001", "0.001"]
+    assert "The optimizer of full_train is AdamW, chosen by the architecture." in unfreeze.paragraphs
+    assert full_train.paragraphs[0].startswith("3 epochs of AdamW at a rate of up to")
+    assert any("lr_find_full found for the head, 0.0123, was not used" in p for p in full_train.paragraphs)
+
+
 def test_each_stage_may_be_missing(folders: dict[str, Path], tmp_path: Path) -> None:
     for left_out in folders:
         rest = {stage: folder for stage, folder in folders.items() if stage != left_out}

@@ -82,11 +82,40 @@ def test_similarity(outcome: str, said: str) -> None:
     assert "-0.0100 (95 % interval -0.0200 to +0.0000)" in sentence
 
 
+def test_advice_on_a_rate_names_the_setting_that_gave_it() -> None:
+    worse = {"outcome": "worse", "change": 0.1, "interval": [0.0, 0.2]}
+    for rates, setting in ((None, "full_train.lr."), ({"given": [1e-4, 1e-3], "found_lr": 0.01}, "unfreeze.lrs.")):
+        verdict = {"similarity": worse, "rates": rates}
+        assert sentences.full_train_verdict(cycles(1, None, 1, [1]), verdict)[-1].endswith(f"try a lower {setting}")
+
+
 def test_a_ratio_outside_the_recipes_warns_and_says_why() -> None:
     assert sentences.ratio_warning(3.0) is None
     assert sentences.ratio_warning(10.0) is None
     assert "forgotten" in str(sentences.ratio_warning(2.0))
     assert "hardly learn" in str(sentences.ratio_warning(30.0))
+
+
+def test_each_pair_of_given_rates_outside_the_recipes_factors_is_named() -> None:
+    names = ["early", "middle", "head"]
+    assert sentences.lrs_warnings([1e-5, 1e-4, 1e-3], names) == []
+    assert sentences.lrs_warnings([1e-4, 3e-4, 9e-4], names) == []
+    falling, steep = sentences.lrs_warnings([1e-3, 5e-4, 1e-2], names)
+    assert "middle learns at 0.5 times the rate of early" in falling
+    assert "head learns at 20 times the rate of middle" in steep
+
+
+def test_rates_of_the_plan_are_warned_of_as_they_were_given() -> None:
+    groups = [{"name": "backbone"}, {"name": "head"}]
+    assert len(sentences.rate_warnings({"groups": groups, "lr_ratio": None, "lrs": [1e-3, 1e-3]})) == 1
+    assert sentences.rate_warnings({"groups": groups, "lr_ratio": 3.0, "lrs": None}) == []
+    assert len(sentences.rate_warnings({"groups": groups, "lr_ratio": 2.0})) == 1
+
+
+def test_the_optimizer_and_why() -> None:
+    assert sentences.optimizer({}) is None
+    plan = {"optimizer": "adamw", "optimizer_setting": "auto"}
+    assert sentences.optimizer(plan) == "The optimizer of full_train is AdamW, chosen by the architecture."
 
 
 @pytest.mark.parametrize(
