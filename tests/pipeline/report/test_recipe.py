@@ -9,6 +9,7 @@ from pipeline.files import read_json, write_json
 from pipeline.report.html import write_report
 from pipeline.report.pictures import draw_stage
 from pipeline.report.recipe import build_report
+from tests.pipeline.report.conftest import CALIBRATED, CALIBRATION
 
 HEADINGS = [
     "The images",
@@ -20,6 +21,7 @@ HEADINGS = [
     "Find the learning rate again, for all layers",
     "Train everything until over-fitting",
     "Test-time augmentation and the scores",
+    "Calibrated answers",
     "Correct and wrong predictions",
 ]
 
@@ -29,7 +31,7 @@ def test_a_whole_run(folders: dict[str, Path], tmp_path: Path) -> None:
     pictures = [p for stage in folders for p in draw_stage(stage, folders, tmp_path / "drawn" / stage)]
     report = build_report(folders, tmp_path / "drawn")
     assert [section.heading for section in report.sections] == HEADINGS
-    assert [section.step for section in report.sections] == [None, 1, 2, 3, 4, "5-6", 7, 8, "TTA", None]
+    assert [section.step for section in report.sections] == [None, 1, 2, 3, 4, "5-6", 7, 8, "TTA", None, None]
     assert sorted(p.path for section in report.sections for p in section.pictures) == sorted(pictures)
     assert report.headline.startswith("With test-time augmentation 100.0% of 2 test images are classified correctly")
     assert report.headline.endswith("into 2 classes.")
@@ -73,3 +75,27 @@ def test_without_test_images_the_scores_are_those_of_valid(folders: dict[str, Pa
     file = folders["tta_evaluate"] / "metrics.json"
     write_json(file, {"valid": read_json(file)["valid"]})
     assert "of 2 valid images are classified correctly" in build_report(folders, tmp_path).headline
+
+
+def test_calibration_before_and_after_and_the_coverage_of_sets(folders: dict[str, Path], tmp_path: Path) -> None:
+    (section,) = (s for s in build_report(folders, tmp_path).sections if s.heading == "Calibrated answers")
+    assert section.table is not None
+    rows = {row[0]: row[1:] for row in section.table.rows}
+    assert rows["log loss before"] == ["0.7000", "0.7000"]
+    assert rows["change (95 % interval)"][0] == "-0.0500 (-0.1000 to +0.0100)"
+    assert rows["sets asked to hold the true class for 90 %"][1] == "50.0% (10.0% to 90.0%) with 1.5 classes"
+
+
+def test_without_test_images_only_the_temperature_is_reported(folders: dict[str, Path], tmp_path: Path) -> None:
+    file = folders["tta_evaluate"] / "metrics.json"
+    only = {"temperature": CALIBRATION["temperature"]}
+    write_json(file, {"valid": read_json(file)["valid"], "calibration": {"plain": only, "tta": only}})
+    (section,) = (s for s in build_report(folders, tmp_path).sections if s.heading == "Calibrated answers")
+    assert section.table is not None
+    assert section.table.rows == [["temperature", "1.250", "1.250"]]
+
+
+def test_a_run_made_before_the_calibration_has_no_such_section(folders: dict[str, Path], tmp_path: Path) -> None:
+    file = folders["tta_evaluate"] / "metrics.json"
+    write_json(file, {k: v for k, v in read_json(file).items() if k not in CALIBRATED})
+    assert "Calibrated answers" not in [s.heading for s in build_report(folders, tmp_path).sections]
