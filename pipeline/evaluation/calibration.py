@@ -67,10 +67,10 @@ def fit_calibration(probs: Floats, targets: Ints) -> Calibration:
     return Calibration(temperature, scores.tolist())
 
 
-def fit_temperature(probs: Floats, targets: Ints) -> float:
+def fit_temperature(probs: Floats, targets: Ints, *, prior: float = PRIOR) -> float:
     """The temperature T with the lowest log loss of softmax(log p / T), summed, plus a weak preference for T = 1.
 
-    With b = 1 / T the sum is convex, and so is the preference, PRIOR * (b - 1 - log b): there is one minimum.
+    With b = 1 / T the sum is convex, and so is the preference, prior * (b - 1 - log b): there is one minimum.
     """
     logits = _log(probs)
     true = logits[np.arange(len(targets)), targets]
@@ -78,7 +78,7 @@ def fit_temperature(probs: Floats, targets: Ints) -> float:
     def slope(log_b: float) -> float:
         b = math.exp(log_b)
         expected = (_softmax(b * logits) * logits).sum(axis=1)
-        return float((expected - true).sum()) + PRIOR * (1 - 1 / b)
+        return float((expected - true).sum()) + prior * (1 - 1 / b)
 
     end = math.log(LIMIT)
     if slope(-end) >= 0:

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
-from pipeline.data.augment import Augment, Policy
+from pipeline.data.augment import Policy
 from pipeline.data.decode import Framing, decode_framed
 from pipeline.data.images import normalise
 from pipeline.evaluation.novelty import (
@@ -28,6 +28,7 @@ from pipeline.model.classifier import Classifier
 from pipeline.model.compute import Computation
 from pipeline.model.ensemble import Ensemble
 from pipeline.model.head import Head
+from pipeline.settings import Augment
 from pipeline.vision import v2
 from tests.conftest import Compose
 
