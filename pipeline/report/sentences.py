@@ -180,7 +180,7 @@ def set_coverage(sets: Json) -> str:
     """Say how often sets of classes hold the true one, and how large they are."""
     return (
         f"{sets['coverage']:.1%} ({sets['coverage_low']:.1%} to {sets['coverage_high']:.1%}) with "
-        f"{sets['mean_size']:.3g} classes"
+        f"{sets['mean_size']:.2f} classes on average"
     )
 
 

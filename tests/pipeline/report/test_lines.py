@@ -17,7 +17,8 @@ TTA = (
 CALIBRATED = [
     "test, calibrated: probabilities at temperature 1.25 have a log loss of 0.6500 instead of 0.7000 (change -0.0500, "
     "95 % -0.1000 to +0.0100) and a calibration error of 0.0800 instead of 0.1000",
-    "test, calibrated: sets of classes hold the true one: asked for 90 %, 50.0% (10.0% to 90.0%) with 1.5 classes",
+    "test, calibrated: sets of classes hold the true one: asked for 90 %, 50.0% (10.0% to 90.0%) with 1.50 classes on "
+    "average",
 ]
 TRAINED = "valid loss 0.5000, accuracy 0.9000 (cycle 2 of 2)"
 WARNING = "warning: unfreeze.lr_ratio=2 is below 3"

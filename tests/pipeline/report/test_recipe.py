@@ -83,7 +83,9 @@ def test_calibration_before_and_after_and_the_coverage_of_sets(folders: dict[str
     rows = {row[0]: row[1:] for row in section.table.rows}
     assert rows["log loss before"] == ["0.7000", "0.7000"]
     assert rows["change (95 % interval)"][0] == "-0.0500 (-0.1000 to +0.0100)"
-    assert rows["sets asked to hold the true class for 90 %"][1] == "50.0% (10.0% to 90.0%) with 1.5 classes"
+    assert (
+        rows["sets asked to hold the true class for 90 %"][1] == "50.0% (10.0% to 90.0%) with 1.50 classes on average"
+    )
 
 
 def test_without_test_images_only_the_temperature_is_reported(folders: dict[str, Path], tmp_path: Path) -> None:
