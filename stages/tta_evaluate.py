@@ -1,16 +1,22 @@
 """The last step: test-time augmentation, and the only use of the test images.
 
-Reads the trained model, the policy, and the images of valid, test and those without a label. Writes the scores (plain
-and TTA, per split), `predictions.csv` (and `predictions-unlabelled.csv`), what is drawn of them (`confusion.csv`,
-`calibration.csv`, `mistakes.json`), and `model/` with all that prediction needs. Decides, with `weights: chosen`, how
-much the plain image weighs, on valid; everything else was chosen before.
+Reads the trained model, the policy, the images of valid, test and those without a label, and a sample of train. Writes
+the scores (plain and TTA, per split; with the calibration, on test), `predictions.csv` (and
+`predictions-unlabelled.csv`), what is drawn of them (`confusion.csv`, `calibration.csv`, `mistakes.json`), and `model/`
+with all that prediction needs. Decides on valid the temperature of the probabilities that prediction gives and, with
+`weights: chosen`, how much the plain image weighs; everything else was chosen before. The scores and tables per split
+are of the probabilities as they come from the model.
 """
 
+import time
 from dataclasses import dataclass
+from typing import Any
 
-from pipeline.data.augment import read_policy
+from pipeline.data.augment import Policy, read_policy
 from pipeline.data.found import UNLABELLED
 from pipeline.data.manifest import Manifest, read_manifest
+from pipeline.evaluation.calibration import Calibration, fit_calibration, score_calibration
+from pipeline.evaluation.novelty import Novelty, features_of, fit_novelty, spread_sample
 from pipeline.evaluation.prediction import TtaCard, save_model_folder
 from pipeline.evaluation.scores import (
     SplitPrediction,
@@ -25,11 +31,17 @@ from pipeline.evaluation.tta import ImageFile, Probs, TtaPrediction, choose_plai
 from pipeline.evaluation.views import view_sizes
 from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
-from pipeline.model.card import load_card
+from pipeline.model.card import Card, load_card
 from pipeline.model.classifier import check_sizes, load_computation
+from pipeline.model.compute import Computation
 from pipeline.settings import TtaEvaluate
 
 SHOWN_MISTAKES = 10
+
+MAX_COMPARED, MIN_COMPARED = 3000, 300
+PASSES_PER_COMPARED = 10
+"""Two thirds of the images for novelty are of train, one third of valid: one image for this many that were predicted,
+within these limits."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +56,30 @@ class Reads:
     data: DataReads
 
 
+@dataclass(frozen=True)
+class Trained:
+    """The trained model, ready to predict."""
+
+    card: Card
+    policy: Policy
+    computation: Computation
+
+
 def run(context: StageContext[Reads]) -> Metrics:
     """Predict, score, and gather the model."""
     seed, tta = context.settings.seed, context.settings.tta_evaluate
     manifest, policy_file = read_manifest(context.input("ingest")), context.input("augment_config") / "policy.yaml"
-    manifest.require_classes(load_card(context.input("full_train")).classes)
-    predictions = _predict(context, manifest)
+    card = load_card(context.input("full_train"))
+    manifest.require_classes(card.classes)
+    check_sizes(card, view_sizes(tta, card.image_size))
+    model = Trained(
+        card,
+        read_policy(policy_file, image_size=card.image_size),
+        load_computation(
+            context.input("full_train"), context.runtime, micro_batch_size=context.settings.data.micro_batch_size
+        ),
+    )
+    predictions = _predict(context, manifest, model)
     unlabelled = predictions.pop(UNLABELLED, None)
     targets = {split: targets_of(manifest, split) for split in predictions}
     chosen = tta.weights == "chosen"
@@ -65,20 +95,60 @@ def run(context: StageContext[Reads]) -> Metrics:
     shown = list(scored)[-1]
     _write_tables(context, manifest, scored[shown], shown)
     _write_predictions(context, manifest, shown, scored[shown].plain, scored[shown].tta)
+    calibrations = _calibrate(scored["valid"])
+    metrics["calibration"] = {
+        how: _score_calibration(fitted, scored.get("test"), how, seed=seed) for how, fitted in calibrations.items()
+    }
     if unlabelled is not None:
         _write_predictions(context, manifest, UNLABELLED, unlabelled.plain, unlabelled.combined(plain_weight))
-    tta_card = TtaCard(tta, seed, plain_weight)
-    save_model_folder(context.out / "model", trained=context.input("full_train"), policy=policy_file, tta_card=tta_card)
+    save_model_folder(
+        context.out / "model",
+        trained=context.input("full_train"),
+        policy=policy_file,
+        tta_card=TtaCard(tta, seed, plain_weight),
+        calibrations=calibrations,
+        novelty=_novelty(context, manifest, model, passes=sum(int((1 + p.num_views).sum()) for p in scored.values())),
+    )
     return metrics
 
 
-def _predict(context: StageContext[Reads], manifest: Manifest) -> dict[str, TtaPrediction]:
+def _calibrate(valid: SplitPrediction) -> dict[str, Calibration]:
+    return {how: fit_calibration(probs, valid.targets) for how, probs in (("plain", valid.plain), ("tta", valid.tta))}
+
+
+def _score_calibration(fitted: Calibration, test: SplitPrediction | None, how: str, *, seed: int) -> dict[str, Any]:
+    """The temperature, and what it changes on test; on valid, where it was fitted, that would be flattering."""
+    if test is None:
+        return {"temperature": fitted.temperature}
+    probs = test.plain if how == "plain" else test.tta
+    return {"temperature": fitted.temperature, "test": score_calibration(fitted, probs, test.targets, seed=seed)}
+
+
+def _novelty(context: StageContext[Reads], manifest: Manifest, model: Trained, *, passes: int) -> Novelty:
+    """Gather what new images are compared with, from as many images as cost little beside `passes` predictions."""
+    began, seed = time.monotonic(), context.settings.seed
+    budget = min(MAX_COMPARED, max(MIN_COMPARED, passes // PASSES_PER_COMPARED))
+    features = []
+    for split, count in (("train", budget - budget // 3), ("valid", budget // 3)):
+        samples = manifest.of(split)
+        chosen = spread_sample([s.label for s in samples], count, seed, "novelty", split)
+        files = [manifest.root / samples[i].path for i in chosen]
+        features.append(
+            features_of(
+                model.computation,
+                files,
+                model.policy,
+                normalisation=model.card.normalisation,
+                workers=context.runtime.workers,
+            )
+        )
+    context.timings["novelty_s"] = time.monotonic() - began
+    return fit_novelty(*features)
+
+
+def _predict(context: StageContext[Reads], manifest: Manifest, model: Trained) -> dict[str, TtaPrediction]:
     """Predict all views of all images but those of train."""
-    settings, trained = context.settings, context.input("full_train")
-    tta, card = settings.tta_evaluate, load_card(trained)
-    check_sizes(card, view_sizes(tta, card.image_size))
-    policy = read_policy(context.input("augment_config") / "policy.yaml", image_size=card.image_size)
-    model = load_computation(trained, context.runtime, micro_batch_size=settings.data.micro_batch_size)
+    tta = context.settings.tta_evaluate
     files = {
         split: [ImageFile(manifest.root / s.path, s.sha256) for s in manifest.of(split)]
         for split in (*manifest.splits, UNLABELLED)
@@ -88,12 +158,12 @@ def _predict(context: StageContext[Reads], manifest: Manifest) -> dict[str, TtaP
     with context.progress(passes * sum(map(len, files.values()))) as bar:
         predictions = {
             split: predict_in_parts(
-                model,
+                model.computation,
                 some,
                 tta,
-                policy,
-                normalisation=card.normalisation,
-                seed=settings.seed,
+                model.policy,
+                normalisation=model.card.normalisation,
+                seed=context.settings.seed,
                 workers=context.runtime.workers,
                 bar=bar,
                 scratch=context.scratch / split,

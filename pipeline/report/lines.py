@@ -120,7 +120,8 @@ def _tta_evaluate(folder: Path, timings: Timings) -> list[str]:
             f"points ({sentences.points(gain['low'])} to {sentences.points(gain['high'])}, "
             f"p = {scores['tta_gain_p_value']:.2g}); {scores['num_views']:.3g} views{_cost(split, timings)}"
         )
-    return lines
+    found = metrics.get("calibration", {}).get("plain", {})  # missing in folders made before there was a calibration
+    return [*lines, *(f"test, calibrated: {said}" for said in sentences.calibration(found))]
 
 
 def _cost(split: str, timings: Timings) -> str:

@@ -241,6 +241,7 @@ def _full_train_section(folders: Mapping[str, Path], drawn: Path) -> Section:
 def _score_sections(folders: Mapping[str, Path], drawn: Path) -> Iterator[Section]:
     if "tta_evaluate" in folders:
         yield _tta_section(folders["tta_evaluate"])
+        yield from _calibration_sections(folders["tta_evaluate"])
         yield _predictions_section(_shown_scores(folders)[0], drawn)
 
 
@@ -264,6 +265,48 @@ def _tta_section(folder: Path) -> Section:
         ],
         table=Table(header, rows),
     )
+
+
+def _calibration_sections(folder: Path) -> Iterator[Section]:
+    """One section, or none for a folder that was made before there was a calibration."""
+    found = read_json(folder / "metrics.json").get("calibration")
+    if found is None:
+        return
+    columns = [_calibration_cells(found[how]) for how in ("plain", "tta")]
+    yield Section(
+        heading="Calibrated answers",
+        paragraphs=[
+            "`unfreeze predict` gives probabilities at a temperature that was fitted on the validation images, so that "
+            "of answers given with 80 % some 80 % are right. The order of the classes, and so the accuracy, stays. All "
+            "other scores in this report are of the probabilities as they come from the model.",
+            "With `--coverage` it adds the set of classes that holds the true one for that share of images (chosen on "
+            "validation images, checked here on test images); with `--novelty`, how unlike the training images an "
+            "image is.",
+        ],
+        table=Table(
+            ["on test" if "test" in found["plain"] else "fitted on valid", "plain", "TTA"],
+            [[name, *(cells.get(name) for cells in columns)] for name in columns[0]],
+        ),
+    )
+
+
+def _calibration_cells(found: Mapping[str, Any]) -> dict[str, str]:
+    cells = {"temperature": f"{found['temperature']:.3f}"}
+    if "test" not in found:
+        return cells
+    test, change = found["test"], found["test"]["log_loss_change"]
+    return {
+        **cells,
+        "log loss before": f"{test['log_loss_before']:.4f}",
+        "log loss after": f"{test['log_loss_after']:.4f}",
+        "change (95 % interval)": f"{change['mean']:+.4f} ({change['low']:+.4f} to {change['high']:+.4f})",
+        "calibration error before": f"{test['calibration_error_before']:.4f}",
+        "calibration error after": f"{test['calibration_error_after']:.4f}",
+        **{
+            f"sets asked to hold the true class for {level} %": sentences.set_coverage(sets)
+            for level, sets in sentences.class_sets(test).items()
+        },
+    }
 
 
 def _predictions_section(split: str, drawn: Path) -> Section:

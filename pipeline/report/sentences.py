@@ -209,6 +209,37 @@ def tta_gain(split: str, scores: Json) -> str:
     )
 
 
+def calibration(found: Json) -> list[str]:
+    """Say what calibrating changes on test, and what sets of classes hold there; `found` is of plain images or of TTA.
+
+    Nothing is said without test images: on valid, where it was fitted, the figures would be flattering.
+    """
+    if "test" not in found:
+        return []
+    test, change = found["test"], found["test"]["log_loss_change"]
+    said = [
+        f"probabilities at temperature {found['temperature']:.3g} have a log loss of {test['log_loss_after']:.4f} "
+        f"instead of {test['log_loss_before']:.4f} (change {change['mean']:+.4f}, 95 % {change['low']:+.4f} to "
+        f"{change['high']:+.4f}) and a calibration error of {test['calibration_error_after']:.4f} instead of "
+        f"{test['calibration_error_before']:.4f}"
+    ]
+    held = [f"asked for {level} %, {set_coverage(sets)}" for level, sets in class_sets(test).items()]
+    return said + ([f"sets of classes hold the true one: {'; '.join(held)}"] if held else [])
+
+
+def class_sets(test: Json) -> dict[str, Json]:
+    """Return the scores of sets of classes by the coverage that was asked for, in percent."""
+    return {name.removeprefix("sets_"): sets for name, sets in test.items() if name.startswith("sets_")}
+
+
+def set_coverage(sets: Json) -> str:
+    """Say how often sets of classes hold the true one, and how large they are."""
+    return (
+        f"{sets['coverage']:.1%} ({sets['coverage_low']:.1%} to {sets['coverage_high']:.1%}) with "
+        f"{sets['mean_size']:.2f} classes on average"
+    )
+
+
 def points(share: float) -> str:
     """Write a difference of shares in percentage points, with its sign."""
     return f"{100 * share:+.2f}"

@@ -9,13 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pipeline.data.decode import Framing
 from pipeline.data.found import UNLABELLED
 from pipeline.data.images import open_images_of
 from pipeline.data.manifest import read_manifest
+from pipeline.evaluation.calibration import at_temperature
+from pipeline.evaluation.metrics import log_loss
 from pipeline.evaluation.prediction import describe, load_predictor
 from pipeline.evaluation.prediction import main as predict_main
+from pipeline.evaluation.scores import targets_of
 from pipeline.files import read_json
 from pipeline.harness.by_hand import check_upstream, run_job, upstream_folders
 from pipeline.harness.execute import StageFolders, execute
@@ -29,7 +33,7 @@ from stages import STAGES
 from stages.full_train import STAGE as FULL_TRAIN
 from stages.registry import ALL
 from stages.tta_evaluate import STAGE as TTA_EVALUATE
-from tests.conftest import TINY, Compose, Run
+from tests.conftest import CLASSES, TINY, Compose, Run
 
 pytestmark = pytest.mark.xdist_group("recipe")
 FRAMING = Framing(32, "zoom", "white")
@@ -165,7 +169,56 @@ def test_the_model_folder_alone_predicts_the_same(recipe: Run, tmp_path: Path) -
     predictor = load_predictor(moved)
     assert [line.split("\t")[1] for line in describe(predictor, files)] == [r["plain"] for r in rows]
     with_tta = [[float(v) for k, v in r.items() if k.startswith("p(")] for r in rows]
-    np.testing.assert_allclose(predictor.predict(files, tta=True), with_tta, atol=1e-4)
+    np.testing.assert_allclose(predictor.predict(files, tta=True, calibrated=False), with_tta, atol=1e-4)
+
+
+def test_prediction_is_calibrated_and_accuracy_is_not_changed(recipe: Run) -> None:
+    model = recipe.folder("tta_evaluate") / "model"
+    stored, scores = read_json(model / "calibration.json"), recipe.metrics("tta_evaluate")["calibration"]
+    manifest = read_manifest(recipe.folder("ingest"))
+    files = [manifest.root / s.path for s in manifest.of("test")]
+    targets = targets_of(manifest, "test")
+    predictor = load_predictor(model)
+    for how, tta in (("plain", False), ("tta", True)):
+        raw, calibrated = (predictor.predict(files, tta=tta, calibrated=x) for x in (False, True))
+        assert stored[how]["temperature"] == scores[how]["temperature"] != 1
+        assert len(stored[how]["scores"]) == len(manifest.of("valid"))
+        np.testing.assert_allclose(calibrated, at_temperature(raw, stored[how]["temperature"]), rtol=1e-12)
+        assert scores[how]["test"]["log_loss_before"] == pytest.approx(log_loss(raw, targets), rel=1e-4)
+        assert scores[how]["test"]["log_loss_after"] == pytest.approx(log_loss(calibrated, targets), rel=1e-4)
+        np.testing.assert_array_equal(raw.argmax(axis=1), calibrated.argmax(axis=1))
+
+
+def test_prediction_gives_sets_of_classes_and_how_unlike_training_an_image_is(
+    recipe: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str], pictures: Path
+) -> None:
+    model, picture = recipe.folder("tta_evaluate") / "model", str(pictures / "dots" / "00.jpg")
+    strange = tmp_path / "strange.png"
+    Image.effect_mandelbrot((40, 40), (-2, -2, 2, 2), 100).convert("RGB").save(strange)
+    assert predict_main([str(model), picture, str(strange), "--coverage", "0.8", "--novelty"]) == 0
+    known, unknown = (line.split("\t") for line in capfd.readouterr().out.splitlines())
+    predictor = load_predictor(model)
+    sets = predictor.plain_calibration.sets(predictor.predict([Path(picture)]), 0.8)[0]
+    assert known[:2] == [picture, "dots"]
+    assert set(known[3].split(" | ")) == {CLASSES[i] for i in np.flatnonzero(sets)}
+    assert known[3].split(" | ")[0] == "dots"
+    assert float(known[4]) < float(unknown[4]) == 1
+    assert predict_main([str(model), picture, "--coverage", "0.999", "--tta"]) == 1
+    assert "coverage=0.999 cannot be promised with" in capfd.readouterr().err
+
+
+def test_model_folders_made_before_the_calibration_predict_as_they_did(
+    recipe: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str], pictures: Path
+) -> None:
+    moved = Path(shutil.copytree(recipe.folder("tta_evaluate") / "model", tmp_path / "model"))
+    picture = pictures / "bars" / "00.jpg"
+    raw = load_predictor(moved).predict([picture], calibrated=False)
+    for name in ("calibration.json", "novelty.safetensors"):
+        (moved / name).unlink()
+    np.testing.assert_array_equal(load_predictor(moved).predict([picture]), raw)
+    for asked in (["--coverage", "0.9"], ["--novelty"]):
+        assert predict_main([str(moved), str(picture), *asked]) == 1
+        assert "dvc repro tta_evaluate" in capfd.readouterr().err
 
 
 def test_prediction_names_what_it_cannot_read(
@@ -202,7 +255,7 @@ def test_another_mode_of_tta_evaluate_with_the_weight_chosen_on_valid(
     with (tmp_path / "tta" / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     files = [read_manifest(recipe.folder("ingest")).root / r["path"] for r in rows]
-    again = load_predictor(tmp_path / "tta" / "model").predict(files, tta=True)
+    again = load_predictor(tmp_path / "tta" / "model").predict(files, tta=True, calibrated=False)
     np.testing.assert_allclose(again, [[float(v) for k, v in r.items() if k.startswith("p(")] for r in rows], atol=1e-4)
 
 
@@ -224,12 +277,12 @@ def test_an_ensemble_is_evaluated_and_predicts_as_the_mean_of_its_members(
     files = [manifest.root / s.path for s in manifest.of("test")[:4]]
     with (tmp_path / "tta" / "predictions.csv").open() as file:
         rows = [[float(v) for k, v in r.items() if k.startswith("p(")] for r in csv.DictReader(file)][:4]
-    predicted = [load_predictor(model).predict(files, tta=tta) for tta in (False, True)]
+    predicted = [load_predictor(model).predict(files, tta=tta, calibrated=False) for tta in (False, True)]
     np.testing.assert_allclose(predicted[1], rows, atol=1e-5)
     each = []
     for member in (first, second):
         save_tensors(member, model / "model.safetensors")
-        each.append([load_predictor(model).predict(files, tta=tta) for tta in (False, True)])
+        each.append([load_predictor(model).predict(files, tta=tta, calibrated=False) for tta in (False, True)])
     np.testing.assert_allclose(predicted, np.mean(each, axis=0), atol=1e-5)
     assert not np.allclose(each[0], each[1], atol=0.5)
 

@@ -36,6 +36,17 @@ SCORES = {
     "tta_gain_p_value": 1.0,
 }  # fmt: skip
 
+CALIBRATION = {
+    "temperature": 1.25,
+    "test": {
+        "num_images": 2, "log_loss_before": 0.7, "log_loss_after": 0.65,
+        "log_loss_change": {"mean": -0.05, "low": -0.1, "high": 0.01},
+        "calibration_error_before": 0.1, "calibration_error_after": 0.08,
+        "sets_90": {"coverage": 0.5, "coverage_low": 0.1, "coverage_high": 0.9, "mean_size": 1.5},
+    },
+}  # fmt: skip
+CALIBRATED = {"calibration": {"plain": CALIBRATION, "tta": CALIBRATION}}
+
 
 @pytest.fixture
 def few_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +201,7 @@ def write_unfreeze(folder: Path) -> None:
 
 def write_tta_evaluate(folder: Path) -> None:
     (folder / "model").mkdir(parents=True)
-    write_json(folder / "metrics.json", {"valid": SCORES, "test": SCORES})
+    write_json(folder / "metrics.json", {"valid": SCORES, "test": SCORES} | CALIBRATED)
     write_text(folder / "confusion.csv", "label,cat,dog\ncat,1,0\ndog,1,0\n")
     header = "low,high,count,correct,confidence,accuracy,accuracy_low,accuracy_high"
     write_text(folder / "calibration.csv", f"{header}\n0.0,0.5,0,0,,,0.0,1.0\n0.5,1.0,2,1,0.8,0.5,0.1,0.9\n")

@@ -14,6 +14,12 @@ TTA = (
     "accuracy 0.5000 plain, 1.0000 with TTA (95 % 0.300 to 1.000); gain +50.00 points (+0.00 to +100.00, p = 1); "
     "4 views"
 )
+CALIBRATED = [
+    "test, calibrated: probabilities at temperature 1.25 have a log loss of 0.6500 instead of 0.7000 (change -0.0500, "
+    "95 % -0.1000 to +0.0100) and a calibration error of 0.0800 instead of 0.1000",
+    "test, calibrated: sets of classes hold the true one: asked for 90 %, 50.0% (10.0% to 90.0%) with 1.50 classes on "
+    "average",
+]
 TRAINED = "valid loss 0.5000, accuracy 0.9000 (cycle 2 of 2)"
 WARNING = "warning: unfreeze.lr_ratio=2 is below 3"
 FULL = [
@@ -45,7 +51,7 @@ LINES = {
     ],
     "lr_find_full": ["lr 0.01 by rule recipe, spread x1.50 over 2 sweeps"],
     "full_train": [TRAINED, *FULL],
-    "tta_evaluate": [f"valid: {TTA}", f"test: {TTA}; 0.381 and 2.36 ms an image"],
+    "tta_evaluate": [f"valid: {TTA}", f"test: {TTA}; 0.381 and 2.36 ms an image", *CALIBRATED],
 }
 REMARKS = {"unfreeze": [WARNING], "full_train": FULL}
 

@@ -9,6 +9,7 @@ from pipeline.files import read_json, write_json
 from pipeline.report.html import write_report
 from pipeline.report.pictures import draw_stage
 from pipeline.report.recipe import build_report
+from tests.pipeline.report.conftest import CALIBRATED, CALIBRATION
 
 HEADINGS = [
     "The images",
@@ -20,6 +21,7 @@ HEADINGS = [
     "Find the learning rate again, for all layers",
     "Train everything until over-fitting",
     "Test-time augmentation and the scores",
+    "Calibrated answers",
     "Correct and wrong predictions",
     "What to try next",  # the classes of the fixture are small
 ]
@@ -88,3 +90,29 @@ def test_without_test_images_the_scores_are_those_of_valid(folders: dict[str, Pa
     file = folders["tta_evaluate"] / "metrics.json"
     write_json(file, {"valid": read_json(file)["valid"]})
     assert "of 2 valid images are classified correctly" in build_report(folders, tmp_path).headline
+
+
+def test_calibration_before_and_after_and_the_coverage_of_sets(folders: dict[str, Path], tmp_path: Path) -> None:
+    (section,) = (s for s in build_report(folders, tmp_path).sections if s.heading == "Calibrated answers")
+    assert section.table is not None
+    rows = {row[0]: row[1:] for row in section.table.rows}
+    assert rows["log loss before"] == ["0.7000", "0.7000"]
+    assert rows["change (95 % interval)"][0] == "-0.0500 (-0.1000 to +0.0100)"
+    assert (
+        rows["sets asked to hold the true class for 90 %"][1] == "50.0% (10.0% to 90.0%) with 1.50 classes on average"
+    )
+
+
+def test_without_test_images_only_the_temperature_is_reported(folders: dict[str, Path], tmp_path: Path) -> None:
+    file = folders["tta_evaluate"] / "metrics.json"
+    only = {"temperature": CALIBRATION["temperature"]}
+    write_json(file, {"valid": read_json(file)["valid"], "calibration": {"plain": only, "tta": only}})
+    (section,) = (s for s in build_report(folders, tmp_path).sections if s.heading == "Calibrated answers")
+    assert section.table is not None
+    assert section.table.rows == [["temperature", "1.250", "1.250"]]
+
+
+def test_a_run_made_before_the_calibration_has_no_such_section(folders: dict[str, Path], tmp_path: Path) -> None:
+    file = folders["tta_evaluate"] / "metrics.json"
+    write_json(file, {k: v for k, v in read_json(file).items() if k not in CALIBRATED})
+    assert "Calibrated answers" not in [s.heading for s in build_report(folders, tmp_path).sections]
