@@ -76,6 +76,9 @@ class DataSource(_Section):
     """torchvision's name of its dataset; null for all others."""
     group: str | None
     """The table's column whose equal values stay in one split (a patient, a scene); null for none."""
+    drop: str | None
+    """A table with a column `path` of images to leave out, such as an edited copy of `cross_validate`'s `suspects.csv`,
+    relative to the project; null for none. They do not count as rejected."""
     on_reject: Literal["skip", "fail"]
     """What happens to a file that cannot be used: `skip` continues without it, `fail` stops."""
     max_rejected: Annotated[float, Field(ge=0, le=1)]
@@ -176,6 +179,14 @@ class Precompute(_Section):
 
     views: Annotated[int, Field(ge=0, le=1000)]
     """Augmented views of each training image whose activations are stored beside those of the plain image; 0: none."""
+
+
+@dataclass(frozen=True)
+class CrossValidate(_Section):
+    """Cross-validation of heads on activations, and the labels that look wrong."""
+
+    num_folds: Annotated[int, Field(ge=2, le=20)]
+    """Parts that train and valid together are cut into; each is predicted by a head that was fitted to the others."""
 
 
 @dataclass(frozen=True)
@@ -329,6 +340,7 @@ class Settings(_Section):
     model: Model
     augment: Augment
     precompute: Precompute
+    cross_validate: CrossValidate
     lr_find_head: LrFind
     head_train: HeadTraining
     head_train_augmented: HeadTrainAugmented

@@ -4,6 +4,7 @@ STAGES = (
     "ingest",
     "augment_config",
     "precompute",
+    "cross_validate",
     "lr_find_head",
     "head_train",
     "head_train_augmented",

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.data.dropped import REASON, drop_listed
 from pipeline.data.duplicates import write_duplicates
 from pipeline.data.ingest import IngestResult, ingest
 from pipeline.data.manifest import write_manifest
@@ -39,7 +40,7 @@ def run(context: StageContext[Reads]) -> Metrics:
     data, out = context.settings.data, context.out
     source = open_source(data, out=out)
     with closing(Register()) as register:
-        register.add_found(source.find())
+        register.add_found(drop_listed(source.find(), data))
         try:
             result = _look(register, source.root, context)
         except SettingsError as error:
@@ -50,7 +51,8 @@ def run(context: StageContext[Reads]) -> Metrics:
         write_jsonl(out / "ledger.jsonl", register.ledger())
         write_json(out / "class_counts.json", register.counts())
         write_duplicates(out / "duplicates.jsonl", result.duplicates)
-        return _count(result)
+        dropped = sum(line.reason.startswith(REASON) for line in register.ledger("ignored"))
+        return _count(result) | ({"dropped": dropped} if data.drop else {})
 
 
 def _look(register: Register, root: Path, context: StageContext[Reads]) -> IngestResult:

@@ -5,6 +5,7 @@ from typing import Any
 from pipeline.harness.stage import Stage
 from stages import (
     augment_config,
+    cross_validate,
     full_train,
     head_train,
     head_train_augmented,
@@ -21,6 +22,7 @@ ALL: tuple[Stage[Any], ...] = (
     ingest.STAGE,
     augment_config.STAGE,
     precompute.STAGE,
+    cross_validate.STAGE,
     lr_find_head.STAGE,
     head_train.STAGE,
     head_train_augmented.STAGE,

@@ -132,7 +132,8 @@ EDITS = (
     ),
     _edit(
         "a formula in model/",
-        frozenset({"precompute", "lr_find_head", "unfreeze", "lr_find_full", "tta_evaluate"}) | TRAINING,
+        frozenset({"precompute", "cross_validate", "lr_find_head", "unfreeze", "lr_find_full", "tta_evaluate"})
+        | TRAINING,
         ("pipeline/model/head.py", "0.1 * deviation.mean()", "0.2 * deviation.mean()"),
     ),
     _edit(

@@ -27,4 +27,5 @@ class FoundFile:
     problem: str = ""
     """Why the file cannot be used, if that is known without opening it."""
     ignored: bool = False
-    """Whether the file was never meant to be a sample: then its problem does not count as a rejection."""
+    """Whether the file was never meant to be a sample, or is listed in `data.drop`: then its problem does not count as
+    a rejection."""

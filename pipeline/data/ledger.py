@@ -18,7 +18,7 @@ class LedgerLine:
     path: str
     verdict: str
     """`accepted`; `converted`: used after a conversion; `flagged`: used, but doubtful; `rejected`: not used;
-    `ignored`: never meant to be a sample, such as hidden files and system files."""
+    `ignored`: never meant to be a sample, such as hidden files and system files, or listed in `data.drop`."""
     reason: str
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pipeline.data import archive, table, torchvision_set
+from pipeline.data.dropped import check_drop, drop_digest
 from pipeline.data.folder import find_in_folder
 from pipeline.data.found import SPLIT_NAMES, UNLABELLED, FoundFile
 from pipeline.files import file_state
@@ -225,6 +226,7 @@ def check_source(data: DataSource) -> None:
         if value is not None and not _takes(source, key):
             other = next(name for name, other in SOURCES.items() if _takes(other, key))
             raise SettingsError(f"data.{key}={value} has no effect with data={data.name}; choose data={other}")
+    check_drop(data)
 
 
 def open_source(data: DataSource, *, out: Path) -> Source:
@@ -235,11 +237,13 @@ def open_source(data: DataSource, *, out: Path) -> Source:
 def fingerprint_source(data: DataSource) -> dict[str, Any]:
     """Describe the state of the images: the result changes when a file is added, removed or changed.
 
-    It is made of the names, sizes and modification times of all files that the images come from. Raises SettingsError
-    if they are not there.
+    It is made of the names, sizes and modification times of all files that the images come from, and of the content of
+    the table that `data.drop` names. Raises SettingsError if they are not there.
     """
     source = _find_source(data)
-    record = {"name": data.name, "root": data.root, "dataset": data.dataset}
+    record: dict[str, Any] = {"name": data.name, "root": data.root, "dataset": data.dataset}
+    if (dropped := drop_digest(data)) is not None:
+        record["drop"] = dropped
     if data.root is None:
         return record
     digest, count = hashlib.sha256(), 0

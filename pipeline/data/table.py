@@ -27,7 +27,7 @@ def read_table(file: Path, *, group: str | None) -> list[Row]:
     Raises SettingsError, which names what is wrong, for a table that cannot be read or lacks a column.
     """
     try:
-        rows = _read(file)
+        rows = read_rows(file)
     except (OSError, ValueError, csv.Error) as error:
         raise SettingsError(f"data.root={file} cannot be read as a table: {error}") from None
     if not rows:
@@ -44,7 +44,8 @@ def read_table(file: Path, *, group: str | None) -> list[Row]:
     ]
 
 
-def _read(file: Path) -> list[dict[str, Any]]:
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """Read the rows of a table of any kind. Raises OSError, ValueError or csv.Error."""
     match file.suffix.lower():
         case ".csv" | ".tsv" as suffix:
             with file.open(encoding="utf-8-sig", newline="") as lines:

@@ -20,13 +20,13 @@ _LABEL_PX = 160
 
 @dataclass(frozen=True)
 class Caption:
-    """The text below a misclassified image."""
+    """The text below a misclassified image, or below one whose label looks wrong."""
 
     file: str
     true: str
     predicted: str
     confidence: float
-    """Probability of the predicted class, 0..1."""
+    """Probability of the predicted class, 0..1; of the label, where the label is doubted."""
 
 
 def contact_sheet(
@@ -77,10 +77,12 @@ def mistakes_sheet(
     captions: Sequence[Caption],
     tile_px: int = 160,
     columns: int = 5,
+    is_label_doubted: bool = False,
 ) -> None:
     """Write misclassified images, in the given order, with their captions below.
 
-    An image that cannot be read any more is None. Raises ValueError where images and captions differ in number.
+    An image that cannot be read any more is None. `is_label_doubted` words the captions as a question to the label.
+    Raises ValueError where images and captions differ in number.
     """
     if len(images) != len(captions):
         raise ValueError(f"{len(images)} images for {len(captions)} captions")
@@ -89,6 +91,7 @@ def mistakes_sheet(
     num_rows = -(-len(images) // columns)
     sheet, draw = _blank(columns * pitch + _GAP_PX, (num_rows * height or 2 * _LINE_PX) + _GAP_PX)
     chars = tile_px // 8
+    true, sure = ("label", "for the label") if is_label_doubted else ("true", "confident")
     for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
         x, y = _GAP_PX + i % columns * pitch, _GAP_PX + i // columns * height
         if image is None:
@@ -97,9 +100,9 @@ def mistakes_sheet(
             _paste(sheet, image, (x, y), tile_px)
         text = [
             (caption.file, _GREY),
-            (f"true: {drawable(caption.true, chars - 6)}", _INK),
+            (f"{true}: {drawable(caption.true, chars - len(true) - 2)}", _INK),
             (f"→ {drawable(caption.predicted, chars - 2)}", "#B34700"),
-            (f"{caption.confidence:.1%} confident", _INK),
+            (f"{caption.confidence:.1%} {sure}", _INK),
         ]
         for line, (words, fill) in enumerate(text):
             _write(draw, (x, y + tile_px + 2 + line * _LINE_PX), words, max_chars=chars, fill=fill)

@@ -39,6 +39,9 @@ def _ingest(folder: Path, _: Timings) -> list[str]:
     ]
     if metrics["unlabelled"]:
         lines.append(f"{metrics['unlabelled']} images without a label, for predictions only")
+    if metrics.get("dropped"):
+        rule = read_json(folder / "stage.json")["settings"]["data.drop"]
+        lines.append(f"{sentences.counted(metrics['dropped'], 'image')} left out: listed in data.drop={rule}")
     if metrics["copies"] or metrics["near_copies"]:
         rule = read_json(folder / "stage.json")["settings"]["data.duplicates"]
         lines.append(
@@ -70,6 +73,16 @@ def _first_accuracy(journal: Path) -> str:
     """Say how good a head is that nothing was trained of, where the stage has measured it."""
     values = next(iter(read_points(journal).values()), {}) if journal.exists() else {}
     return f": accuracy {values['valid_accuracy']:.4f} on valid" if "valid_accuracy" in values else ""
+
+
+def _cross_validate(folder: Path, _: Timings) -> list[str]:
+    metrics = read_json(folder / "metrics.json")
+    return [
+        f"{metrics['num_folds']}-fold on activations: accuracy {metrics['accuracy']:.4f} (95 % "
+        f"{metrics['accuracy_low']:.3f} to {metrics['accuracy_high']:.3f}), log loss {metrics['log_loss']:.4f} "
+        f"({metrics['log_loss_low']:.4f} to {metrics['log_loss_high']:.4f})",
+        *_cross_validate_remarks(folder),
+    ]
 
 
 def _lr_find(folder: Path, _: Timings) -> list[str]:
@@ -129,6 +142,11 @@ def _cost(split: str, timings: Timings) -> str:
     return "" if plain is None or tta is None else f"; {plain:.3g} and {tta:.3g} ms an image"
 
 
+def _cross_validate_remarks(folder: Path) -> list[str]:
+    metrics = read_json(folder / "metrics.json")
+    return [sentences.suspects(metrics), *sentences.unknown_classes(metrics)]
+
+
 def _lr_find_remarks(folder: Path) -> list[str]:
     return sentences.lr_notes(read_json(folder / "lr.json"))
 
@@ -150,6 +168,7 @@ SUMMARIES: dict[str, Callable[[Path, Timings], list[str]]] = {
     "ingest": _ingest,
     "augment_config": _augment_config,
     "precompute": _precompute,
+    "cross_validate": _cross_validate,
     "lr_find_head": _lr_find,
     "head_train": _training,
     "head_train_augmented": _training,
@@ -163,6 +182,7 @@ RUN_SUMMARIES: dict[str, Callable[[Mapping[str, Path]], list[str]]] = {"report":
 """Stages that sum up the whole run: they get the folders of all stages."""
 
 REMARKS: dict[str, Callable[[Path], list[str]]] = {
+    "cross_validate": _cross_validate_remarks,
     "lr_find_head": _lr_find_remarks,
     "unfreeze": _unfreeze_remarks,
     "lr_find_full": _lr_find_remarks,

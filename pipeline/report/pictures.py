@@ -25,6 +25,7 @@ SHOWN_CLASSES = 12
 SHOWN_PER_CLASS = 8
 SHOWN_TROUBLES = 24
 SHOWN_DUPLICATES = 12
+SHOWN_SUSPECTS = 24
 
 Folders = Mapping[str, Path]
 """Stage name to the folder that the stage published."""
@@ -116,6 +117,22 @@ def _draw_augmentations(augment_config: Path, folders: Folders, out: Path) -> No
             views = [policy.view(base, seed=tuple(seed)) for seed in row["seeds"]]
             rows.append((row["label"], [plain, *views]))
     contact_sheet(out / "augmentations.png", rows=rows)
+
+
+# cross_validate
+
+
+def _draw_suspects(cross_validate: Path, folders: Folders, out: Path) -> None:
+    root, background = read_root(folders["ingest"]), _background(folders["ingest"])
+    rows = [*islice(_read_rows(cross_validate / "suspects.csv"), SHOWN_SUSPECTS)]
+    if rows:
+        mistakes_sheet(
+            out / "suspects.png",
+            images=[_read_image(root / row["path"], background) for row in rows],
+            captions=[Caption(r["path"], r["label"], r["suggested"], float(r["self_confidence"])) for r in rows],
+            columns=6,
+            is_label_doubted=True,
+        )
 
 
 # lr_find_head, lr_find_full
@@ -267,6 +284,7 @@ _Draw = Callable[[Path, Folders, Path], None]
 PAINTERS: dict[str, Sequence[_Draw]] = {
     "ingest": (_draw_class_counts, _draw_samples, _draw_troubles, _draw_duplicates),
     "augment_config": (_draw_augmentations,),
+    "cross_validate": (_draw_suspects,),
     "lr_find_head": (_draw_lr_find,),
     "head_train": (_draw_schedule, _draw_learning_curves),
     "head_train_augmented": (_draw_schedule, _draw_learning_curves),

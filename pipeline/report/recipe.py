@@ -101,6 +101,8 @@ def _data_sections(folders: Mapping[str, Path], drawn: Path) -> Iterator[Section
         yield _images_section(folders["ingest"], drawn)
     if "augment_config" in folders or "precompute" in folders:
         yield _augmentation_section(folders, drawn)
+    if "cross_validate" in folders:
+        yield _cross_validation_section(folders["cross_validate"], drawn)
 
 
 def _images_section(ingest: Path, drawn: Path) -> Section:
@@ -142,6 +144,23 @@ def _augmentation_section(folders: Mapping[str, Path], drawn: Path) -> Section:
         step=1,
         paragraphs=paragraphs,
         pictures=_pictures(drawn, "augment_config", picture),
+    )
+
+
+def _cross_validation_section(folder: Path, drawn: Path) -> Section:
+    metrics = read_json(folder / "metrics.json")
+    found = sentences.capitalised(sentences.suspects(metrics))
+    way = " (confident learning). Look at them, and name an edited copy of the list in data.drop to leave images out"
+    return Section(
+        heading="What to expect, and the labels that look wrong",
+        paragraphs=[
+            sentences.cross_validation(metrics),
+            f"{found}{way if metrics['num_suspects'] else ''}.",
+            *(f"{text}." for text in sentences.unknown_classes(metrics)),
+        ],
+        pictures=_pictures(
+            drawn, "cross_validate", ("suspects.png", "The labels that look wrong", "images with a doubtful label")
+        ),
     )
 
 

@@ -158,6 +158,36 @@ def batch_norm(policy: str) -> str:
     return f"Batch norm ({policy}): {_BATCH_NORM[policy]}."
 
 
+def cross_validation(metrics: Json) -> str:
+    """Say how good heads on activations are; `metrics` is `metrics.json` of `cross_validate`."""
+    return (
+        f"{metrics['num_images']} images of train and valid in {metrics['num_folds']} folds: heads on activations "
+        f"classify {metrics['accuracy']:.2%} correctly (95 % interval {metrics['accuracy_low']:.2%} to "
+        f"{metrics['accuracy_high']:.2%}), with a log loss of {metrics['log_loss']:.4f} "
+        f"({metrics['log_loss_low']:.4f} to {metrics['log_loss_high']:.4f}). No head has seen the images that it is "
+        "judged by, nor an image of their group."
+    )
+
+
+def suspects(metrics: Json) -> str:
+    """Say how many labels look wrong, and where they are listed."""
+    count = metrics["num_suspects"]
+    if not count:
+        return "no label looks wrong"
+    looks = "label looks" if count == 1 else "labels look"
+    return f"{count} {looks} wrong: artifacts/cross_validate/suspects.csv"
+
+
+def unknown_classes(metrics: Json) -> list[str]:
+    """Say how many images could not be judged, if any."""
+    if not (count := metrics["num_unknown"]):
+        return []
+    return [
+        f"{counted(count, 'image')} cannot be judged: all images of the class are in one fold, because they are one "
+        "group or copies of one"
+    ]
+
+
 def lr_notes(choice: Json) -> list[str]:
     """Return what makes the learning-rate finder's choice doubtful; `choice` is `lr.json`."""
     notes = [f"no rate can be read in the range {failed}" for failed in choice.get("widened", [])]
@@ -243,6 +273,11 @@ def set_coverage(sets: Json) -> str:
 def points(share: float) -> str:
     """Write a difference of shares in percentage points, with its sign."""
     return f"{100 * share:+.2f}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a number with its noun, which takes an s."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def capitalised(text: str) -> str:

@@ -61,6 +61,8 @@ def test_every_stage_depends_on_its_code() -> None:
 def test_no_stage_waits_for_one_that_it_does_not_need() -> None:
     upstream = {s.name: s.upstream for s in ALL}
     assert upstream["tta_evaluate"] == ["ingest", "augment_config", "full_train"]
+    assert upstream["cross_validate"] == ["ingest", "precompute"]
+    assert {name for name in STAGES if "cross_validate" in upstream[name]} == {"report"}
     assert set(upstream["report"]) == set(STAGES) - {"report"}
 
 

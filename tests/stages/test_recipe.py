@@ -49,6 +49,7 @@ def test_every_stage_leaves_what_the_design_names(recipe: Run) -> None:
             "backbone.safetensors",
             "head.safetensors",
         ],
+        "cross_validate": ["predictions.csv", "folds.csv", "suspects.csv"],
         "lr_find_head": ["lr.json", "curve.csv"],
         "head_train": ["head.safetensors", "history.csv", "cycles.json", "schedule.csv"],
         "head_train_augmented": ["head.safetensors", "history.csv", "cycles.json", "schedule.csv"],
@@ -342,7 +343,7 @@ def test_a_job_by_hand_reads_upstream_in_place_and_refuses_other_settings(
 
 def test_upstream_means_all_that_led_here(recipe: Run) -> None:
     folders = upstream_folders([FULL_TRAIN], recipe.artifacts)
-    assert set(folders) == {"config", *STAGES} - {"full_train", "tta_evaluate", "report"}
+    assert set(folders) == {"config", *STAGES} - {"cross_validate", "full_train", "tta_evaluate", "report"}
     check_upstream(recipe.params, folders)
     with pytest.raises(FileNotFoundError, match="config is missing: run `dvc repro config` first"):
         check_upstream(recipe.params, {"config": recipe.artifacts / "nowhere" / "config"})

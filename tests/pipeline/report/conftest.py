@@ -61,6 +61,7 @@ def folders(tmp_path: Path) -> dict[str, Path]:
     write_ingest(root / "ingest")
     write_augment_config(root / "augment_config")
     write_precompute(root / "precompute")
+    write_cross_validate(root / "cross_validate")
     write_unfreeze(root / "unfreeze")
     for stage in ("lr_find_head", "lr_find_full"):
         write_lr_find(root / stage)
@@ -130,6 +131,17 @@ def write_precompute(folder: Path) -> None:
     metrics = {"num_features": 512, "images": {"train": 20, "valid": 4}, "views": 2, "head_begins": "random weights"}
     write_json(folder / "metrics.json", metrics)
     write_settings(folder, {"model.arch": "resnet18", "model.weights": "glyphs"})
+
+
+def write_cross_validate(folder: Path) -> None:
+    folder.mkdir()
+    metrics = {
+        "accuracy": 0.9, "accuracy_low": 0.8, "accuracy_high": 0.95, "log_loss": 0.25, "log_loss_low": 0.125,
+        "log_loss_high": 0.5, "num_images": 20, "num_folds": 5, "num_suspects": 2, "num_unknown": 0,
+    }  # fmt: skip
+    write_json(folder / "metrics.json", metrics)
+    rows = "images/cat-3.png,cat,dog,0.010000,-0.970000\nimages/dog-4.png,dog,cat,0.200000,-0.500000\n"
+    write_text(folder / "suspects.csv", f"path,label,suggested,self_confidence,margin\n{rows}")
 
 
 def write_lr_find(folder: Path) -> None:

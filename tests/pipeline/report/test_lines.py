@@ -22,6 +22,7 @@ CALIBRATED = [
 ]
 TRAINED = "valid loss 0.5000, accuracy 0.9000 (cycle 2 of 2)"
 WARNING = "warning: unfreeze.lr_ratio=2 is below 3"
+SUSPECTS = "2 labels look wrong: artifacts/cross_validate/suspects.csv"
 FULL = [
     "No over-fitting after 2 of 2 cycles",
     "The data differs from the pretraining data: training all layers changed the loss by -0.3000 (95 % interval -0.4",
@@ -40,6 +41,10 @@ LINES = {
         "each train image",
         "the head begins with random weights",
     ],
+    "cross_validate": [
+        "5-fold on activations: accuracy 0.9000 (95 % 0.800 to 0.950), log loss 0.2500 (0.1250 to 0.5000)",
+        SUSPECTS,
+    ],
     "lr_find_head": ["lr 0.01 by rule recipe, spread x1.50 over 2 sweeps"],
     "head_train": [TRAINED],
     "head_train_augmented": [TRAINED],
@@ -53,7 +58,7 @@ LINES = {
     "full_train": [TRAINED, *FULL],
     "tta_evaluate": [f"valid: {TTA}", f"test: {TTA}; 0.381 and 2.36 ms an image", *CALIBRATED],
 }
-REMARKS = {"unfreeze": [WARNING], "full_train": FULL}
+REMARKS = {"cross_validate": [SUSPECTS], "unfreeze": [WARNING], "full_train": FULL}
 
 
 @pytest.mark.parametrize("stage", LINES)
@@ -104,3 +109,25 @@ def test_only_the_first_troubles_are_listed(folders: dict[str, Path]) -> None:
     metrics = read_json(folders["ingest"] / "metrics.json")
     write_json(folders["ingest"] / "metrics.json", metrics | {"rejected": 9, "flagged": 0})
     assert summary("ingest", folders, {})[2:] == [f"rejected '{i}.txt': text" for i in range(5)]
+
+
+def test_images_that_were_left_out_are_counted(folders: dict[str, Path]) -> None:
+    metrics, stage = (read_json(folders["ingest"] / name) for name in ("metrics.json", "stage.json"))
+    write_json(folders["ingest"] / "metrics.json", metrics | {"dropped": 1})
+    write_json(folders["ingest"] / "stage.json", {"settings": stage["settings"] | {"data.drop": "wrong.csv"}})
+    assert "1 image left out: listed in data.drop=wrong.csv" in summary("ingest", folders, {})
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"num_suspects": 0}, ["no label looks wrong"]),
+        ({"num_suspects": 1}, ["1 label looks wrong: artifacts/cross_validate/suspects.csv"]),
+        ({"num_suspects": 0, "num_unknown": 3}, ["no label looks wrong", "3 images cannot be judged: all images of"]),
+    ],
+)
+def test_suspects_in_words(folders: dict[str, Path], found: dict[str, int], said: list[str]) -> None:
+    metrics = read_json(folders["cross_validate"] / "metrics.json")
+    write_json(folders["cross_validate"] / "metrics.json", metrics | found)
+    lines = summary("cross_validate", folders, {})[1:]
+    assert [line[: len(start)] for line, start in zip(lines, said, strict=True)] == said

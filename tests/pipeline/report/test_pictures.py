@@ -17,6 +17,7 @@ PICTURES = {
     "ingest": ["class_counts.png", "duplicates.png", "samples.png", "troubles.png"],
     "augment_config": ["augmentations.png"],
     "precompute": [],
+    "cross_validate": ["suspects.png"],
     "lr_find_head": ["lr_find.png"],
     "head_train": ["learning_curves.png", "schedule.png"],
     "head_train_augmented": ["learning_curves.png", "schedule.png"],
@@ -73,6 +74,11 @@ def test_an_image_that_cannot_be_read_is_skipped(
     assert list(drawn) == PICTURES[stage]
     shown = {"samples.png", "duplicates.png", "augmentations.png", "mistakes.png"}
     assert {name for name in drawn if drawn[name] != whole[name]} == shown & set(PICTURES[stage])
+
+
+def test_no_suspects_no_picture(folders: dict[str, Path], tmp_path: Path) -> None:
+    write_text(folders["cross_validate"] / "suspects.csv", "path,label,suggested,self_confidence,margin\n")
+    assert draw_stage("cross_validate", folders, tmp_path / "out") == []
 
 
 def test_long_files_are_read_no_further_than_needed(folders: dict[str, Path], tmp_path: Path) -> None:
