@@ -33,7 +33,7 @@ def test_a_whole_run(folders: dict[str, Path], tmp_path: Path) -> None:
     pictures = [p for stage in folders for p in draw_stage(stage, folders, tmp_path / "drawn" / stage)]
     report = build_report(folders, tmp_path / "drawn")
     assert [section.heading for section in report.sections] == HEADINGS
-    assert [section.step for section in report.sections] == [None, 1, None, 2, 3, 4, "5-6", 7, 8, "TTA", None, None]
+    assert [section.step for section in report.sections] == [None, 1, None, 2, 3, 4, "5-6", 7, 8, "TTA", None, None, None]
     assert sorted(p.path for section in report.sections for p in section.pictures) == sorted(pictures)
     assert report.headline.startswith("With test-time augmentation 100.0% of 2 test images are classified correctly")
     assert report.headline.endswith("into 2 classes.")
