@@ -119,7 +119,9 @@ def fine_tune(start: nn.Sequential, data: TensorBatches, optimizer: OptimizerNam
     shown, valid, unseen = (part(data, indices) for indices in splits)
     model = copy.deepcopy(start)
     torch.manual_seed(seed)
-    model[1] = nn.Linear(model[1].in_features, 5)
+    head = model[1]
+    assert isinstance(head, nn.Linear)
+    model[1] = nn.Linear(head.in_features, 5)
     try:
         learner = train(model, replace(FINE_TUNING, lr=lr), optimizer, shown, freeze_norms=True)
     except ValueError:  # diverged
