@@ -27,6 +27,9 @@ PATIENCE = 3
 BETTER_THAN_CHANCE = 0.9
 """A head whose training loss is below this share of chance's is what decay pulls to."""
 
+MAX_ITERATIONS = 100
+"""For each decay; without decay, and if the classes can be told apart without a mistake, there is no minimum."""
+
 _ROWS = 8192
 _HELD = 2**26
 """Up to this many numbers (half a GB) are held in double precision; more are converted in each pass."""
@@ -123,9 +126,13 @@ def _minimise(
     """L-BFGS from `start`; returns the weights and the number of passes."""
     weights = start.clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
-        [weights], max_iter=200, tolerance_grad=1e-5, tolerance_change=1e-9, history_size=10,
+        [weights],
+        max_iter=MAX_ITERATIONS,
+        tolerance_grad=min(1e-4, 1e-3 * decay),  # at the minimum the loss's own gradient is decay times what was moved
+        tolerance_change=1e-12,
+        history_size=10,
         line_search_fn="strong_wolfe",
-    )  # fmt: skip
+    )
     passes = 0
 
     @torch.no_grad()
