@@ -213,7 +213,7 @@ WHOLE = Subject(
 
 def prepare(name: str, overrides: Sequence[str], root: Path, *, full: bool) -> Data:
     """Run the stages up to `precompute`, or up to `unfreeze`."""
-    params = compose([*overrides, "runtime.threads=1"])
+    params = compose(["head_train=sgd", *overrides, "runtime.threads=1"])
     settings = read_settings(params, source=name)
     runtime = with_environment(settings.runtime)
     last = "unfreeze" if full else "precompute"

@@ -120,9 +120,7 @@ def has_ended(losses: Sequence[float]) -> bool:
     return bool(before) and min(last) >= min(before)
 
 
-def _minimise(
-    objective: Objective, start: Tensor, centre: Tensor, decay: float, on_pass: OnPass
-) -> tuple[Tensor, int]:
+def _minimise(objective: Objective, start: Tensor, centre: Tensor, decay: float, on_pass: OnPass) -> tuple[Tensor, int]:
     """L-BFGS from `start`; returns the weights and the number of passes."""
     weights = start.clone().requires_grad_()
     optimizer = torch.optim.LBFGS(

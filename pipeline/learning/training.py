@@ -30,9 +30,7 @@ def make_plan(
     return plan_at(lr, settings, batch_size=batch, until_overfit=until_overfit)
 
 
-def plan_at(
-    lr: float, settings: Training | HeadTraining, *, batch_size: int, until_overfit: bool = False
-) -> Plan:
+def plan_at(lr: float, settings: Training | HeadTraining, *, batch_size: int, until_overfit: bool = False) -> Plan:
     """Plan a training stage at a given rate. The settings of a head must be those of SGD."""
     assert settings.num_cycles is not None, settings
     assert settings.cycle_len is not None, settings

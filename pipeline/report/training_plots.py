@@ -170,9 +170,7 @@ def plot_weight_decays(
         legend_above(ax)
 
 
-def _mark_cycles(
-    ax: Axes, starts: Sequence[float], *, end: float, named: bool = True, period: str = "cycle"
-) -> None:
+def _mark_cycles(ax: Axes, starts: Sequence[float], *, end: float, named: bool = True, period: str = "cycle") -> None:
     """Draw a line where each cycle but the first starts, in epochs, and name the cycles."""
     edges = [*starts, end]
     for edge in edges[1:-1]:
