@@ -2,8 +2,9 @@
 
 `python -m benchmarks.head_solver [--splits 10] [--folders FOLDER ...] [--overrides ...]` pools the activations of train
 and valid, and splits them at random: a fifth is left out, a fifth is valid, the rest is for training. Heads are trained
-by SGD (two epochs, and thirty, at the finder's rate) and by L-BFGS, and compared on what was left out with scikit-learn's
-logistic regression, whose C has the best log loss on valid. Without `--folders`, the project's own sets are used.
+by SGD (two epochs, and thirty, at the finder's rate) and by L-BFGS, and compared on what was left out with
+scikit-learn's logistic regression, whose C has the best log loss on valid. Without `--folders`, the project's own sets
+are used.
 """
 
 import argparse

@@ -58,7 +58,7 @@ class Objective:
         standardise: Standardise = standardise_of(head)
         self.mean, self.scale = standardise.mean.cpu().double(), standardise.scale.cpu().double()
         held = activations.double() if activations.numel() <= _HELD else activations
-        self._parts = list(zip(held.split(_ROWS), targets.split(_ROWS), strict=True))
+        self._parts = list(zip(torch.split(held, _ROWS), torch.split(targets, _ROWS), strict=True))
         self._weights = None if class_weights is None else class_weights.cpu().double()
         self._count = len(targets)
 
@@ -144,7 +144,7 @@ def _minimise(objective: Objective, start: Tensor, centre: Tensor, decay: float,
         weights.grad = gradient + decay * moved
         return loss + 0.5 * decay * moved.square().sum().item()
 
-    optimizer.step(closure)
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
     return weights.detach(), passes
 
 

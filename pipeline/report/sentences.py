@@ -45,7 +45,8 @@ def tried_decays(decays: Sequence[float]) -> str:
     """Say for which weight decays a head was solved."""
     if len(decays) == 1:
         return f"with a weight decay of {decays[0]:.2g}"
-    return f"for {len(decays)} weight decays from {decays[0]:.2g} to {decays[-1]:.2g}, until the loss on valid stops falling"
+    span = f"from {decays[0]:.2g} to {decays[-1]:.2g}"
+    return f"for {len(decays)} weight decays {span}, until the loss on valid stops falling"
 
 
 def kept_scores(cycles: Json) -> str:

@@ -261,7 +261,7 @@ def _curves_title(
     kept_steps: Sequence[int],
     kept_scores: tuple[float, float] | None,
     overfit_step: int | None,
-    period: str,
+    period: str = "cycle",
 ) -> str:
     kept = [[0, *cycle_ends].index(step) for step in kept_steps]
     if kept == [0]:

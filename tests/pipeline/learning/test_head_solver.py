@@ -26,7 +26,8 @@ def solve(head: Head, inputs: Tensor, targets: Tensor, decay: float, weights: Te
     """Probabilities of the solved head."""
     assert len([*follow_path(head, inputs, targets, class_weights=weights, decays=(decay,))]) == 1
     with torch.no_grad():
-        return head.eval()(inputs).double().softmax(1).numpy()
+        probs: np.ndarray = head.eval()(inputs).double().softmax(1).numpy()
+    return probs
 
 
 @pytest.mark.parametrize("decay", [1.0, 0.01])

@@ -9,6 +9,7 @@ from pipeline.files import read_json, write_json
 from pipeline.report.html import write_report
 from pipeline.report.pictures import draw_stage
 from pipeline.report.recipe import build_report
+from tests.pipeline.report.conftest import write_solved_head
 
 HEADINGS = [
     "The images",
@@ -39,6 +40,17 @@ def test_a_whole_run(folders: dict[str, Path], tmp_path: Path) -> None:
     assert len(re.findall("data:image/png", page)) == len(pictures)
     assert "The head begins with random weights." in page
     assert "Cycle 2 is kept: validation loss 0.5000, accuracy 90.00%." in page
+
+
+def test_a_solved_head_is_described(folders: dict[str, Path], tmp_path: Path) -> None:
+    write_solved_head(folders["head_train"])
+    report = build_report(folders, tmp_path)
+    section = next(s for s in report.sections if s.step == 3)
+    assert section.paragraphs == [
+        "L-BFGS minimises the training loss in 15 passes over the activations, for 2 weight decays from 1 to 0.25, "
+        "until the loss on valid stops falling. The head with weight decay 0.25 is kept: validation loss 0.5000, "
+        "accuracy 90.00%."
+    ]
 
 
 def test_each_stage_may_be_missing(folders: dict[str, Path], tmp_path: Path) -> None:
