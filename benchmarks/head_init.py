@@ -77,7 +77,7 @@ def main() -> None:
 
 def prepare(overrides: list[str], root: Path) -> Study:
     """Run the stages up to `lr_find_head`."""
-    params = compose(overrides)
+    params = compose(["head_train=sgd", *overrides])
     settings = read_settings(params, source="overrides")
     artifacts = run_stages(ALL, params, root, only=STAGES[: STAGES.index("lr_find_head") + 1])
     model, image_size = settings.model, settings.data.image_size
@@ -100,7 +100,7 @@ def cross_validate(study: Study, beginning: str, *, folds: int, seeds: int, few:
                 taken, test_size=0.25, stratify=study.targets[taken], random_state=seed
             )
             if few is not None:
-                train_rows = _some(train_rows, study.targets.numpy(), few)
+                train_rows = some_of_each(train_rows, study.targets.numpy(), few)
             rows = [torch.tensor(r) for r in (train_rows, valid_rows, left_out)]
             found.append(_train_and_keep(study, beginning, *rows, seed=seed))
     return {
@@ -112,7 +112,7 @@ def cross_validate(study: Study, beginning: str, *, folds: int, seeds: int, few:
 def _train_and_keep(
     study: Study, beginning: str, train_rows: Tensor, valid_rows: Tensor, left_out: Tensor, *, seed: int
 ) -> Scores:
-    learner = _learner(study, beginning, train_rows, valid_rows, seed)
+    learner = build_learner(study, beginning, train_rows, valid_rows, seed)
     plan = make_plan(
         study.settings.head_train,
         batch_size=study.settings.data.batch_size,
@@ -138,12 +138,13 @@ def _train_and_keep(
     return scores
 
 
-def _some(rows: np.ndarray, targets: np.ndarray, count: int) -> np.ndarray:
+def some_of_each(rows: np.ndarray, targets: np.ndarray, count: int) -> np.ndarray:
     """The first `count` rows of each class."""
     return np.concatenate([rows[targets[rows] == c][:count] for c in np.unique(targets)])
 
 
-def _learner(study: Study, beginning: str, rows: Tensor, valid_rows: Tensor, seed: int) -> Learner:
+def build_learner(study: Study, beginning: str, rows: Tensor, valid_rows: Tensor, seed: int) -> Learner:
+    """A head on the activations of `rows`, measured on `valid_rows`."""
     inputs, targets, settings = study.inputs[rows], study.targets[rows], study.settings
     head = build_head(inputs, int(study.targets.max()) + 1, dropout=settings.model.dropout, seed=seed)
     if beginning == "classifier":

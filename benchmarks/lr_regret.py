@@ -33,7 +33,7 @@ from pipeline.learning.lr_find import LrChoice, find_lr
 from pipeline.learning.lr_rules import RULES
 from pipeline.learning.training import plan_at
 from pipeline.model.card import load_card
-from pipeline.settings import LrFind, Runtime, Settings, Training, read_settings, with_environment
+from pipeline.settings import HeadTraining, LrFind, Runtime, Settings, Training, read_settings, with_environment
 from pipeline.workspace import Workspace
 from stages import STAGES
 from stages.registry import ALL
@@ -61,7 +61,7 @@ class Subject:
     """The stage's name, as `trainer`."""
     trainer: str
     find: Callable[[Settings], LrFind]
-    train: Callable[[Settings], Training]
+    train: Callable[[Settings], Training | HeadTraining]
     learner: Callable[[Data, Settings, str], Learner]
     """Of the settings, which hold the seed, and the stage's name."""
     cap_at_two_epochs: bool
@@ -219,7 +219,7 @@ WHOLE = Subject(
 
 def prepare(name: str, overrides: Sequence[str], root: Path, *, full: bool) -> Data:
     """Run the stages up to `precompute`, or up to `unfreeze`."""
-    params = compose([*overrides, "runtime.threads=1"])
+    params = compose(["head_train=sgd", *overrides, "runtime.threads=1"])
     settings = read_settings(params, source=name)
     runtime = with_environment(settings.runtime)
     last = "unfreeze" if full else "precompute"

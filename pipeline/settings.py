@@ -34,6 +34,9 @@ _TTA_NEEDS: dict[str, set[str]] = {
     "multi_scale": {"scales"},
     "flip": set(),
 }
+_OF_CYCLES = ("num_cycles", "cycle_len", "cycle_mult", "lr", "schedule")
+"""The settings of `head_train` that only SGD has."""
+
 Schedule = Literal["sgdr", "constant", "step", "exponential", "one_cycle"]
 OptimizerName = Literal["sgd", "adamw"]
 OptimizerChoice = Literal["sgd", "adamw", "auto"]
@@ -229,9 +232,24 @@ class Training(_Section):
 
 
 @dataclass(frozen=True)
-class HeadTraining(Training):
-    """Training the head on activations."""
+class HeadTraining(_Section):
+    """Training the head on activations. `conf/head_train/` holds a whole section for each solver."""
 
+    solver: Literal["lbfgs", "sgd"]
+    """`lbfgs`: to the minimum of the loss, for several weight decays; dropout has no effect. `sgd`: in cycles, as in
+    the other stages. Settings of cycles, which `lbfgs` does not have, are null there; see `Training`."""
+    num_cycles: Annotated[int, Field(ge=1, le=1000)] | None
+    cycle_len: Annotated[int, Field(ge=1, le=10_000)] | None
+    cycle_mult: Annotated[int, Field(ge=1, le=100)] | None
+    lr: Rate | Literal["auto"] | None
+    schedule: Schedule | None
+    momentum: Share
+    """Of `sgd`, and of the finder's sweep."""
+    weight_decay: Annotated[float, Field(ge=0, le=1000)] | Literal["auto"]
+    """`lbfgs`: `auto` follows a path from strong to weak decay, until the loss on valid stops falling; it pulls towards
+    the head that training starts from, if that predicts better than chance, and towards zero otherwise."""
+    batch_size: BatchSize | None
+    """Of `sgd`, and of the finder's sweep. null: `data.batch_size`."""
     image_size: Pixels | None
     """null: `data.image_size`."""
     snapshots: HeadSnapshots
@@ -512,14 +530,38 @@ def _check_rejection(data: Data) -> None:
         )
 
 
+def _check_head_train(train: HeadTraining) -> None:
+    sgd = train.solver == "sgd"
+    for name in _OF_CYCLES:
+        value = getattr(train, name)
+        if sgd and value is None:
+            raise SettingsError(
+                f"head_train.{name} is missing: head_train.solver=sgd needs it; head_train=sgd chooses the solver with "
+                "all its settings"
+            )
+        if not sgd and value is not None:
+            raise SettingsError(
+                f"head_train.{name}={value} has no effect with head_train.solver=lbfgs: set it to null, or choose the "
+                "other solver with all its settings by head_train=sgd"
+            )
+    if sgd and train.weight_decay == "auto":
+        raise SettingsError("head_train.weight_decay=auto needs head_train.solver=lbfgs: give sgd a number, such as 0")
+    if not sgd and train.weight_decay == "auto" and train.snapshots == "none":
+        raise SettingsError(
+            "head_train.snapshots=none would keep the weakest decay of head_train.weight_decay=auto, which is known to "
+            "over-fit: set head_train.snapshots=best or average, or head_train.weight_decay to a number"
+        )
+
+
 def _check_schedules(s: Settings) -> None:
-    trainings: dict[str, Training] = {
+    _check_head_train(s.head_train)
+    trainings: dict[str, Training | HeadTraining] = {
         "head_train": s.head_train,
         "head_train_augmented": s.head_train_augmented,
         "full_train": s.full_train,
     }
     for name, train in trainings.items():
-        if train.schedule != "sgdr" and train.cycle_mult != 1:
+        if train.schedule not in ("sgdr", None) and train.cycle_mult != 1:
             raise SettingsError(
                 f"{name}.cycle_mult={train.cycle_mult} has no effect with {name}.schedule={train.schedule}: only sgdr "
                 f"restarts in growing cycles; set {name}.cycle_mult=1"

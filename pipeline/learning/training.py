@@ -11,21 +11,32 @@ from pipeline.learning.loop import Learner, Plan, TrainingRun, fit
 from pipeline.learning.overfitting import Verdict, judge
 from pipeline.learning.schedule import planned_rates
 from pipeline.learning.snapshots import KeptCycles, keep_snapshots
-from pipeline.settings import BatchSize, Snapshots, Training
+from pipeline.settings import BatchSize, HeadTraining, Snapshots, Training
 from pipeline.workspace import Workspace
 
 
 def make_plan(
-    settings: Training, *, batch_size: BatchSize, num_samples: int, lr_folder: Path, until_overfit: bool = False
+    settings: Training | HeadTraining,
+    *,
+    batch_size: BatchSize,
+    num_samples: int,
+    lr_folder: Path,
+    until_overfit: bool = False,
 ) -> Plan:
     """Plan a training stage; `lr: auto` takes the rate from the finder's `lr.json` in `lr_folder`."""
     lr = read_json(lr_folder / "lr.json")["lr"] if settings.lr == "auto" else settings.lr
+    assert lr is not None, settings
     batch = count_batch(settings.batch_size, batch_size, num_samples)
     return plan_at(lr, settings, batch_size=batch, until_overfit=until_overfit)
 
 
-def plan_at(lr: float, settings: Training, *, batch_size: int, until_overfit: bool = False) -> Plan:
-    """Plan a training stage at a given rate."""
+def plan_at(lr: float, settings: Training | HeadTraining, *, batch_size: int, until_overfit: bool = False) -> Plan:
+    """Plan a training stage at a given rate. The settings of a head must be those of SGD."""
+    assert settings.num_cycles is not None, settings
+    assert settings.cycle_len is not None, settings
+    assert settings.cycle_mult is not None, settings
+    assert settings.schedule is not None, settings
+    assert settings.weight_decay != "auto", settings
     return Plan(
         num_cycles=settings.num_cycles,
         cycle_len=settings.cycle_len,

@@ -37,6 +37,20 @@ class Head(nn.Sequential):
         super().__init__(Standardise(num_features), nn.Dropout(dropout), nn.Linear(num_features, num_classes))
 
 
+def standardise_of(head: Head) -> Standardise:
+    """The head's first layer."""
+    first = head[0]
+    assert isinstance(first, Standardise)
+    return first
+
+
+def linear_of(head: Head) -> nn.Linear:
+    """The head's last layer, which is trained."""
+    last = head[2]
+    assert isinstance(last, nn.Linear)
+    return last
+
+
 def build_head(activations: Tensor, num_classes: int, *, dropout: float, seed: int) -> Head:
     """Build a new head with random weights for features like `activations` [N, num_features].
 
@@ -45,9 +59,7 @@ def build_head(activations: Tensor, num_classes: int, *, dropout: float, seed: i
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = Head(activations.shape[1], num_classes, dropout=dropout)
-    for module in head.modules():
-        if isinstance(module, Standardise):
-            module.fit(activations)
+    standardise_of(head).fit(activations)
     return head
 
 
@@ -67,9 +79,7 @@ def start_from_classifier(head: Head, classifier: nn.Linear, activations: Tensor
     all c. So an image goes to the class whose images look most like it to the old classifier, and a class whose images
     look like many things is at no disadvantage (decision 0010).
     """
-    standardise, _, layer = head
-    assert isinstance(standardise, Standardise)
-    assert isinstance(layer, nn.Linear)
+    standardise, layer = standardise_of(head), linear_of(head)
     of_class = (activations[targets == c] for c in range(layer.out_features))
     seen_as = torch.stack([classifier(features).double().softmax(1).mean(0) for features in of_class])
     entropies = torch.special.entr(seen_as).sum(1)

@@ -172,6 +172,26 @@ def _draw_schedule(training: Path, _: Folders, out: Path) -> None:
     )
 
 
+def _draw_head_plan(training: Path, folders: Folders, out: Path) -> None:
+    """Draw the schedule of SGD, or what each weight decay of the solver gave."""
+    from pipeline.report.training_plots import plot_weight_decays
+
+    cycles = read_json(training / "cycles.json")
+    if "weight_decays" not in cycles:
+        _draw_schedule(training, folders, out)
+        return
+    before, *ends = cycles["ends"]
+    plot_weight_decays(
+        out / "weight_decay.png",
+        decays=cycles["weight_decays"],
+        train=[end["train_loss"] for end in ends],
+        valid=[end["valid_loss"] for end in ends],
+        before=before["valid_loss"],
+        kept=[cycle - 1 for cycle in cycles["kept"]["cycles"] if cycle],
+        kept_loss=cycles["kept"]["valid_loss"],
+    )
+
+
 def _draw_learning_curves(training: Path, _: Folders, out: Path) -> None:
     from pipeline.report.training_plots import plot_learning_curves
 
@@ -193,6 +213,7 @@ def _draw_learning_curves(training: Path, _: Folders, out: Path) -> None:
         kept_scores=(kept["valid_loss"], kept["valid_accuracy"]),
         overfit_step=None if since is None else ends[since - 1]["step"],
         steps_per_epoch=cycles["steps_per_epoch"],
+        period="weight decay" if "weight_decays" in cycles else "cycle",
     )
 
 
@@ -286,7 +307,7 @@ PAINTERS: dict[str, Sequence[_Draw]] = {
     "augment_config": (_draw_augmentations,),
     "cross_validate": (_draw_suspects,),
     "lr_find_head": (_draw_lr_find,),
-    "head_train": (_draw_schedule, _draw_learning_curves),
+    "head_train": (_draw_head_plan, _draw_learning_curves),
     "head_train_augmented": (_draw_schedule, _draw_learning_curves),
     "lr_find_full": (_draw_lr_find,),
     "full_train": (_draw_schedule, _draw_learning_curves, _draw_sharpness),

@@ -203,11 +203,23 @@ def _training_section(folders: Mapping[str, Path], drawn: Path, stage: str, step
 
 def _trained(folder: Path) -> str:
     metrics, cycles = read_json(folder / "metrics.json"), read_json(folder / "cycles.json")
-    optimizer = sentences.OPTIMIZERS[cycles.get("optimizer", "sgd")]
+    decays = cycles.get("weight_decays")
+    if decays is None:
+        kept = sentences.kept_model(cycles["kept"])
+        optimizer = sentences.OPTIMIZERS[cycles.get("optimizer", "sgd")]
+        how = (
+            f"{metrics['epochs']} epochs of {optimizer} at a rate of up to {metrics['lr']:.3g}, batches of "
+            f"{metrics['batch_size']}."
+        )
+    else:
+        kept = sentences.kept_head(cycles)
+        how = (
+            f"L-BFGS minimises the training loss in {metrics['epochs']} passes over the activations, "
+            f"{sentences.tried_decays(decays)}."
+        )
     return (
-        f"{metrics['epochs']} epochs of {optimizer} at a rate of up to {metrics['lr']:.3g}, batches of "
-        f"{metrics['batch_size']}. {sentences.capitalised(sentences.kept_model(cycles['kept']))} is kept: validation "
-        f"loss {metrics['valid_loss']:.4f}, accuracy {metrics['valid_accuracy']:.2%}."
+        f"{how} {sentences.capitalised(kept)} is kept: validation loss {metrics['valid_loss']:.4f}, "
+        f"accuracy {metrics['valid_accuracy']:.2%}."
     )
 
 
@@ -217,6 +229,7 @@ def _training_pictures(drawn: Path, stage: str) -> list[Picture]:
         stage,
         ("learning_curves.png", "Losses and accuracy", "learning curves with cycle boundaries"),
         ("schedule.png", "The learning rates", "learning-rate schedule"),
+        ("weight_decay.png", "Losses for each weight decay", "training and validation loss over the weight decay"),
         ("sharpness.png", "Does it over-fit? Gap and sharpness at each cycle's end", "sharpness per cycle"),
     )
 

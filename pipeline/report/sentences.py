@@ -34,13 +34,37 @@ def kept_model(kept: Json) -> str:
     return f"the mean of the {joined} of cycles {first} and {cycles[-1]}{before}"
 
 
+def kept_head(cycles: Json) -> str:
+    """Name the head that the solver keeps; `cycles` is its `cycles.json`, with a weight decay for each cycle."""
+    kept, decays = cycles["kept"]["cycles"], cycles["weight_decays"]
+    if kept == [0]:
+        return kept_model(cycles["kept"])
+    names = [f"{decays[cycle - 1]:.2g}" for cycle in kept if cycle]
+    before = ", and of the head as it was before this stage" if 0 in kept else ""
+    if len(kept) == 1:
+        return f"the head with weight decay {names[0]}"
+    heads = f"heads with weight decay {', '.join(names[:-1])} and {names[-1]}"
+    return f"the mean of the {heads if len(names) > 1 else f'head with weight decay {names[0]}'}{before}"
+
+
+def tried_decays(decays: Sequence[float]) -> str:
+    """Say for which weight decays a head was solved."""
+    if len(decays) == 1:
+        return f"with a weight decay of {decays[0]:.2g}"
+    span = f"from {decays[0]:.2g} to {decays[-1]:.2g}"
+    return f"for {len(decays)} weight decays {span}, until the loss on valid stops falling"
+
+
 def kept_scores(cycles: Json) -> str:
     """Say how good the kept model is on validation images, and of which cycles it is; `cycles` is `cycles.json`."""
     kept = cycles["kept"]
-    return (
-        f"valid loss {kept['valid_loss']:.4f}, accuracy {kept['valid_accuracy']:.4f} "
-        f"(cycle {' + '.join(map(str, kept['cycles']))} of {cycles['ends'][-1]['cycle']})"
-    )
+    decays, last = cycles.get("weight_decays"), cycles["ends"][-1]["cycle"]
+    if decays is None:
+        which = f"cycle {' + '.join(map(str, kept['cycles']))} of {last}"
+    else:
+        names = (f"{decays[cycle - 1]:.2g}" if cycle else "none: as before" for cycle in kept["cycles"])
+        which = f"weight decay {' + '.join(names)}; {last} tried"
+    return f"valid loss {kept['valid_loss']:.4f}, accuracy {kept['valid_accuracy']:.4f} ({which})"
 
 
 def kept_choice(kept: Json, ends: Sequence[Json]) -> str | None:

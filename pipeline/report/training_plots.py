@@ -67,6 +67,7 @@ def plot_learning_curves(
     kept_scores: tuple[float, float] | None,
     overfit_step: int | None,
     steps_per_epoch: float,
+    period: str = "cycle",
 ) -> None:
     """Draw the losses, and below them the validation accuracy.
 
@@ -81,10 +82,11 @@ def plot_learning_curves(
         kept_scores: Validation loss and accuracy of the kept model.
         overfit_step: The end of the cycle in which over-fitting began; it and all later cycles are shaded.
         steps_per_epoch: Steps are drawn as epochs.
+        period: What a cycle is called.
     """
     train_xy, valid_xy, acc_xy = (_in_epochs(c, steps_per_epoch) for c in (train, valid, valid_accuracy))
     smooth = _moving_average(train_xy[1])
-    title = _curves_title(cycle_ends, kept_steps, kept_scores, overfit_step)
+    title = _curves_title(cycle_ends, kept_steps, kept_scores, overfit_step, period)
     with figure(path, title=title, height_in=6.6) as fig:
         top, below = panels_below(fig, [3, 2])
         draw_line(top, *train_xy, color=GREY, lw=0.6, alpha=0.35, label="training, per batch")
@@ -106,7 +108,7 @@ def plot_learning_curves(
         ends = [s / steps_per_epoch for s in cycle_ends]
         end = max([*ends, *train_xy[0]], default=0.0)  # a cycle may be under way
         starts = [0.0, *(e for e in ends if e < end)]
-        _mark_cycles(top, starts, end=end)
+        _mark_cycles(top, starts, end=end, period=period)
         _mark_cycles(below, starts, end=end, named=False)
         legend_above(top)
 
@@ -135,14 +137,47 @@ def plot_sharpness(
         panels[-1].xaxis.set_major_locator(MaxNLocator(10, integer=True))
 
 
-def _mark_cycles(ax: Axes, starts: Sequence[float], *, end: float, named: bool = True) -> None:
+def plot_weight_decays(
+    path: Path,
+    *,
+    decays: Sequence[float],
+    train: Sequence[float],
+    valid: Sequence[float],
+    before: float,
+    kept: Sequence[int],
+    kept_loss: float,
+) -> None:
+    """Draw the losses of the best head for each weight decay, strongest first.
+
+    `before` is the validation loss of the head before training; `kept` are the indices of the decays that the kept head
+    is made of, none if it is the one before; `kept_loss` is its validation loss.
+    """
+    names = " + ".join(f"{decays[i]:.2g}" for i in kept)
+    which = f"Weight decay {names} is kept" if kept else "The head before training is kept"
+    title = f"{which}: validation loss {kept_loss:.3g}, before {before:.3g}"
+    x = np.asarray(decays, dtype=np.float64)
+    with figure(path, title=title, height_in=4.2) as fig:
+        ax = fig.subplots()
+        losses = [np.asarray(values, dtype=np.float64) for values in (train, valid)]
+        draw_line(ax, x, losses[0], color=GREEN, marker="s", ls="--", label="training, not augmented")
+        draw_line(ax, x, losses[1], color=BLUE, marker="o", label="validation")
+        ax.plot(x[list(kept)], losses[1][list(kept)], "o", ms=13, mfc="none", mec=RED, mew=2, label="kept")
+        _loss_axis(ax, losses)
+        ax.set(xscale="log", xlabel="weight decay, from strong to weak (log scale)")
+        ax.xaxis.set_inverted(True)
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        legend_above(ax)
+
+
+def _mark_cycles(ax: Axes, starts: Sequence[float], *, end: float, named: bool = True, period: str = "cycle") -> None:
     """Draw a line where each cycle but the first starts, in epochs, and name the cycles."""
     edges = [*starts, end]
     for edge in edges[1:-1]:
         ax.axvline(edge, color=GREY, lw=1, ls=":", zorder=1)
     ax.set_xlim(edges[0] - 0.01 * max(end, 1e-9), 1.02 * max(end, 1e-9))
     for i in thinned(len(starts), 12) if named else ():
-        name = f"cycle {i + 1}" if len(starts) <= 6 else str(i + 1)
+        name = f"{period} {i + 1}" if len(starts) <= 6 else str(i + 1)
         ax.text(
             (edges[i] + edges[i + 1]) / 2, 0.99, name, transform=ax.get_xaxis_transform(),
             ha="center", va="top", fontsize=9, color=GREY,
@@ -226,17 +261,18 @@ def _curves_title(
     kept_steps: Sequence[int],
     kept_scores: tuple[float, float] | None,
     overfit_step: int | None,
+    period: str = "cycle",
 ) -> str:
     kept = [[0, *cycle_ends].index(step) for step in kept_steps]
     if kept == [0]:
-        title = f"No cycle of {len(cycle_ends)} was better: the state before training is kept"
+        title = f"No {period} of {len(cycle_ends)} was better: the state before training is kept"
     elif len(kept) == 1:
-        title = f"Cycle {kept[0]} of {len(cycle_ends)} is kept"
+        title = f"{period.capitalize()} {kept[0]} of {len(cycle_ends)} is kept"
     elif kept:
         before = " (0: before training)" if 0 in kept else ""
-        title = f"The mean of cycles {' + '.join(map(str, kept))} of {len(cycle_ends)}{before} is kept"
+        title = f"The mean of {period}s {' + '.join(map(str, kept))} of {len(cycle_ends)}{before} is kept"
     else:
-        title = counted(len(cycle_ends), "cycle") + " of training"
+        title = counted(len(cycle_ends), period) + " of training"
     if kept_scores is not None:
         title += f": validation loss {kept_scores[0]:.3g}, accuracy {kept_scores[1]:.1%}"
     return title + ("; shaded: over-fitting" if overfit_step is not None else "")

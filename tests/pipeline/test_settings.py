@@ -69,7 +69,10 @@ def test_batch_norm_cannot_train_on_single_images(compose_conf: Compose) -> None
             {"full_train.schedule": "constant"},
             "full_train.cycle_mult=2 has no effect with full_train.schedule=constant",
         ),
-        ({"head_train.schedule": "one_cycle"}, "head_train.num_cycles=2 contradicts head_train.schedule=one_cycle"),
+        (
+            {"head_train_augmented.schedule": "one_cycle"},
+            "head_train_augmented.num_cycles=3 contradicts head_train_augmented.schedule=one_cycle",
+        ),
         ({"full_train.image_size": [32, 64]}, "has 2 sizes for full_train.num_cycles=3 cycles"),
         ({"full_train.image_size": [32, 64, 4]}, "full_train.image_size"),
         ({"head_train.image_size": [32, 64]}, "head_train.image_size"),
@@ -114,6 +117,33 @@ def test_rates_and_optimizers_that_contradict_are_refused(
     assert said in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("solver", "key", "value", "said"),
+    [
+        ("lbfgs", "num_cycles", 5, "num_cycles=5 has no effect with head_train.solver=lbfgs: set it to null, or"),
+        ("lbfgs", "lr", "auto", "lr=auto has no effect with head_train.solver=lbfgs"),
+        ("lbfgs", "snapshots", "none", "snapshots=none would keep the weakest decay of head_train.weight_decay=auto"),
+        ("lbfgs", "weight_decay", -1, "weight_decay=-1"),
+        ("lbfgs", "solver", "sdg", "solver=sdg must be 'lbfgs' or 'sgd'; did you mean sgd?"),
+        ("sgd", "cycle_len", None, "cycle_len is missing: head_train.solver=sgd needs it; head_train=sgd chooses"),
+        ("sgd", "weight_decay", "auto", "weight_decay=auto needs head_train.solver=lbfgs"),
+        ("sgd", "schedule", "one_cycle", "num_cycles=2 contradicts head_train.schedule=one_cycle"),
+    ],
+)
+def test_a_solver_of_the_head_has_its_own_settings(
+    compose_conf: Compose, solver: str, key: str, value: object, said: str
+) -> None:
+    values = compose_conf(f"head_train={solver}")
+    with pytest.raises(SettingsError) as error:
+        read_settings(change(values, f"head_train.{key}", value), source="x")
+    assert f"head_train.{said}" in str(error.value)
+
+
+def test_one_decay_may_be_kept_without_a_choice(compose_conf: Compose) -> None:
+    values = change(compose_conf(), "head_train.snapshots", "none")
+    assert read_settings(change(values, "head_train.weight_decay", 0.01), source="x").head_train.snapshots == "none"
+
+
 def test_a_size_for_each_cycle_is_read(compose_conf: Compose) -> None:
     settings = read_settings(change(compose_conf(), "full_train.image_size", [32, 48, 64]), source="x")
     assert settings.full_train.image_size == (32, 48, 64)
@@ -154,6 +184,7 @@ def test_the_module_holds_schema_and_checks_only() -> None:
         "_check_together",
         "_check_rates",
         "_check_tta",
+        "_check_head_train",
         "_check_schedules",
         "_check_rejection",
     }

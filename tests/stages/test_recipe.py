@@ -31,6 +31,7 @@ from pipeline.model.tensors import read_tensors, save_tensors
 from pipeline.settings import Runtime, SettingsError
 from stages import STAGES
 from stages.full_train import STAGE as FULL_TRAIN
+from stages.head_train import STAGE as HEAD_TRAIN
 from stages.registry import ALL
 from stages.tta_evaluate import STAGE as TTA_EVALUATE
 from tests.conftest import CLASSES, TINY, Compose, Run
@@ -51,7 +52,7 @@ def test_every_stage_leaves_what_the_design_names(recipe: Run) -> None:
         ],
         "cross_validate": ["predictions.csv", "folds.csv", "suspects.csv"],
         "lr_find_head": ["lr.json", "curve.csv"],
-        "head_train": ["head.safetensors", "history.csv", "cycles.json", "schedule.csv"],
+        "head_train": ["head.safetensors", "history.csv", "cycles.json"],
         "head_train_augmented": ["head.safetensors", "history.csv", "cycles.json", "schedule.csv"],
         "unfreeze": ["model.safetensors", "plan.json"],
         "lr_find_full": ["lr.json", "curve.csv"],
@@ -63,7 +64,8 @@ def test_every_stage_leaves_what_the_design_names(recipe: Run) -> None:
             "augment_config/augmentations.png",
             *(f"{name}/lr_find.png" for name in ("lr_find_head", "lr_find_full")),
             *(f"{name}/learning_curves.png" for name in ("head_train", "head_train_augmented", "full_train")),
-            *(f"{name}/schedule.png" for name in ("head_train", "head_train_augmented", "full_train")),
+            *(f"{name}/schedule.png" for name in ("head_train_augmented", "full_train")),
+            "head_train/weight_decay.png",
             "full_train/sharpness.png",
             *(f"tta_evaluate/{name}.png" for name in ("confusion", "calibration", "mistakes")),
         ],
@@ -100,6 +102,25 @@ def test_head_training_begins_with_the_head_of_precompute_and_the_report_says_wi
     assert "The head begins with random weights." in (recipe.folder("report") / "report.html").read_text()
 
 
+@pytest.mark.parametrize("balance", ["none", "weights", "sampler"])
+def test_the_head_can_be_trained_by_sgd_or_balanced(
+    balance: str, recipe: Run, tmp_path: Path, runtime: Runtime, pictures: Path, compose_conf: Compose
+) -> None:
+    folders = {name: recipe.folder(name) for name in HEAD_TRAIN.upstream}
+    heads = {}
+    for solver in ("sgd", "lbfgs"):
+        params = compose_conf(*TINY, f"data.root={pictures}", f"head_train={solver}", f"data.balance={balance}")
+        out = tmp_path / solver
+        metrics = execute(HEAD_TRAIN, params, runtime, StageFolders(folders, out, tmp_path / ".unfreeze"))
+        heads[solver] = metrics["valid_loss"]
+        assert ("lr" in metrics, (out / "schedule.csv").exists()) == (solver == "sgd", solver == "sgd")
+    assert heads["lbfgs"] <= heads["sgd"] + 0.05
+    if balance == "none":
+        assert (tmp_path / "lbfgs" / "head.safetensors").read_bytes() == (
+            recipe.folder("head_train") / "head.safetensors"
+        ).read_bytes()
+
+
 def test_the_head_of_step_4_starts_from_step_3_and_leaves_the_backbone_alone(recipe: Run) -> None:
     unfrozen, _ = load_classifier(recipe.folder("unfreeze"))
     backbone = read_tensors(recipe.folder("precompute") / "backbone.safetensors")
@@ -124,7 +145,7 @@ def test_frozen_batch_norm_is_not_touched_and_every_other_layer_is(recipe: Run) 
 
 
 def test_rates_follow_the_finder_and_the_plan(recipe: Run) -> None:
-    assert recipe.metrics("head_train")["lr"] == read_json(recipe.folder("lr_find_head") / "lr.json")["lr"]
+    assert recipe.metrics("head_train_augmented")["lr"] == read_json(recipe.folder("lr_find_head") / "lr.json")["lr"]
     assert recipe.metrics("full_train")["lr"] == read_json(recipe.folder("lr_find_full") / "lr.json")["lr"]
     factors = [g["lr_factor"] for g in read_json(recipe.folder("unfreeze") / "plan.json")["groups"]]
     assert factors == pytest.approx([1 / 9, 1 / 3, 1])

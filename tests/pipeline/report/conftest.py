@@ -176,6 +176,14 @@ def write_training(folder: Path, groups: Sequence[str]) -> None:
     write_json(folder / "metrics.json", metrics)
 
 
+def write_solved_head(folder: Path) -> None:
+    """Change the folder of a training to that of a head that the solver trained; the second of two decays is kept."""
+    cycles = cycles_json() | {"solver": "lbfgs", "weight_decays": [1.0, 0.25], "steps_per_epoch": 1, "views": 1}
+    write_json(folder / "cycles.json", {k: v for k, v in cycles.items() if k not in ("cycle_epochs", "schedule")})
+    (folder / "schedule.csv").unlink()
+    write_json(folder / "metrics.json", {"weight_decay": 0.25, "epochs": 15, "valid_loss": 0.5, "valid_accuracy": 0.9})
+
+
 def cycles_json() -> dict[str, object]:
     losses = ((0, 0, 0, 0.8, 0.9), (1, 1, 5, 0.5, 0.6), (2, 3, 15, 0.3, 0.5))
     names = ("cycle", "epoch", "step", "train_loss", "valid_loss")

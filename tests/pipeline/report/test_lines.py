@@ -7,7 +7,7 @@ import pytest
 from pipeline.files import read_json, write_json, write_text
 from pipeline.report.lines import remarks as remarks_of
 from pipeline.report.lines import summary
-from tests.pipeline.report.conftest import lr_json
+from tests.pipeline.report.conftest import lr_json, write_solved_head
 
 TIMINGS = {"test/plain_ms_per_image": 0.381, "test/tta_ms_per_image": 2.36}
 TTA = (
@@ -82,6 +82,12 @@ def test_the_finder_says_what_makes_its_choice_doubtful(folders: dict[str, Path]
     notes = remarks_of("lr_find_full", folders)
     assert [note.partition(":")[0] for note in notes] == ["the loss clearly falls at no rate", "one sweep gave no rate"]
     assert summary("lr_find_full", folders, {})[1:] == notes
+
+
+def test_a_solved_head_names_its_weight_decay(folders: dict[str, Path]) -> None:
+    write_solved_head(folders["head_train"])
+    wanted = "valid loss 0.5000, accuracy 0.9000 (weight decay 0.25; 2 tried)"
+    assert summary("head_train", folders, {}) == [wanted]
 
 
 def test_the_first_accuracy_of_the_head_is_shown_where_it_was_measured(folders: dict[str, Path]) -> None:

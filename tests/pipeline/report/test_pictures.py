@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.files import write_json, write_text
+from pipeline.files import read_json, write_json, write_text
 from pipeline.report.pictures import PAINTERS, draw_stage
 from stages import STAGES
+from tests.pipeline.report.conftest import write_solved_head
 
 pytestmark = pytest.mark.usefixtures("few_pixels")
 PICTURES = {
@@ -36,6 +37,18 @@ def test_two_draws_give_the_same_pictures(stage: str, folders: dict[str, Path], 
     for picture in first:
         with Image.open(picture) as image:
             image.verify()
+
+
+def test_a_solved_head_shows_its_weight_decays(folders: dict[str, Path], tmp_path: Path) -> None:
+    write_solved_head(folders["head_train"])
+    first, second = (draw_stage("head_train", folders, tmp_path / name) for name in "ab")
+    assert [picture.name for picture in first] == ["learning_curves.png", "weight_decay.png"]
+    assert [picture.read_bytes() for picture in first] == [picture.read_bytes() for picture in second]
+    cycles = read_json(folders["head_train"] / "cycles.json")
+    cycles["kept"]["cycles"] = [0]
+    write_json(folders["head_train"] / "cycles.json", cycles)
+    third = draw_stage("head_train", folders, tmp_path / "c")
+    assert third[1].read_bytes() != first[1].read_bytes()
 
 
 def test_pictures_belong_to_stages() -> None:

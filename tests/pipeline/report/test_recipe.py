@@ -9,7 +9,7 @@ from pipeline.files import read_json, write_json
 from pipeline.report.html import write_report
 from pipeline.report.pictures import draw_stage
 from pipeline.report.recipe import build_report
-from tests.pipeline.report.conftest import CALIBRATED, CALIBRATION
+from tests.pipeline.report.conftest import CALIBRATED, CALIBRATION, write_solved_head
 
 HEADINGS = [
     "The images",
@@ -33,7 +33,21 @@ def test_a_whole_run(folders: dict[str, Path], tmp_path: Path) -> None:
     pictures = [p for stage in folders for p in draw_stage(stage, folders, tmp_path / "drawn" / stage)]
     report = build_report(folders, tmp_path / "drawn")
     assert [section.heading for section in report.sections] == HEADINGS
-    assert [section.step for section in report.sections] == [None, 1, None, 2, 3, 4, "5-6", 7, 8, "TTA", None, None, None]
+    assert [section.step for section in report.sections] == [
+        None,
+        1,
+        None,
+        2,
+        3,
+        4,
+        "5-6",
+        7,
+        8,
+        "TTA",
+        None,
+        None,
+        None,
+    ]
     assert sorted(p.path for section in report.sections for p in section.pictures) == sorted(pictures)
     assert report.headline.startswith("With test-time augmentation 100.0% of 2 test images are classified correctly")
     assert report.headline.endswith("into 2 classes.")
@@ -57,6 +71,17 @@ def test_given_rates_and_the_optimizer_are_in_the_report(folders: dict[str, Path
     assert "The optimizer of full_train is AdamW, chosen by the architecture." in unfreeze.paragraphs
     assert full_train.paragraphs[0].startswith("3 epochs of AdamW at a rate of up to")
     assert any("lr_find_full found for the head, 0.0123, was not used" in p for p in full_train.paragraphs)
+
+
+def test_a_solved_head_is_described(folders: dict[str, Path], tmp_path: Path) -> None:
+    write_solved_head(folders["head_train"])
+    report = build_report(folders, tmp_path)
+    section = next(s for s in report.sections if s.step == 3)
+    assert section.paragraphs == [
+        "L-BFGS minimises the training loss in 15 passes over the activations, for 2 weight decays from 1 to 0.25, "
+        "until the loss on valid stops falling. The head with weight decay 0.25 is kept: validation loss 0.5000, "
+        "accuracy 90.00%."
+    ]
 
 
 def test_each_stage_may_be_missing(folders: dict[str, Path], tmp_path: Path) -> None:

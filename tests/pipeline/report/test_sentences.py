@@ -162,3 +162,21 @@ def test_a_rate_that_could_not_be_read_is_said_to_be_safe_and_not_found() -> Non
     found = lr_json() | {"widened": failed[:1], "usable": True}
     assert sentences.lr_choice(found).startswith("Chosen:")
     assert sentences.lr_notes(found) == [f"no rate can be read in the range {failed[0]}"]
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        ([0], "the model as it was before this stage"),
+        ([2], "the head with weight decay 0.25"),
+        ([2, 1], "the mean of the heads with weight decay 0.25 and 1"),
+        ([2, 0], "the mean of the head with weight decay 0.25, and of the head as it was before this stage"),
+    ],
+)
+def test_a_solved_head_is_named_by_its_weight_decays(kept: list[int], said: str) -> None:
+    solved = {"kept": {"snapshots": "average", "cycles": kept}, "weight_decays": [1.0, 0.25]}
+    assert sentences.kept_head(solved) == said
+
+
+def test_a_single_weight_decay_is_no_choice() -> None:
+    assert sentences.tried_decays([0.01]) == "with a weight decay of 0.01"
