@@ -96,7 +96,7 @@ def _measure_path(
         for minimum in path:
             measure()
             bar.advance(note=f"weight decay {minimum.weight_decay:.2g}, valid loss {ends[-1].valid_loss:.4f}")
-            if has_ended([end.valid_loss for end in ends[1:]]):
+            if has_ended([end.valid_loss for end in ends[1:]], learner.valid.num_samples):
                 break
     return ends
 

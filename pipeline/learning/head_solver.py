@@ -114,10 +114,14 @@ def follow_path(
         yield Minimum(decay, passes)
 
 
-def has_ended(losses: Sequence[float]) -> bool:
-    """Whether the last PATIENCE of the path's losses on valid are no better than the best before them."""
+def has_ended(losses: Sequence[float], num_valid: int) -> bool:
+    """Whether a path with these losses on `num_valid` images of valid has nothing more to gain.
+
+    That is so if the last PATIENCE are no better than the best before them, or if all images together lose less than
+    one nat: then there is no mistake to learn from, and weaker decay gives only more confidence, without a limit.
+    """
     before, last = losses[:-PATIENCE], losses[-PATIENCE:]
-    return bool(before) and min(last) >= min(before)
+    return bool(losses) and (losses[-1] * num_valid < 1.0 or (bool(before) and min(last) >= min(before)))
 
 
 def _minimise(objective: Objective, start: Tensor, centre: Tensor, decay: float, on_pass: OnPass) -> tuple[Tensor, int]:

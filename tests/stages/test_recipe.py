@@ -114,7 +114,7 @@ def test_the_head_can_be_trained_by_sgd_or_balanced(
         metrics = execute(HEAD_TRAIN, params, runtime, StageFolders(folders, out, tmp_path / ".unfreeze"))
         heads[solver] = metrics["valid_loss"]
         assert ("lr" in metrics, (out / "schedule.csv").exists()) == (solver == "sgd", solver == "sgd")
-    assert heads["lbfgs"] <= heads["sgd"] + 0.05
+    assert max(heads.values()) < 0.1
     if balance == "none":
         assert (tmp_path / "lbfgs" / "head.safetensors").read_bytes() == (
             recipe.folder("head_train") / "head.safetensors"

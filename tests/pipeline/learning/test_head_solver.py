@@ -106,7 +106,11 @@ def test_classes_without_a_mistake_end_too(decay: float) -> None:
         ([1.0, 1.1, 1.2, 1.3], True),
         ([1.0, 1.1, 1.2, 0.9], False),
         ([2.0, 1.0, 1.0, 1.0, 1.0], True),
+        ([0.5, 0.11], False),
+        ([0.5, 0.09], True),
     ],
 )
-def test_the_path_ends_when_three_decays_are_no_better(losses: list[float], ended: bool) -> None:
-    assert has_ended(losses) == ended
+def test_the_path_ends_when_three_decays_are_no_better_or_ten_images_lose_nothing(
+    losses: list[float], ended: bool
+) -> None:
+    assert has_ended(losses, 10) == ended
