@@ -28,7 +28,9 @@ VIEWS = 3
 
 @pytest.fixture
 def settings(compose_conf: Compose) -> HeadTraining:
-    return dataclasses.replace(read_settings(compose_conf(), source="conf").head_train, snapshots="best")
+    return dataclasses.replace(
+        read_settings(compose_conf("head_train=lbfgs"), source="conf").head_train, snapshots="best"
+    )
 
 
 @pytest.fixture
