@@ -39,6 +39,12 @@ def read_table(file: Path, *, group: str | None) -> list[Row]:
             f"data.root={file} has no column {missing[0]!r}; it has {columns}: rename one (.csv files need commas "
             "between cells, .tsv files need tabs)"
         )
+    for row in rows:
+        if isinstance(row.get("label"), list | dict):
+            raise SettingsError(
+                f"data.root={file}: the label of {row['path']!r} is {row['label']!r}, but an image has one label: "
+                "several labels per image (multi-label) are not supported; keep one of them"
+            )
     return [
         Row(_text(r["path"]), _text(r.get("label")), _text(r.get("split")), _text(r.get(group or ""))) for r in rows
     ]

@@ -171,6 +171,21 @@ def write_table(file: Path) -> None:
             parquet.write_table(pa.Table.from_pylist(ROWS), file)
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_table_with_several_labels_per_image_is_refused_by_name(tmp_path: Path, data: Data, suffix: str) -> None:
+    rows = [{"path": "a.png", "label": ["cat"]}, {"path": "b.png", "label": ["cat", "dog"]}]
+    file = tmp_path / f"table{suffix}"
+    if suffix == ".jsonl":
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        import pyarrow
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+    with pytest.raises(SettingsError, match=r"the label of 'a\.png' is \['cat'\].*multi-label.* not supported"):
+        find(replace(data, name="csv", root=str(file)), tmp_path)
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
 def test_tables_of_every_format_say_the_same(tmp_path: Path, pictures: Path, data: Data, suffix: str) -> None:
     root = Path(shutil.copytree(pictures, tmp_path / "x"))
