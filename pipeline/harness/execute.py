@@ -22,6 +22,7 @@ from pipeline.harness.stage import Input, Metrics, Reads, Stage, StageContext, s
 from pipeline.journal import Journal, write_history
 from pipeline.params import flatten
 from pipeline.settings import Runtime, read_settings
+from pipeline.timings import write_timings
 from pipeline.workspace import Bar
 
 
@@ -127,13 +128,6 @@ def read_published(file: Path) -> dict[str, Any]:
     return values
 
 
-def read_timings(state: Path, folder: Path) -> dict[str, float]:
-    """The durations that were measured when a published folder was made; empty where they are not known."""
-    file = _timings_file(state, read_record(folder)["digest"])
-    timings: dict[str, float] = read_json(file) if file.exists() else {}
-    return timings
-
-
 def _run_in(
     scratch: Path,
     stage: Stage[Reads],
@@ -175,9 +169,7 @@ def _run_in(
     record = record | {"digest": folder_digest(out)}
     write_json(out / "stage.json", record)
     timings = {"seconds": _seconds_spent(scratch), **context.timings}
-    file = _timings_file(folders.state, record["digest"])
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, {name: round(value, 2) for name, value in timings.items()})
+    write_timings(folders.state, record["digest"], timings)
     return metrics, timings
 
 
@@ -238,7 +230,3 @@ def _prepare_torch(runtime: Runtime) -> dict[str, Any]:
 def _seconds_spent(scratch: Path) -> float:
     file = scratch / "seconds.json"
     return float(read_json(file)) if file.exists() else 0.0
-
-
-def _timings_file(state: Path, folder_digest: str) -> Path:
-    return state / "timings" / f"{folder_digest}.json"

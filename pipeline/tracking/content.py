@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.files import read_json
 from pipeline.params import flatten
+from pipeline.timings import read_timings
 from pipeline.tracking.spec import RowSpec
 
 Points = dict[tuple[str, int], float]
@@ -60,10 +61,9 @@ def read_content(spec: RowSpec) -> Content:
             content.add_journal(stage, journal.read_text(encoding="utf-8").splitlines())
         metrics = folder / "metrics.json"
         content.add_finals(stage, read_json(metrics) if metrics.exists() else {})
-        timing = spec.state_dir / "timings" / f"{read_json(folder / 'stage.json')['digest']}.json"
-        if timing.exists():
-            for name, value in read_json(timing).items():
-                content.add_point(f"{stage}/{name}", 0, value)
+        timings = read_timings(spec.state_dir, read_json(folder / "stage.json")["digest"])
+        for name, value in timings.items():
+            content.add_point(f"{stage}/{name}", 0, value)
     return content
 
 
