@@ -36,6 +36,7 @@ from pipeline.model.card import load_card
 from pipeline.settings import HeadTraining, LrFind, Runtime, Settings, Training, read_settings, with_environment
 from pipeline.workspace import Workspace
 from stages import STAGES
+from stages.lr_find_full import EPOCHS
 from stages.registry import ALL
 
 GRID = (1 / 30, 1 / 10, 1 / 3, 1.0, 3.0, 10.0, 30.0)
@@ -64,7 +65,8 @@ class Subject:
     train: Callable[[Settings], Training | HeadTraining]
     learner: Callable[[Data, Settings, str], Learner]
     """Of the settings, which hold the seed, and the stage's name."""
-    cap_at_two_epochs: bool
+    epochs: float | None
+    """How much of an epoch the sweeps may use; None for as much as the settings say."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def find(subject: Subject, data: Data, batch_size: int, seed: int) -> LrChoice:
                 batch_size=batch_size,
                 momentum=momentum,
                 safe_lr=1e-3,
-                cap_at_two_epochs=subject.cap_at_two_epochs,
+                max_samples=None if subject.epochs is None else round(subject.epochs * learner.train.num_samples),
             )
         finally:
             workspace.journal.close()
@@ -205,7 +207,7 @@ HEAD = Subject(
     lambda s: s.lr_find_head,
     lambda s: s.head_train,
     _fresh_head,
-    cap_at_two_epochs=False,
+    epochs=None,
 )
 WHOLE = Subject(
     "lr_find_full",
@@ -213,7 +215,7 @@ WHOLE = Subject(
     lambda s: s.lr_find_full,
     lambda s: replace(s.full_train, num_cycles=1, cycle_len=2),
     _unfrozen_model,
-    cap_at_two_epochs=True,
+    epochs=EPOCHS,
 )
 
 

@@ -19,7 +19,7 @@ def find_and_write_lr(
     *,
     batch_size: int,
     momentum: float,
-    cap_at_two_epochs: bool,
+    max_samples: int | None,
     safe_lr: float,
 ) -> dict[str, Any]:
     """Find the rate; write `lr.json` (a LrChoice) and `curve.csv` (the sweeps of the last range); return the metrics.
@@ -32,7 +32,7 @@ def find_and_write_lr(
         workspace,
         batch_size=batch_size,
         momentum=momentum,
-        cap_at_two_epochs=cap_at_two_epochs,
+        max_samples=max_samples,
         safe_lr=safe_lr,
     )
     write_json(workspace.out / "lr.json", dataclasses.asdict(choice))

@@ -90,8 +90,7 @@ def _lr_find(folder: Path, _: Timings) -> list[str]:
     if not choice.get("usable", True):
         return sentences.lr_notes(choice)
     return [
-        f"lr {choice['lr']:.3g} by rule {choice['rule']}, spread x{choice['spread']:.2f} over "
-        f"{len(choice['repeats'])} sweeps",
+        f"lr {choice['lr']:.3g} by rule {choice['rule']}, {sentences.lr_sweeps(choice)}",
         *sentences.lr_notes(choice),
     ]
 

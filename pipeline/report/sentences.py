@@ -235,8 +235,14 @@ def lr_choice(choice: Json) -> str:
         why = "the highest rate at which the loss still clearly improves"
     else:
         why = "a third of the highest rate at which the loss does not clearly rise (it clearly falls at none)"
-    sweeps = f"{len(choice['repeats'])} sweeps that differ by a factor of {choice['spread']:.2f}"
-    return f"Chosen: {choice['lr']:.3g}, {why}; from the mean of {sweeps}."
+    return f"Chosen: {choice['lr']:.3g}, {why}; {lr_sweeps(choice)}."
+
+
+def lr_sweeps(choice: Json) -> str:
+    """Say how many sweeps gave the rate, and by which factor they differ; `choice` is `lr.json`."""
+    if choice["spread"] is None:
+        return "from one sweep"
+    return f"spread x{choice['spread']:.2f} over {len(choice['repeats'])} sweeps"
 
 
 def tta_mode(scores: Json, card: Json) -> str:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from pipeline.journal import Journal
 from pipeline.learning.loop import Learner
-from pipeline.learning.lr_find import LrChoice, choose_lr, find_lr, sweep_steps
+from pipeline.learning.lr_find import LrChoice, choose_lr, find_lr
 from pipeline.learning.lr_rules import RULES, Curve, UnusableCurveError, recipe, smooth
 from pipeline.learning.sources import TensorBatches
 from pipeline.seeds import permutation
@@ -33,7 +33,7 @@ def find(
 ) -> tuple[LrChoice, list[Curve]]:
     workspace = Workspace("lr_find_full", 0, scratch, scratch, Journal(scratch / "journal.jsonl"), 1e9, say)
     try:
-        return find_lr(made, settings, workspace, batch_size=8, momentum=0.9, cap_at_two_epochs=False, safe_lr=SAFE_LR)
+        return find_lr(made, settings, workspace, batch_size=8, momentum=0.9, max_samples=None, safe_lr=SAFE_LR)
     finally:
         workspace.journal.close()
 
@@ -138,11 +138,6 @@ def test_if_nothing_can_be_learned_no_rate_is_chosen() -> None:
     assert (
         3 * choose_lr([at_chance], "recipe", num_classes=100).lr > 1e-2
     )  # there the loss is half a blind guess's: much is known
-
-
-def test_sweeps_are_capped_at_two_short_epochs() -> None:
-    assert [sweep_steps(100, n) for n in (1, 15, 20, 50, 1000)] == [30, 30, 40, 100, 100]
-    assert sweep_steps(20, 3) == 20
 
 
 def test_a_sweep_stops_where_it_diverges(tmp_path: Path) -> None:
