@@ -40,8 +40,8 @@ _OF_CYCLES = ("num_cycles", "cycle_len", "cycle_mult", "lr", "schedule")
 Schedule = Literal["sgdr", "constant", "step", "exponential", "one_cycle"]
 OptimizerName = Literal["sgd", "adamw"]
 OptimizerChoice = Literal["sgd", "adamw", "auto"]
-Snapshots = Literal["none", "best", "average", "ensemble"]
-HeadSnapshots = Literal["none", "best", "average"]  # the next stage starts from one head
+Snapshots = Literal["none", "best", "cautious", "average", "ensemble"]
+HeadSnapshots = Literal["none", "best", "cautious", "average"]  # the next stage starts from one head
 
 
 T = typing.TypeVar("T")
@@ -298,8 +298,10 @@ class FullTrain(ImageTraining):
     """Stop after the first cycle that ends with a higher validation loss; `snapshots` says what is kept."""
     snapshots: Snapshots
     """What the model is made of. `none`: the last cycle's weights, over-fitted or not, and no snapshots are published;
-    `best`: the weights of the cycle that ended best on valid; `average`: the mean of the weights of several cycle ends,
-    and `ensemble`: the mean of their predictions, both only where that is better on valid than the best alone."""
+    `best`: the weights of the cycle that ended best on valid; `cautious`: the same, if it is better than the state
+    before by more than choosing among the cycles gives by chance, else the mean of its weights and those before, where
+    that is better on valid, else those before; `average`: the mean of the weights of several cycle ends, and
+    `ensemble`: the mean of their predictions, both only where that is better on valid than the best alone."""
 
 
 @dataclass(frozen=True)

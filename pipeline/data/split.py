@@ -3,10 +3,14 @@
 All samples of a group (an image and its copies, or a value of the grouping column) go into the same split. A hash of
 the seed and the group's name, uniform in [0, 1), decides which: low values go to `valid`, high values to `test`, the
 rest to `train`. So each class has the wanted shares in expectation, and no image moves because another came or went.
-Only if a split would have no image of a class are as few groups as possible moved, see `_fill_gaps`.
+
+A rule that looks at one image at a time leaves the shares of small classes to chance: a fifth of 60 images is 6 to 18.
+So where a class has far too many or too few images in a split, those whose hash is nearest to the boundary are moved,
+see `_hold_shares`; and if a split would have no image of a class, as few groups as possible, see `_fill_gaps`.
 """
 
 import hashlib
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
@@ -15,6 +19,12 @@ from pipeline.settings import Split
 
 _BY_NEED = ("train", "valid", "test")
 """A class with fewer images than there are splits fills them in this order."""
+
+TOLERANCE = 0.2
+"""A class's part of valid or test may differ from what it should be by this share of it, and by one group at least."""
+
+KEPT_AT_LEAST = 10
+"""Training groups of each class that `train_fraction` leaves: with fewer, a trial run shows nothing."""
 
 
 def assign_splits(register: Register, split: Split, *, seed: int) -> None:
@@ -27,17 +37,18 @@ def assign_splits(register: Register, split: Split, *, seed: int) -> None:
     wanted = ["train", *(name for name, share in shares.items() if share > 0)]
     register.assign_splits(lambda group: _split_for(unit_hash(seed, group), shares))
 
+    held = _hold_shares(register, shares, wanted, seed=seed)
     counts = register.count_groups(wanted)
     labels = _labels_near_gaps(register, counts, wanted)
     hashes = {group: unit_hash(seed, group) for group in labels}
-    splits = {group: _split_for(x, shares) for group, x in hashes.items()}
+    splits = {group: held.get(group) or _split_for(x, shares) for group, x in hashes.items()}
     before = dict(splits)
     _fill_gaps(splits, labels, hashes, counts, wanted)
     register.move_groups((group, before[group], new) for group, new in splits.items() if new != before[group])
 
 
 def thin_out(register: Register, fraction: float, *, seed: int) -> None:
-    """Keep `fraction` of the training samples, chosen by their groups."""
+    """Keep `fraction` of the training samples, chosen by their groups; of each class at least KEPT_AT_LEAST groups."""
     if fraction < 1:
         register.keep_training_groups(choose_groups(register.training_groups(), fraction, seed=seed))
 
@@ -45,17 +56,19 @@ def thin_out(register: Register, fraction: float, *, seed: int) -> None:
 def choose_groups(groups: Iterable[tuple[str, str]], fraction: float, *, seed: int) -> Callable[[str], bool]:
     """Choose `fraction` of all `groups` (label, group) and return a function that tells whether a group was chosen.
 
-    A hash of the group's name decides. Every label keeps at least one group, and a smaller fraction chooses a subset
-    of what a larger one chooses.
+    A hash of the group's name decides. Every label keeps at least KEPT_AT_LEAST groups, if it has them, and a smaller
+    fraction chooses a subset of what a larger one chooses.
     """
 
     def order(group: str) -> float:
         return unit_hash(seed, "train_fraction", group)
 
-    first: dict[str, str] = {}
+    first: dict[str, set[str]] = defaultdict(set)
     for label, group in groups:
-        first[label] = min(first.get(label, group), group, key=order)
-    always = set(first.values())
+        first[label].add(group)
+        if len(first[label]) > KEPT_AT_LEAST:
+            first[label].remove(max(first[label], key=order))
+    always = {group for kept in first.values() for group in kept}
     return lambda group: group in always or order(group) < fraction
 
 
@@ -63,6 +76,37 @@ def unit_hash(*parts: int | str) -> float:
     """A number in [0, 1) that depends on `parts` only."""
     digest = hashlib.sha256("\0".join(str(p) for p in parts).encode(errors="surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _hold_shares(register: Register, shares: dict[str, float], wanted: Sequence[str], *, seed: int) -> dict[str, str]:
+    """Move groups of each class between train and the other splits until its parts are within TOLERANCE.
+
+    Only groups of a single class move, those nearest to the boundary first. So a large class never moves; in a small
+    one, images that come or go move another only if the class's part would leave the tolerance without it. Returns the
+    new split of each group that was moved.
+    """
+    counts, moved = register.count_groups(wanted), dict[str, str]()
+    for label in sorted({label for label, _ in counts}):
+        total = sum(counts[label, name] for name in wanted)
+        surplus = {name: _surplus(counts[label, name], share * total) for name, share in shares.items() if share}
+        if not any(surplus.values()):
+            continue
+        own = [group for group, labels in register.groups_of_labels([label], wanted).items() if labels == {label}]
+        hashes = {group: unit_hash(seed, group) for group in own}
+        for name, count in surplus.items():
+            source, to, nearest = (name, "train", -1) if count > 0 else ("train", name, 1)
+            inside = [g for g in own if moved.get(g, _split_for(hashes[g], shares)) == source]
+            inside.sort(key=lambda g: (nearest * _distance(hashes[g], name), g))
+            moves = [(group, source, to) for group in inside[: abs(count)]]
+            register.move_groups(moves)
+            moved |= {group: to for group, _, _ in moves}
+    return moved
+
+
+def _surplus(count: int, expected: float) -> int:
+    """How many groups are too many, or, if negative, too few."""
+    tolerance = max(1.0, TOLERANCE * expected)
+    return max(0, count - math.ceil(expected + tolerance)) + min(0, count - math.floor(expected - tolerance))
 
 
 def _labels_near_gaps(

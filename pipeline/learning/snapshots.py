@@ -2,6 +2,10 @@
 
 - `none`: the weights of the last cycle.
 - `best`: the snapshot with the lowest validation loss.
+- `cautious`: the same snapshot, if it is better than the state before the first step by more than choosing among the
+  cycles gives by chance. If not, some of the gain may still be real: then the mean of its weights and of those before
+  is kept, if that is better on valid (the middle of the line in Wortsman et al. 2021, arXiv:2109.01903), else the
+  state before.
 - `average`: the mean of the weights of several snapshots. They lie around one valley, and their mean is nearer to its
   middle (Izmailov et al. 2018, arXiv:1803.05407). The loss of a head is convex in its weights, so the mean of several
   heads is never worse than they are on average.
@@ -15,12 +19,16 @@ mean is left out (Caruana et al. 2004, "Ensemble selection from libraries of mod
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline.evaluation.bootstrap import chance_of_best
 from pipeline.learning.checkpoint import CycleEnd, load_logits, load_snapshot
 from pipeline.learning.loop import Learner
 from pipeline.learning.overfitting import best_cycle
@@ -30,10 +38,13 @@ from pipeline.model.compute import evaluate, predict, score
 from pipeline.model.ensemble import Ensemble, mean_log_probs
 from pipeline.settings import Snapshots
 
+CHANCE = 0.05
+"""A change that would look as good more often than this by chance is not taken whole."""
+
 
 @dataclass(frozen=True)
 class KeptCycles:
-    """Which cycles the model is made of, and how good it is."""
+    """Which cycles the model is made of, and how good it is on the images that they were chosen by."""
 
     snapshots: Snapshots
     cycles: list[int]
@@ -42,6 +53,8 @@ class KeptCycles:
     """On training images without augmentation."""
     valid_loss: float
     valid_accuracy: float
+    by_chance: float | None = None
+    """For `cautious`: how often the best cycle would look as good by chance, if none were better than before."""
 
 
 def keep_snapshots(learner: Learner, ends: Sequence[CycleEnd], scratch: Path, how: Snapshots) -> KeptCycles:
@@ -55,12 +68,14 @@ def keep_snapshots(learner: Learner, ends: Sequence[CycleEnd], scratch: Path, ho
             kept = _alone(ends[-1], how)
         case "best":
             kept = _alone(best_cycle(ends), how)
+        case "cautious":
+            kept = _choose_cautiously(learner, ends, scratch)
         case "average":
-            score_mean = _score_mean_logits if learner.linear else _score_average
+            score_mean = _score_mean_of(learner)
             kept = _choose(ends, how, lambda cycles, split: score_mean(learner, cycles, scratch, split))
         case "ensemble":
             kept = _choose(ends, how, lambda cycles, split: _score_ensemble(learner, cycles, scratch, split))
-    load_mean(learner, kept.cycles if how == "average" else kept.cycles[:1], scratch)
+    load_mean(learner, kept.cycles[:1] if how == "ensemble" else kept.cycles, scratch)
     return kept
 
 
@@ -131,8 +146,38 @@ def _choose(ends: Sequence[CycleEnd], how: Snapshots, measure: Measure) -> KeptC
     return KeptCycles(how, cycles, measure(cycles, "train_plain")[0], loss, accuracy)
 
 
+def _choose_cautiously(learner: Learner, ends: Sequence[CycleEnd], scratch: Path) -> KeptCycles:
+    before, best = ends[0], best_cycle(ends)
+    if best.cycle == before.cycle:
+        return _alone(before, "cautious")
+    losses = np.stack([_losses(learner, end.cycle, scratch) for end in ends])
+    by_chance = chance_of_best(losses[1:] - losses[0], seed=0)
+    kept = _alone(best, "cautious") if by_chance < CHANCE else _choose_mean(learner, before, best, scratch)
+    return replace(kept, by_chance=by_chance)
+
+
+def _choose_mean(learner: Learner, before: CycleEnd, best: CycleEnd, scratch: Path) -> KeptCycles:
+    """The mean of two states, if it is better on valid than the state before."""
+    score_mean, cycles = _score_mean_of(learner), [best.cycle, before.cycle]
+    loss, accuracy = score_mean(learner, cycles, scratch, "valid")
+    if loss >= before.valid_loss:
+        return _alone(before, "cautious")
+    return KeptCycles("cautious", cycles, score_mean(learner, cycles, scratch, "train_plain")[0], loss, accuracy)
+
+
+def _losses(learner: Learner, cycle: int, scratch: Path) -> NDArray[np.float64]:
+    """Of each image of valid, when `cycle` ended."""
+    logits = load_logits(scratch, cycle)["valid"].double()
+    losses: NDArray[np.float64] = F.cross_entropy(logits, learner.valid.targets, reduction="none").numpy()
+    return losses
+
+
 def _alone(end: CycleEnd, how: Snapshots) -> KeptCycles:
     return KeptCycles(how, [end.cycle], end.train_loss, end.valid_loss, end.valid_accuracy)
+
+
+def _score_mean_of(learner: Learner) -> Callable[[Learner, list[int], Path, str], tuple[float, float]]:
+    return _score_mean_logits if learner.linear else _score_average
 
 
 def _score_average(learner: Learner, cycles: list[int], scratch: Path, split: str) -> tuple[float, float]:

@@ -28,7 +28,7 @@ def kept_model(kept: Json) -> str:
         return "the model as it was before this stage"
     if len(cycles) == 1:
         return f"cycle {cycles[0]}"
-    joined = "weights" if kept["snapshots"] == "average" else "predictions"
+    joined = "predictions" if kept["snapshots"] == "ensemble" else "weights"
     first = ", ".join(map(str, cycles[:-1]))
     before = " (0: before this stage)" if 0 in cycles else ""
     return f"the mean of the {joined} of cycles {first} and {cycles[-1]}{before}"
@@ -71,12 +71,31 @@ def kept_choice(kept: Json, ends: Sequence[Json]) -> str | None:
     """Compare the kept model with the best cycle alone; None where `snapshots` is `best`, which keeps just that."""
     if kept["snapshots"] == "best":
         return None
+    if kept["snapshots"] == "cautious":
+        return _cautious_choice(kept, ends)
     best = min(ends, key=lambda end: float(end["valid_loss"]))
     losses = f"valid loss {kept['valid_loss']:.4f}; of cycle {best['cycle']} alone {best['valid_loss']:.4f}"
     name = kept_model(kept)
     if kept["snapshots"] in ("average", "ensemble") and len(kept["cycles"]) == 1:
         return f"No mean of cycle ends was better on valid than {name} alone, which is kept ({losses})."
     return f"{capitalised(name)} is kept ({losses})."
+
+
+def _cautious_choice(kept: Json, ends: Sequence[Json]) -> str:
+    """Say whether the best cycle was taken whole, half or not, and how far its gain may be luck."""
+    best = min(ends, key=lambda end: float(end["valid_loss"]))
+    if kept["by_chance"] is None:
+        return "No cycle was better on valid than the model as it was before this stage, which is kept."
+    luck = (
+        f"choosing the best of {counted(len(ends) - 1, 'cycle')} by luck alone would give as much in "
+        f"{kept['by_chance']:.0%} of cases"
+    )
+    gain = f"from {ends[0]['valid_loss']:.4f} to {best['valid_loss']:.4f}"
+    if kept["cycles"] == [best["cycle"]]:
+        return f"Cycle {best['cycle']} is kept: it lowers the loss on valid {gain}, and {luck}."
+    return (
+        f"{capitalised(kept_model(kept))} is kept: cycle {best['cycle']} lowers the loss on valid {gain}, but {luck}."
+    )
 
 
 def overfitting(cycles: Json, *, stage: str) -> str:

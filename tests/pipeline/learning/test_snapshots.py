@@ -137,3 +137,25 @@ def test_which_cycles_are_kept_and_loaded(how: Snapshots, cycles: list[int], lin
     assert kept.cycles == cycles
     wanted = mean_state([states[c] for c in cycles]) if how == "average" else states[cycles[0]]
     assert all(torch.equal(wanted[n], t) for n, t in line.model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("slopes", "cycles"),
+    [((0.2, 0.6, 1.0), [2]), ((0.96, 5.0, 1.0), [2, 0]), ((1.0, 0.6, 1.4), [0])],
+    ids=["a clear gain is taken whole", "a gain that may be luck is taken half", "no gain is left"],
+)
+def test_a_cautious_choice(slopes: tuple[float, ...], cycles: list[int], line: Learner, tmp_path: Path) -> None:
+    states = states_of(*slopes)
+    ends = keep(states, line, tmp_path)
+    kept = keep_snapshots(line, ends, tmp_path, "cautious")
+    assert kept.cycles == cycles
+    wanted = mean_state([states[c] for c in cycles])
+    assert all(torch.equal(wanted[n], t) for n, t in line.model.state_dict().items())
+    assert (kept.valid_loss, kept.valid_accuracy) == pytest.approx(
+        evaluate(line, in_order(line.valid, line.micro_batch_size))
+    )
+    if cycles == [0]:
+        assert kept.by_chance is None
+    else:
+        assert kept.by_chance is not None
+        assert (kept.by_chance < 0.05) == (cycles == [2])

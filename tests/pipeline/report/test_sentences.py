@@ -67,6 +67,23 @@ def test_what_is_kept(snapshots: str, kept: list[int], what: str, said: str | No
     assert said is None or "of cycle 1 alone 0.5000)" in str(sentence)
 
 
+@pytest.mark.parametrize(
+    ("kept", "by_chance", "said"),
+    [
+        ([1], 0.001, "Cycle 1 is kept: it lowers the loss on valid from 0.6000 to 0.5000, and choosing the best of 2"),
+        ([1, 0], 0.34, "The mean of the weights of cycles 1 and 0 (0: before this stage) is kept: cycle 1 lowers the"),
+        ([0], 0.34, "The model as it was before this stage is kept: cycle 1 lowers the loss on valid from 0.6000"),
+        ([0], None, "No cycle was better on valid than the model as it was before this stage, which is kept."),
+    ],
+)
+def test_a_cautious_choice_says_how_far_it_may_be_luck(kept: list[int], by_chance: float | None, said: str) -> None:
+    ends = [{"cycle": cycle, "valid_loss": loss} for cycle, loss in enumerate((0.6, 0.5, 0.55))]
+    choice = {"snapshots": "cautious", "cycles": kept, "valid_loss": 0.5, "by_chance": by_chance}
+    sentence = str(sentences.kept_choice(choice, ends))
+    assert sentence.startswith(said)
+    assert by_chance is None or f"{by_chance:.0%} of cases" in sentence
+
+
 def test_of_equal_cycles_the_earlier_is_the_best() -> None:
     ends = [{"cycle": cycle, "valid_loss": 0.5} for cycle in (1, 2)]
     kept = {"snapshots": "none", "cycles": [2], "valid_loss": 0.5}
