@@ -15,7 +15,7 @@ import torch
 from pipeline.data.manifest import Manifest, Sample, read_manifest
 from pipeline.evaluation.bootstrap import paired_interval
 from pipeline.evaluation.label_errors import Suspects, find_suspects
-from pipeline.evaluation.metrics import Ints, accuracy, log_loss, log_losses, wilson_interval
+from pipeline.evaluation.metrics import Ints, accuracy, log_loss, log_losses, predicted_interval, wilson_interval
 from pipeline.files import write_csv
 from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
@@ -55,7 +55,8 @@ def run(context: StageContext[Reads]) -> Metrics:
     _write_predictions(context, manifest, samples, found)
     _write_folds(context, labels, found)
     _write_suspects(context, manifest, samples, suspects)
-    return _score(found, labels, suspects, seed=seed) | {"num_folds": num_folds}
+    metrics = _score(found, labels, suspects, seed=seed) | {"num_folds": num_folds}
+    return metrics | _expect(found, labels, num_test=len(manifest.of("test")))
 
 
 def _score(found: OutOfFold, labels: Ints, suspects: Suspects, *, seed: int) -> Metrics:
@@ -73,6 +74,15 @@ def _score(found: OutOfFold, labels: Ints, suspects: Suspects, *, seed: int) -> 
         "num_suspects": len(suspects.rows),
         "num_unknown": int((~found.is_known).sum()),
     }
+
+
+def _expect(found: OutOfFold, labels: Ints, *, num_test: int) -> Metrics:
+    """Where the accuracy of a head on the test images will lie; they are not looked at."""
+    if not num_test:
+        return {}
+    correct = int((found.probs.argmax(axis=1) == labels).sum())
+    low, high = predicted_interval(correct, len(labels), num_test)
+    return {"num_test": num_test, "expected_on_test_low": low, "expected_on_test_high": high}
 
 
 def _write_predictions(

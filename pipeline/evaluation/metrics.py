@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
+from scipy.stats import betabinom, binomtest
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 # Aliases for signatures; shapes are in the docstrings.
@@ -95,6 +95,18 @@ def wilson_interval(correct: int, n: int, level: float = 0.95) -> tuple[float, f
         return 0.0, 1.0
     interval = binomtest(int(correct), int(n)).proportion_ci(confidence_level=level, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def predicted_interval(correct: int, n: int, num_new: int, level: float = 0.95) -> tuple[float, float]:
+    """Return where the proportion among `num_new` further samples will lie, after `correct` of `n`.
+
+    Wider than the interval of the proportion itself: the new samples are a matter of chance too. Quantiles of the
+    beta-binomial distribution with Jeffreys' prior (L. D. Brown, T. T. Cai, A. DasGupta, "Interval Estimation for a
+    Binomial Proportion", Statistical Science 16, 2001).
+    """
+    expected = betabinom(num_new, correct + 0.5, n - correct + 0.5)
+    low, high = expected.ppf([(1 - level) / 2, (1 + level) / 2])
+    return float(low) / num_new, float(high) / num_new
 
 
 def calibration_bins(confidence: Floats, correct: Bools, bins: int = 10) -> CalibrationBins:

@@ -81,8 +81,16 @@ def _cross_validate(folder: Path, _: Timings) -> list[str]:
         f"{metrics['num_folds']}-fold on activations: accuracy {metrics['accuracy']:.4f} (95 % "
         f"{metrics['accuracy_low']:.3f} to {metrics['accuracy_high']:.3f}), log loss {metrics['log_loss']:.4f} "
         f"({metrics['log_loss_low']:.4f} to {metrics['log_loss_high']:.4f})",
+        *_expected_on_test(metrics),
         *_cross_validate_remarks(folder),
     ]
+
+
+def _expected_on_test(metrics: sentences.Json) -> list[str]:
+    if "num_test" not in metrics:
+        return []
+    low, high = metrics["expected_on_test_low"], metrics["expected_on_test_high"]
+    return [f"on {metrics['num_test']} test images, expect an accuracy of {low:.3f} to {high:.3f} (95 %)"]
 
 
 def _lr_find(folder: Path, _: Timings) -> list[str]:

@@ -60,6 +60,12 @@ def test_train_and_valid_are_predicted_and_test_is_not(found: Run) -> None:
     assert len(rows) == metrics["num_images"] == 60
     assert metrics["accuracy"] == sum(int(r["correct"]) for r in rows) / 60
     assert metrics["accuracy_low"] < metrics["accuracy"] < metrics["accuracy_high"]
+    num_test = len(manifest.of("test"))
+    assert metrics["num_test"] == num_test > 0
+    assert metrics["expected_on_test_low"] < metrics["accuracy_low"]  # the test images are a matter of chance too
+    assert metrics["expected_on_test_high"] * num_test == pytest.approx(
+        round(metrics["expected_on_test_high"] * num_test)
+    )
     assert metrics["log_loss_low"] < metrics["log_loss"] < metrics["log_loss_high"]
     assert {r["fold"] for r in rows} == {"0", "1", "2", "3"}
     for row in rows:

@@ -164,3 +164,17 @@ def test_the_paired_interval_agrees_with_resampling_by_hand_and_with_the_normal_
 @pytest.mark.parametrize("count", [1, 5])
 def test_the_paired_interval_of_equal_differences_is_a_point(count: int) -> None:
     assert paired_interval(np.full(count, 0.25), seed=0) == (0.25, 0.25)
+
+
+@pytest.mark.parametrize(("true", "num_seen", "num_new"), [(0.9, 300, 70), (0.99, 500, 350), (0.3, 400, 100)])
+def test_the_predicted_interval_holds_new_samples_as_often_as_it_says(true: float, num_seen: int, num_new: int) -> None:
+    generator, held, narrow = np.random.default_rng(0), 0, 0
+    for _ in range(400):
+        correct = int(generator.binomial(num_seen, true))
+        new = generator.binomial(num_new, true) / num_new
+        low, high = metrics.predicted_interval(correct, num_seen, num_new)
+        held += low <= new <= high
+        low, high = metrics.wilson_interval(correct, num_seen)
+        narrow += low <= new <= high
+    assert 0.93 <= held / 400 <= 1
+    assert narrow < held
