@@ -4,8 +4,10 @@ Reads the head of step 3 and the policy. Writes `head.safetensors`, `cycles.json
 in evaluation mode, so that the head sees the same features as in the precomputed activations.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+from pipeline.files import read_json
 from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
 from pipeline.learning.balance import balance_classes
@@ -16,6 +18,10 @@ from pipeline.model.card import load_card
 from pipeline.model.classifier import Classifier
 from pipeline.model.tensors import save_tensors
 from pipeline.settings import HeadTrainAugmented, ImageBatchSettings
+
+SOLVED_SHARE = 0.1
+"""Of the finder's rate, after `head_train=lbfgs`. The finder sweeps a head with random weights; at its rate, a head at
+the minimum would leave it at once, and lose what was gained."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +56,18 @@ def run(context: StageContext[Reads]) -> Metrics:
         num_samples=learner.train.num_samples,
         lr_folder=context.input("lr_find_head"),
     )
+    if train.lr == "auto" and is_solved(context.input("head_train")):
+        plan = replace(plan, lr=SOLVED_SHARE * plan.lr)
+        context.say(f"the head is at the minimum of its loss: it goes on at {SOLVED_SHARE:g} of the rate found")
     outcome = run_training(learner, plan, context.workspace, snapshots=train.snapshots)
     assert isinstance(learner.model, Classifier)
     save_tensors(learner.model.head.state_dict(), context.out / "head.safetensors")
     return outcome.metrics
+
+
+def is_solved(head_train: Path) -> bool:
+    """Whether `head_train` went to the minimum of the loss."""
+    return bool(read_json(head_train / "cycles.json").get("solver") == "lbfgs")
 
 
 STAGE = Stage(

@@ -39,7 +39,11 @@ def change(values: dict[str, Any], key: str, value: object) -> dict[str, Any]:
         ("model", "resnet18", "model must be a section"),
         ("data.split", {"valid": 0.5, "test": 0.5}, "nothing to train on"),
         ("lr_find_full.end_lr", 1e-6, "must be below lr_find_full.end_lr"),
-        ("head_train.snapshots", "ensemble", "head_train.snapshots=ensemble must be 'none', 'best' or 'average'"),
+        (
+            "head_train.snapshots",
+            "ensemble",
+            "head_train.snapshots=ensemble must be 'none', 'best', 'cautious' or 'average'",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_fix(compose_conf: Compose, key: str, value: object, said: str) -> None:
