@@ -61,16 +61,16 @@ def run(context: StageContext[Reads]) -> Metrics:
     )
     found_lr, lrs = plan.lr, read_json(context.input("unfreeze") / "plan.json")["lrs"]
     if lrs is not None:
-        plan = dataclasses.replace(plan, lr=lrs[-1], lr_setting="the last rate of unfreeze.lrs")
+        plan = dataclasses.replace(plan, lr=lrs[-1], is_lr_found=False, lr_setting="the last rate of unfreeze.lrs")
     outcome = run_training(learner, plan, context.workspace, snapshots=train.snapshots)
     kept, ends = outcome.kept, outcome.run.ends
     card = dataclasses.replace(load_card(context.input("unfreeze")), image_size=image_sizes[-1])
-    save_model(build_kept_model(learner, kept, context.scratch), card, context.out)
+    save_model(build_kept_model(learner, kept, outcome.scratch), card, context.out)
     if train.snapshots != "none":
-        _save_snapshots(ends, context.scratch, context.out / "snapshots")
+        _save_snapshots(ends, outcome.scratch, context.out / "snapshots")
 
-    sharpness = trace_sharpness(learner, outcome.run, context.workspace)
-    first_cycle = compare_first_cycle(learner, context.scratch, seed=settings.seed)
+    sharpness = trace_sharpness(learner, outcome.run, dataclasses.replace(context.workspace, scratch=outcome.scratch))
+    first_cycle = compare_first_cycle(learner, outcome.scratch, seed=settings.seed)
     write_json(
         context.out / "verdict.json",
         {

@@ -64,12 +64,21 @@ class Plan:
     weight_decay: float
     until_overfit: bool
     schedule: Schedule
+    is_lr_found: bool = False
+    """Whether `lr` is the finder's: then training that diverges begins again at a lower one."""
     lr_setting: str | None = None
     """The setting that gives `lr`, for advice; None means the stage's own `lr`."""
 
     def cycles(self, num_samples: int) -> Cycles:
         """The cycles in steps."""
         return Cycles(self.num_cycles, self.cycle_len, self.cycle_mult, num_batches(num_samples, self.batch_size))
+
+
+class DivergedError(ValueError):
+    """Training whose loss became NaN or infinite; the message says when, and which setting to lower."""
+
+    def __init__(self, finding: str, plan: Plan, stage: str) -> None:
+        super().__init__(f"{finding}: set {plan.lr_setting or f'{stage}.lr'} below {plan.lr:g}")
 
 
 @dataclass(frozen=True)
@@ -89,7 +98,7 @@ def fit(learner: Learner, plan: Plan, workspace: Workspace) -> TrainingRun:
 
     Every `checkpoint_s` seconds and at every cycle end the state is saved in the workspace's scratch folder. A killed
     run resumes from there and ends with the same bytes. A snapshot of each cycle is kept there as `cycle-<k>.pt`, and
-    its logits as `logits-<k>.pt`. Raises ValueError if the loss becomes NaN or infinite.
+    its logits as `logits-<k>.pt`. Raises DivergedError if a loss becomes NaN or infinite.
     """
     stage, seed, journal, scratch = workspace.name, workspace.seed, workspace.journal, workspace.scratch
     cycles = plan.cycles(learner.train.num_samples)
@@ -110,13 +119,19 @@ def fit(learner: Learner, plan: Plan, workspace: Workspace) -> TrainingRun:
         save_checkpoint(state, scratch / "checkpoint.pt")
         return time.monotonic()
 
+    def check_finite(loss: float, split: str) -> None:
+        if not math.isfinite(loss):
+            raise DivergedError(f"the loss on {split} became {loss} after step {state.step - 1}", plan, stage)
+
     def measure(epochs_done: int) -> None:
         valid, targets = predict(learner, in_order(learner.valid, learner.micro_batch_size))
         valid_loss, accuracy = score(valid, targets)
+        check_finite(valid_loss, "valid")
         journal.points(state.step - 1, valid_loss=valid_loss, valid_accuracy=accuracy)
         if epochs_done in (0, *cycles.ends):
             train_plain, targets = predict(learner, in_order(learner.train_plain, learner.micro_batch_size))
             train_loss, _ = score(train_plain, targets)
+            check_finite(train_loss, "train")
             journal.points(state.step - 1, train_plain_loss=train_loss)
             end = CycleEnd(len(state.cycle_ends), epochs_done, state.step, train_loss, valid_loss, accuracy)
             state.cycle_ends.append(end)
@@ -137,8 +152,7 @@ def fit(learner: Learner, plan: Plan, workspace: Workspace) -> TrainingRun:
             for batch in batches:
                 loss = take_step(learner, optimizer, batch, seed=(seed, stage, "step", state.step))
                 if not math.isfinite(loss):
-                    setting = plan.lr_setting or f"{stage}.lr"
-                    raise ValueError(f"the loss became {loss} at step {state.step}: set {setting} below {plan.lr:g}")
+                    raise DivergedError(f"the loss became {loss} at step {state.step}", plan, stage)
                 journal.points(state.step, train_loss=loss, lr=optimizer.param_groups[-1]["lr"])
                 scheduler.step()
                 state.step += 1

@@ -7,12 +7,16 @@ from typing import Any
 
 from pipeline.files import read_json, write_csv, write_json
 from pipeline.learning.batch_size import count_batch
-from pipeline.learning.loop import Learner, Plan, TrainingRun, fit
+from pipeline.learning.checkpoint import load_snapshot
+from pipeline.learning.loop import DivergedError, Learner, Plan, TrainingRun, fit
 from pipeline.learning.overfitting import Verdict, judge
 from pipeline.learning.schedule import planned_rates
 from pipeline.learning.snapshots import KeptCycles, keep_snapshots
 from pipeline.settings import BatchSize, HeadTraining, Snapshots, Training
 from pipeline.workspace import Workspace
+
+ATTEMPTS = 3
+"""Rates that are tried: the finder's, a tenth and a hundredth of it."""
 
 
 def make_plan(
@@ -27,7 +31,8 @@ def make_plan(
     lr = read_json(lr_folder / "lr.json")["lr"] if settings.lr == "auto" else settings.lr
     assert lr is not None, settings
     batch = count_batch(settings.batch_size, batch_size, num_samples)
-    return plan_at(lr, settings, batch_size=batch, until_overfit=until_overfit)
+    plan = plan_at(lr, settings, batch_size=batch, until_overfit=until_overfit)
+    return dataclasses.replace(plan, is_lr_found=settings.lr == "auto")
 
 
 def plan_at(lr: float, settings: Training | HeadTraining, *, batch_size: int, until_overfit: bool = False) -> Plan:
@@ -55,20 +60,25 @@ class Outcome:
     """What a training stage found."""
 
     run: TrainingRun
+    scratch: Path
+    """Where the snapshots of its cycles are."""
     kept: KeptCycles
     verdict: Verdict
     metrics: dict[str, Any]
 
 
 def run_training(learner: Learner, plan: Plan, workspace: Workspace, *, snapshots: Snapshots) -> Outcome:
-    """Train, and load the kept weights into the model; write `schedule.csv` and `cycles.json`."""
+    """Train, and load the kept weights into the model; write `schedule.csv` and `cycles.json`.
+
+    Raises DivergedError if the loss becomes NaN or infinite at a rate that was set, or at three that were found.
+    """
     cycles = plan.cycles(learner.train.num_samples)
     workspace.say(
         f"cycles of {' + '.join(map(str, cycles.epochs))} epochs ({plan.schedule}), {learner.optimizer}, "
         f"batch {plan.batch_size}, lr {plan.lr:.3g}, {learner.train.num_samples} images",
     )
+    run, plan, workspace = _fit_at_usable_rate(learner, plan, workspace)
     _write_schedule(learner, plan, workspace.out / "schedule.csv")
-    run = fit(learner, plan, workspace)
     kept = keep_snapshots(learner, run.ends, workspace.scratch, snapshots)
     verdict = judge(run.ends)
     write_json(
@@ -93,7 +103,33 @@ def run_training(learner: Learner, plan: Plan, workspace: Workspace, *, snapshot
         "valid_loss": kept.valid_loss,
         "valid_accuracy": kept.valid_accuracy,
     }
-    return Outcome(run, kept, verdict, metrics)
+    return Outcome(run, workspace.scratch, kept, verdict, metrics)
+
+
+def _fit_at_usable_rate(learner: Learner, plan: Plan, workspace: Workspace) -> tuple[TrainingRun, Plan, Workspace]:
+    """Train; where the finder's rate makes the loss explode, begin again at a tenth of it.
+
+    Each attempt after the first has a scratch folder of its own. A file says of an attempt that it failed: a killed run
+    resumes the last one.
+    Returns also the plan and the workspace of the attempt that went well.
+    """
+    for attempt in range(ATTEMPTS):
+        tried = dataclasses.replace(plan, lr=plan.lr / 10**attempt)
+        scratch = workspace.scratch / f"attempt-{attempt}" if attempt else workspace.scratch
+        scratch.mkdir(exist_ok=True)
+        place, failed = dataclasses.replace(workspace, scratch=scratch), scratch / "diverged.json"
+        if failed.exists():
+            continue
+        try:
+            return fit(learner, tried, place), tried, place
+        except DivergedError as error:
+            if not plan.is_lr_found or attempt == ATTEMPTS - 1:
+                raise
+            learner.model.load_state_dict(load_snapshot(scratch, 0))
+            workspace.journal.rewind(0)
+            workspace.say(f"{error}; the rate was found, so training begins again at a tenth of it")
+            write_json(failed, {"lr": tried.lr})
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _write_schedule(learner: Learner, plan: Plan, path: Path) -> None:

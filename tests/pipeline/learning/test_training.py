@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.files import read_json
 from pipeline.journal import Journal, read_points
+from pipeline.learning.loop import DivergedError
 from pipeline.learning.lr_results import find_and_write_lr
 from pipeline.learning.schedule import Cycles, planned_rates
 from pipeline.learning.training import run_training
@@ -79,3 +80,36 @@ def test_the_finder_leaves_its_choice_and_its_curves_and_no_words(workspace: Wor
     assert lines == []
     assert all("note" not in json.loads(line) for line in workspace.journal.path.read_text().splitlines())
     assert sorted(p.name for p in workspace.out.iterdir()) == ["curve.csv", "journal.jsonl", "lr.json"]
+
+
+ONE_STEP = dataclasses.replace(PLAN, num_cycles=1, batch_size=37, lr=1e15)
+"""At this rate the product of two layers' weights is too large for a number."""
+
+
+def test_a_rate_that_was_found_is_lowered_where_it_makes_the_loss_explode(workspace: Workspace) -> None:
+    said: list[str] = []
+    loud = dataclasses.replace(workspace, say=said.append)
+    outcome = run_training(
+        learner(build_model()), dataclasses.replace(ONE_STEP, is_lr_found=True), loud, snapshots="none"
+    )
+    lr = outcome.metrics["lr"]
+    assert lr == pytest.approx(1e13)  # the third that was tried
+    assert "full_train.lr below 1e+15; the rate was found, so training begins again at a tenth of it" in said[1]
+    assert [end.cycle for end in outcome.run.ends] == [0, 1]
+    points = read_points(workspace.journal.path)
+    assert list(points) == [-1, 0]
+    assert points[0]["lr"] == lr
+    assert (workspace.out / "schedule.csv").read_text().splitlines()[1].endswith(f",{lr}")
+
+    resumed = run_training(  # of a run that was killed after it had begun again
+        learner(build_model()), dataclasses.replace(ONE_STEP, is_lr_found=True), workspace, snapshots="none"
+    )
+    workspace.journal.close()
+    assert resumed.run == outcome.run
+    assert read_points(workspace.journal.path) == points
+
+
+def test_a_rate_that_was_typed_is_not_changed(workspace: Workspace) -> None:
+    with pytest.raises(DivergedError, match=r"set full_train\.lr below 1e\+15"):
+        run_training(learner(build_model()), ONE_STEP, workspace, snapshots="none")
+    workspace.journal.close()
