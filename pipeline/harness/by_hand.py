@@ -19,6 +19,7 @@ from pipeline.harness.stage import Stage
 from pipeline.params import flatten, to_yaml
 from pipeline.paths import ARTIFACTS, PARAMS, state_dir
 from pipeline.settings import SettingsError, with_environment
+from pipeline.tracking.spec import store_uri
 
 
 def run_by_hand(stages: Sequence[Stage[Any]], *, name: str, audience: Audience) -> int:
@@ -45,6 +46,7 @@ def run_job(
 ) -> float | None:
     """Run `stages` on `params` into `folder`; write the job's row; return the objective."""
     runtime = with_environment(read_checked(params, source="settings").runtime)
+    store_uri(Path(), runtime.tracking_uri)  # refused now, not after training
     folders = upstream_folders(stages, ARTIFACTS)
     check_upstream(params, folders)
     folder.mkdir(parents=True, exist_ok=True)
