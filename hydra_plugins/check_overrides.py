@@ -26,7 +26,7 @@ class CheckOverrides(SearchPathPlugin):
     """Refuses a mistyped override of `dvc exp run -S`, and starts the others from what is held."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        if sys.argv[1:2] not in (["exp"], ["experiments"]):
+        if not {"exp", "experiments"} & set(sys.argv[1:]):
             return
         conf = _conf(search_path)
         typed = list(typed_overrides(sys.argv))

@@ -44,7 +44,7 @@ def check_quoted(arguments: Sequence[str], *, conf: Path = CONF) -> None:
     """Raise SettingsError as `read_typed` does, and for an override that lacks quotes which only the user can add."""
     for argument, meant in zip(arguments, read_typed(arguments, conf=conf, is_sweep=True), strict=True):
         if argument != meant:
-            raise SettingsError(f"{argument}: this is text, but reads as something else; type {shlex.quote(meant)}")
+            raise SettingsError(f"{argument}: this is text, but reads as something else; type `{shlex.quote(meant)}`")
 
 
 def chosen(arguments: Sequence[str], *, conf: Path = CONF) -> set[str]:
@@ -112,7 +112,7 @@ def _parse(argument: str) -> Override:
         key, _, value = argument.partition("=")
         quoted = shlex.quote(f"{key}={quote_text(value)}")
         reason = str(error).splitlines()[0]
-        raise SettingsError(f"{argument} cannot be read ({reason}); if it is text, type {quoted}") from None
+        raise SettingsError(f"{argument} cannot be read ({reason}); if it is text, type `{quoted}`") from None
 
 
 def _unknown(argument: str) -> SettingsError:

@@ -103,7 +103,7 @@ def test_a_comma_separates_values_only_in_a_sweep() -> None:
 def test_where_only_the_user_can_add_quotes_they_are_named_for_the_shell() -> None:
     with pytest.raises(SettingsError) as error:
         check_quoted(["data.root=2024"], conf=CONF)
-    (word,) = shlex.split(str(error.value).partition("; type ")[2])
+    (word,) = shlex.split(str(error.value).partition("; type ")[2].strip("`"))
     check_quoted([word], conf=CONF)
     assert compose(["data=folder", word], conf=CONF)["data"]["root"] == "2024"
 
