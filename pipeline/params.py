@@ -35,20 +35,3 @@ def flatten(values: dict[str, Any], *, separator: str = ".") -> dict[str, Any]:
         else:
             flat[str(key)] = value
     return flat
-
-
-def nest(flat: dict[str, Any]) -> dict[str, Any]:
-    """The reverse of `flatten`."""
-    values: dict[str, Any] = {}
-    for key, value in flat.items():
-        *sections, last = key.split(".")
-        section = values
-        for name in sections:
-            section = section.setdefault(name, {})
-        section[last] = value
-    return values
-
-
-def unresolved(value: Any) -> Any:
-    """`value` as OmegaConf must be given it to leave `${...}` in texts as it is."""
-    return value.replace("${", r"\${") if isinstance(value, str) else value

@@ -10,10 +10,6 @@ PROJECT = Path(__file__).resolve().parents[1]
 ARTIFACTS = Path("artifacts")
 CONF = Path("conf")
 PARAMS = Path("params.yaml")
-METRICS = Path("metrics.json")
-"""The numbers by which runs are compared, in git."""
-PLOTS = ARTIFACTS / "plots"
-"""Points for DVC's plots."""
 STATE = Path(".unfreeze")
 """Scratch, locks, caches and timings, none of which is part of a result."""
 HELD = Path("overrides.json")

@@ -15,7 +15,8 @@ from typing import Any
 
 from pipeline.console import complain
 from pipeline.files import atomic_folder, read_json, write_json
-from pipeline.paths import ARTIFACTS, METRICS, PLOTS
+from pipeline.harness.dag import METRICS, PLOTS
+from pipeline.paths import ARTIFACTS
 
 TRAINING = ("head_train", "head_train_augmented", "full_train")
 FINDERS = ("lr_find_head", "lr_find_full")

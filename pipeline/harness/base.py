@@ -47,6 +47,18 @@ def beneath(held: Mapping[str, Any], groups: Collection[str]) -> dict[str, Any]:
     return {key: value for key, value in held.items() if key.partition(".")[0] not in groups}
 
 
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The reverse of `flatten`."""
+    values: dict[str, Any] = {}
+    for key, value in flat.items():
+        *sections, last = key.split(".")
+        section = values
+        for name in sections:
+            section = section.setdefault(name, {})
+        section[last] = value
+    return values
+
+
 def describe(checkout: Path = Path(), *, held: bool) -> str:
     """Name the base in a few words: `held settings (photos, squeezenet1_1, 224 px)`."""
     name = "held settings" if held else "conf/"

@@ -19,10 +19,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.console import complain, say
-from pipeline.harness.base import LEAVE, beneath, describe, read_held
+from pipeline.harness.base import LEAVE, beneath, describe, nest, read_held
 from pipeline.harness.checked import read_checked
+from pipeline.harness.quoting import unresolved
 from pipeline.harness.typed import BASES, chosen, names_base, read_typed
-from pipeline.params import nest, unresolved
 from pipeline.paths import CONF
 from pipeline.settings import SettingsError
 

@@ -8,7 +8,7 @@ from pipeline.harness.checked import read_checked
 from pipeline.harness.execute import Audience, StageFolders, execute
 from pipeline.harness.fingerprints import write_fingerprints
 from pipeline.harness.stage import Stage
-from pipeline.paths import ARTIFACTS, CONF, HELD, METRICS, PARAMS, PLOTS, STATE
+from pipeline.paths import ARTIFACTS, CONF, HELD, PARAMS, STATE
 from pipeline.settings import with_environment
 
 HEADER = """\
@@ -17,6 +17,10 @@ HEADER = """\
 # `artifacts/<stage>/stage.json` that of every other file in the folder: DVC need not walk through it for each reader.
 """
 
+METRICS = Path("metrics.json")
+"""The numbers by which runs are compared, in git."""
+PLOTS = ARTIFACTS / "plots"
+"""Points for DVC's plots."""
 MEASURED = ("ingest", "cross_validate", "lr_find_head", "head_train", "head_train_augmented", "lr_find_full",
             "full_train", "tta_evaluate")  # fmt: skip
 """The stages that `scores` reads."""

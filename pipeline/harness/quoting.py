@@ -34,3 +34,8 @@ def typed(overrides: Mapping[str, Any], *, flag: str = "") -> str:
     """`overrides` as a person types them into a shell, each behind `flag`."""
     words = (shlex.quote(f"{key}={hydra_value(value)}") for key, value in overrides.items())
     return " ".join(f"{flag} {word}".strip() for word in words)
+
+
+def unresolved(value: object) -> object:
+    """`value` as OmegaConf must be given it to leave `${...}` in texts as it is."""
+    return value.replace("${", r"\${") if isinstance(value, str) else value

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.files import digest, file_digest, read_json, write_json, write_text
-from pipeline.harness.base import LEAVE, describe, listed, read_held, was_changed
+from pipeline.harness.base import LEAVE, describe, listed, nest, read_held, was_changed
 from pipeline.harness.checked import read_checked
 from pipeline.harness.quoting import typed
-from pipeline.params import flatten, load_params, nest, to_yaml
+from pipeline.params import flatten, load_params, to_yaml
 from pipeline.paths import CONF, HELD, PARAMS
 from pipeline.settings import SettingsError
 
