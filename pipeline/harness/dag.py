@@ -31,6 +31,7 @@ plots:
       x: epoch
       y:
         {PLOTS}/full_train.json: [train_loss, valid_loss]
+      y_label: loss
   - validation loss of every stage:
       x: epoch
       y:
