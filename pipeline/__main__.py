@@ -39,7 +39,7 @@ def run_experiment(params: dict[str, Any], folder: Path, overrides: list[str]) -
 
 
 def check_git(folder: Path) -> None:
-    """Raise FileNotFoundError, with what to type, where `folder` is in no git repository, as a downloaded ZIP is not."""
+    """Raise FileNotFoundError, with what to type, where `folder` is in no git repository, like a downloaded ZIP."""
     here = folder.resolve()
     if not any((at / ".git").exists() for at in (here, *here.parents)):
         raise FileNotFoundError(

@@ -34,7 +34,7 @@ GUESSES = {
     **dict.fromkeys(("imgsz", "img_size", "input_size", "size", "resize", "item_tfms", "batch_tfms"), _SIZE),
     **dict.fromkeys(("batch", "bs", "train_batch_size", "per_device_train_batch_size"), _BATCH),
     **dict.fromkeys(("path", "data_dir", "data_path", "train_dir", "source"), _ROOT),
-    **dict.fromkeys(("valid_pct", "val_split", "valid_size", "val_size"), _VALID),
+    **dict.fromkeys(("valid_pct", "split", "val_split", "valid_size", "val_size"), _VALID),
     **dict.fromkeys(("device", "gpu", "gpus", "accelerator", "devices"), _DEVICE),
     **dict.fromkeys(("patience", "early_stopping", "early_stop"), _STOP),
     **dict.fromkeys(("freeze_epochs", "freeze"), _FROZEN),

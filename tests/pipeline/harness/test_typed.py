@@ -22,7 +22,7 @@ GUESSES = {
     "augment=null": "did you mean augment=none?",
     # DVC's examples
     "train.lr=0.001": "`full_train.lr=0.001`",
-    "prepare.split=0.2": "nearest: data.split",
+    "prepare.split=0.2": "`data.split.valid=0.2`",
     "data.path=photos": "`experiment=photos data.root=photos`",
     # ultralytics
     "epochs=10": "`full_train.num_cycles=1 full_train.cycle_len=10`",
@@ -36,6 +36,15 @@ GUESSES = {
     "valid_pct=0.2": "`data.split.valid=0.2`",
 }
 """What users of other tools type first, and what they are told to type instead."""
+
+
+def test_the_table_in_the_documentation_is_this_one() -> None:
+    rows = dict(
+        re.findall(r"^\| ``?([^`|]+)``? \| (.+) \|$", (PROJECT / "docs" / "guesses.md").read_text(), re.MULTILINE)
+    )
+    assert list(rows) == list(GUESSES)
+    for guess, said in GUESSES.items():
+        assert said.removeprefix("did you mean ").rstrip("?") in rows[guess]
 
 
 def refusal(*arguments: str) -> str:
