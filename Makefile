@@ -1,5 +1,5 @@
 # Everything a person types. Nothing is installed by hand: each target makes .venv first where it is missing or old.
-.PHONY: run test check format ui
+.PHONY: run test check format ui experiments git
 .DEFAULT_GOAL := run
 
 PYTHON ?= python3
@@ -9,8 +9,17 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 
-run: $(READY)  ## train, evaluate and log the classifier that conf/ describes
+run: git $(READY)  ## train, evaluate and log the classifier that conf/ describes
 	dvc repro
+
+git:
+	@d="$(CURDIR)"; while [ ! -e "$$d/.git" ] && [ "$$d" != / ]; do d=$$(dirname "$$d"); done; \
+	[ -e "$$d/.git" ] || grep -qs no_scm .dvc/config.local || \
+	{ echo 'This folder is in no git repository, as a downloaded ZIP is not. Type'; \
+	  echo '  git init && git add -A && git commit -m start'; exit 1; }
+
+experiments: $(READY)  ## the table of DVC's experiments: what was changed, and what came of it
+	@dvc exp show --no-pager --only-changed --keep 'accuracy$$|valid_loss' --drop '.*/|params.yaml'
 
 test: $(READY)  ## run the tests
 	python -m pytest

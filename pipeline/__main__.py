@@ -26,6 +26,7 @@ def main() -> None:
 def run_experiment(params: dict[str, Any], folder: Path, overrides: list[str]) -> float:
     """Run `dvc exp run` with these overrides; returns the objective. Raises ChildProcessError where it fails."""
     del params  # composed and checked by Hydra here, and again by DVC from the same overrides
+    check_git(Path())
     name = f"{folder.parent.name}-{folder.name}".replace("_", "-") if is_sweep() else None
     command = [sys.executable, "-m", "dvc", "exp", "run", *(["--temp", "--name", f"sweep-{name}"] if name else [])]
     for override in overrides:
@@ -35,6 +36,16 @@ def run_experiment(params: dict[str, Any], folder: Path, overrides: list[str]) -
     file, key = OBJECTIVE
     metrics = dvc.api.read(str(file), rev=f"sweep-{name}") if name else file.read_text(encoding="utf-8")
     return float(json.loads(metrics)[key])
+
+
+def check_git(folder: Path) -> None:
+    """Raise FileNotFoundError, with what to type, where `folder` is in no git repository, like a downloaded ZIP."""
+    here = folder.resolve()
+    if not any((at / ".git").exists() for at in (here, *here.parents)):
+        raise FileNotFoundError(
+            f"{here} is in no git repository, where DVC keeps experiments; type `git init && git add -A && git commit "
+            "-m start`, or do without experiments: `dvc config --local core.no_scm true && dvc repro`"
+        )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,16 @@
-"""What a person sees of a run: one line per event that matters, and progress bars in a terminal."""
+"""What a person sees of a run: one line per event that matters, and progress bars in a terminal.
+
+A terminal gets lines that break between words, and never within a command in back quotes, so that it can be copied as a
+whole. Files and pipes get each text as one line.
+"""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -13,14 +19,46 @@ from pipeline.workspace import Bar
 _console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+_NAMES = 23
+"""Columns that the name of the stage takes, with what is around it."""
+_WORD = re.compile(r"\s*(?:`[^`\n]+`|\S)+")
+"""A word with the spaces before it. A command in back quotes is one."""
+
+
 def say(stage: str, text: str) -> None:
     """Print one line."""
-    _console.print(f"  {stage:<20} {text}", markup=False)
+    _show(f"  {stage:<20} {text}", indent=_NAMES)
 
 
 def complain(stage: str, text: str) -> None:
     """Print an error: what is wrong, and what to do."""
-    _console.print(f"  {stage:<20} error: {text}", markup=False, style="bold red")
+    _show(f"  {stage:<20} error: {text}", indent=_NAMES, style="bold red")
+
+
+def note(text: str) -> None:
+    """Print one line that belongs to no stage."""
+    _show(text, indent=2)
+
+
+def _show(text: str, *, indent: int, style: str = "") -> None:
+    lines = _broken(text, indent) if _console.is_terminal else [text]
+    _console.print("\n".join(lines), markup=False, style=style)
+
+
+def _broken(text: str, indent: int) -> list[str]:
+    """`text` in lines that fit the terminal; the second and all further ones begin with `indent` spaces."""
+    width = _console.width
+    margin = " " * (indent if width > 2 * indent else 2)
+    lines: list[str] = []
+    for part in text.splitlines():
+        line = ""
+        for word in _WORD.findall(part):
+            if line.strip() and cell_len(line + word) > width:
+                lines.append(line)
+                line, word = margin, word.lstrip()
+            line += word
+        lines.append(line)
+    return lines
 
 
 class _VisibleBar(Bar):

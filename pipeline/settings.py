@@ -333,7 +333,7 @@ class Runtime(_Section):
     Each is also an environment variable: `UNFREEZE_DEVICE=cuda`, `UNFREEZE_THREADS=4`, ...
     """
 
-    device: str
+    device: Annotated[str, Field(pattern=r"^[a-z]+(:\d+)?$")]
     """`auto` (CUDA where present), `cpu`, `cuda`, `cuda:1`, `mps`. Results differ between devices."""
     threads: Annotated[int, Field(ge=0, le=1024)]
     """Threads per process, 0 for one per core. Sums differ in the last bit between thread counts."""
@@ -406,9 +406,11 @@ def with_environment(runtime: Runtime) -> Runtime:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
             raise SettingsError(f"environment: {prefix}{name.upper()} is unknown; nearest: {prefix}{near.upper()}")
-    parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"{n}={v}" for n, v in given.items()]))
+    texts = {n: v for n, v in given.items() if n in ("device", "tracking_uri", "experiment")}
+    others = OmegaConf.from_dotlist([f"{n}={v}" for n, v in given.items() if n not in texts])
+    parsed = typing.cast(dict[str, Any], OmegaConf.to_container(others))
     try:
-        return _read(Runtime, dataclasses.asdict(runtime) | typing.cast(dict[str, Any], parsed))
+        return _read(Runtime, dataclasses.asdict(runtime) | parsed | texts)
     except SettingsError as error:
         raise SettingsError(f"environment: {prefix}*: {error}") from None
 
@@ -417,11 +419,17 @@ def _read(cls: type[T], values: dict[str, Any]) -> T:
     try:
         return TypeAdapter(cls).validate_json(json.dumps(values))  # strict, yet from dicts: only JSON can be both
     except ValidationError as error:
-        raise SettingsError("; ".join(dict.fromkeys(_complaint(dict(e), values) for e in error.errors()))) from None
+        by_key: dict[str, list[str]] = {}
+        for key, typed, reason in (_complaint(dict(e), values) for e in error.errors()):
+            # What may be a number or a word has an error for each: one sentence names both.
+            said = by_key.setdefault(key, [f"{key}{typed}{reason}"])
+            other = reason.removeprefix("input should be ").removeprefix(" must be ")
+            said += [other] if other not in said[0] else []
+        raise SettingsError("; ".join(" or ".join(said) for said in by_key.values())) from None
 
 
-def _complaint(error: dict[str, Any], values: dict[str, Any]) -> str:
-    """One sentence for one of pydantic's errors; its location may end in the names of a union's branches."""
+def _complaint(error: dict[str, Any], values: dict[str, Any]) -> tuple[str, str, str]:
+    """A key, how it was given, and what is wrong; an error's location may end in the names of a union's branches."""
     path: list[str] = []
     at: Any = values
     for part in error["loc"]:
@@ -432,16 +440,24 @@ def _complaint(error: dict[str, Any], values: dict[str, Any]) -> str:
     key = ".".join(path)
     match error["type"]:
         case "unexpected_keyword_argument" | "extra_forbidden":
-            return f"{key} is not a setting; nearest: {nearest_key(key)}"
+            return key, "", f" is not a setting; nearest: {nearest_key(key)}"
         case "missing" | "missing_argument":
-            return f"{'.'.join(str(p) for p in error['loc'])} is missing; give it a value in conf/"
+            return ".".join(str(p) for p in error["loc"]), "", " is missing; give it a value in conf/"
         case "literal_error":
             names = error["ctx"]["expected"].replace("'", "").replace(",", "").split()
             near = difflib.get_close_matches(str(at), names, n=1)
-            return f"{key}={at} must be {error['ctx']['expected']}" + (f"; did you mean {near[0]}?" if near else "")
+            return (
+                key,
+                f"={at}",
+                f" must be {error['ctx']['expected']}" + (f"; did you mean {near[0]}?" if near else ""),
+            )
         case "dataclass_type":
-            return f"{key} must be a section, not {at!r}"
-    return f"{key}={at!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+            return key, "", f" must be a section, not {at!r}"
+        case "string_type" if isinstance(at, int | float):
+            return key, f"={at}: ", f"a number is no text; put it in quotes, '{key}=\"{at}\"'"
+        case "string_pattern_mismatch":
+            return key, f"={at}", f" must be auto, cpu, cuda, cuda:{at if at.isdigit() else 0} or mps"
+    return key, f"={'null' if at is None else repr(at)}: ", f"{error['msg'][0].lower()}{error['msg'][1:]}"
 
 
 def _check_together(s: Settings) -> None:

@@ -16,6 +16,8 @@ from pipeline.harness.checked import read_checked
 from pipeline.harness.fingerprints import write_fingerprints
 from pipeline.harness.settle import settle
 from pipeline.paths import ARTIFACTS, CONF, PARAMS
+from pipeline.settings import with_environment
+from pipeline.tracking.spec import store_uri
 from stages import STAGES
 
 
@@ -24,7 +26,9 @@ def main() -> int:
     is_experiment = "DVC_EXP_NAME" in os.environ
     try:
         values = settle(is_experiment=is_experiment, say=partial(say, "config"))
-        write_fingerprints(read_checked(values, source=str(PARAMS)), ARTIFACTS / "config", STAGES)
+        settings = read_checked(values, source=str(PARAMS))
+        store_uri(Path(), with_environment(settings.runtime).tracking_uri)  # refused now, not after training
+        write_fingerprints(settings, ARTIFACTS / "config", STAGES)
         if is_experiment:
             from pipeline.harness.dvc_lock import repair_lock  # DVC takes half a second to import
 

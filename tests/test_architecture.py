@@ -24,7 +24,7 @@ MAY_IMPORT = {
 TOP = {"cli": {"evaluation", "tracking"}, "__main__": {"harness"}}
 """Starters at the top of pipeline/; the other modules there import no room."""
 KNOWS = {
-    "hydra": {"pipeline/harness/compose.py"},
+    "hydra": {"pipeline/harness/compose.py", "pipeline/harness/typed.py"},
     "dvc": {"pipeline/harness/dvc_lock.py", "pipeline/__main__.py"},
     "mlflow": {"pipeline/tracking/store.py"},
     "rich": {"pipeline/console.py"},

@@ -1,4 +1,4 @@
-"""Stages run by hand, as Hydra apps on `conf/`: `python -m stages.full_train -m full_train.cycle_len=1,2`.
+"""Stages run by hand, as Hydra apps on what is held: `python -m stages.full_train -m full_train.cycle_len=1,2`.
 
 Each job writes into a folder of its own below `runs/` and reads the upstream artifacts in place, so it refuses an
 override of a setting that those were made with.
@@ -14,10 +14,12 @@ from pipeline.harness.checked import read_checked
 from pipeline.harness.compose import is_sweep, run_app
 from pipeline.harness.delivery import publish_now
 from pipeline.harness.execute import Audience, StageFolders, execute, read_published, read_record
+from pipeline.harness.quoting import typed
 from pipeline.harness.stage import Stage
 from pipeline.params import flatten, to_yaml
 from pipeline.paths import ARTIFACTS, PARAMS, state_dir
 from pipeline.settings import SettingsError, with_environment
+from pipeline.tracking.spec import store_uri
 
 
 def run_by_hand(stages: Sequence[Stage[Any]], *, name: str, audience: Audience) -> int:
@@ -44,6 +46,7 @@ def run_job(
 ) -> float | None:
     """Run `stages` on `params` into `folder`; write the job's row; return the objective."""
     runtime = with_environment(read_checked(params, source="settings").runtime)
+    store_uri(Path(), runtime.tracking_uri)  # refused now, not after training
     folders = upstream_folders(stages, ARTIFACTS)
     check_upstream(params, folders)
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,9 +87,10 @@ def check_upstream(params: Mapping[str, Any], folders: Mapping[str, Path]) -> No
         made_with = read_record(folder)["settings"] if name != "config" else read_published(folder / "views.json")
         for key, value in made_with.items():
             if flat.get(key) != value:
+                there, here = typed({key: value}), typed({key: flat.get(key)})
                 raise SettingsError(
-                    f"{key}={flat.get(key)} contradicts {folder}, which was made with {value}: leave {key} alone here, "
-                    f"or rerun everything with `python -m pipeline {key}={flat.get(key)}`"
+                    f"{here} contradicts {folder}, which was made with {there}. Type `{there}` to use that folder, or "
+                    f"run everything again: `dvc exp run -S {here}`, or `dvc repro` if it is in conf/"
                 )
 
 

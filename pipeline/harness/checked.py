@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from PIL import ImageColor
+
 from pipeline.data.sources import check_source
 from pipeline.settings import Settings, SettingsError, read_settings
 
@@ -11,6 +13,17 @@ def read_checked(values: dict[str, Any], *, source: str) -> Settings:
     settings = read_settings(values, source=source)
     try:
         check_source(settings.data)
+        _check_colour(settings.data.background)
     except SettingsError as error:
         raise SettingsError(f"{source}: {error}") from None
     return settings
+
+
+def _check_colour(background: str) -> None:
+    try:
+        ImageColor.getrgb(background)
+    except ValueError:
+        raise SettingsError(
+            f"data.background={background} is no colour: give a CSS name, such as white, or #rrggbb in quotes: "
+            "'data.background=\"#ffffff\"'"
+        ) from None

@@ -1,60 +1,62 @@
-"""Composing the settings from `conf/` with overrides: the only module that knows Hydra.
+"""Composing the settings from `conf/`, what an experiment holds, and overrides, with Hydra.
 
-A setting travels conf/ -> (override) -> params.yaml -> stage, however the stage is started.
+A setting travels conf/ -> (held) -> (override) -> params.yaml -> stage, however the stage is started.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import CompactHydraException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.console import complain
+from pipeline.console import complain, say
+from pipeline.harness.base import LEAVE, beneath, describe, nest, read_held
 from pipeline.harness.checked import read_checked
+from pipeline.harness.quoting import unresolved
+from pipeline.harness.typed import BASES, chosen, names_base, read_typed
 from pipeline.paths import CONF
-from pipeline.settings import SettingsError, all_keys, nearest_key
-
-GROUPS = ("data", "model", "augment", "experiment", "sweep")
+from pipeline.settings import SettingsError
 
 
 def compose(overrides: Sequence[str] = (), *, conf: Path = CONF) -> dict[str, Any]:
-    """Compose `conf/` with Hydra overrides into a checked nested dict. Raises SettingsError."""
-    check_overrides(overrides)
+    """Compose `conf/` alone with Hydra overrides into a checked nested dict. Raises SettingsError."""
+    overrides = read_typed(overrides, conf=conf)
+    store_base({})
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
-            composed = hydra.compose("config", overrides=list(overrides))
-            values = _plain(composed)
+            values = _plain(hydra.compose("config", overrides=[LEAVE, *overrides]))
     except (HydraException, OmegaConfBaseException) as error:
         raise SettingsError(f"{conf}/: {error}") from None
     read_checked(values, source=f"{conf}/")
     return values
 
 
-def check_overrides(overrides: Sequence[str]) -> None:
-    """Raise SettingsError, with the nearest valid key, for an override of a setting that does not exist."""
-    known = {*all_keys(), *GROUPS}
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise SettingsError(str(error).splitlines()[0]) from None
-    for override in parsed:
-        key = override.key_or_group
-        if key.startswith(("hydra.", "hydra/")) or key == "hydra":
-            continue
-        if override.is_add() or override.is_delete():
-            raise SettingsError(
-                f"{override.input_line}: settings cannot be added or removed, only changed; write {key}=..."
-            )
-        if key not in known:
-            raise SettingsError(f"{override.input_line}: {key} is not a setting; nearest: {nearest_key(key)}")
+def start_from_held(arguments: Sequence[str], *, conf: Path = CONF, say: Callable[[str], None]) -> None:
+    """Lay what an experiment holds under `arguments` when Hydra composes next, and say what they lie over.
+
+    Raises SettingsError where `params.yaml` was edited by hand.
+    """
+    is_held = names_base(arguments) == "held" and bool(held := read_held(conf.parent))
+    store_base(beneath(held, chosen(arguments, conf=conf)) if is_held else {})
+    leave = f"; {LEAVE} starts from conf/ instead" if is_held else ""
+    say(f"base: {describe(conf.parent, held=is_held)}{leave}")
+
+
+def store_base(held: Mapping[str, Any]) -> None:
+    """Give Hydra the choices of the group `base`: `held`, flat, and `conf`, which is empty."""
+    for name, values in zip(BASES, (held, {}), strict=True):
+        node = nest({key: unresolved(value) for key, value in values.items()})
+        ConfigStore.instance().store(group="base", name=name, node=node, package="_global_")
 
 
 def run_app(job: Callable[[dict[str, Any], Path, list[str]], float | None], *, name: str, conf: Path = CONF) -> bool:
@@ -80,13 +82,22 @@ def run_app(job: Callable[[dict[str, Any], Path, list[str]], float | None], *, n
             return None
 
     try:
-        check_overrides([a for a in sys.argv[1:] if not a.startswith("-")])
+        _read_command_line(partial(say, name), conf)
     except SettingsError as error:
         complain(name, str(error))
         return False
     sys.argv.append(f"hydra.job.name={name}")
     hydra.main(version_base="1.3", config_path=str(conf.resolve()), config_name="config")(task)()
     return not failed
+
+
+def _read_command_line(say: Callable[[str], None], conf: Path) -> None:
+    """Put quotes into `sys.argv` where they are missing, and start from what is held."""
+    command = get_args_parser().parse_args(sys.argv[1:])
+    meant = read_typed(command.overrides, conf=conf, is_sweep=command.multirun)
+    spelled = dict(zip(command.overrides, meant, strict=True))
+    sys.argv[1:] = [spelled.get(word, word) for word in sys.argv[1:]]
+    start_from_held(meant, conf=conf, say=say)
 
 
 def is_sweep() -> bool:

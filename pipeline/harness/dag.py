@@ -17,6 +17,42 @@ HEADER = """\
 # `artifacts/<stage>/stage.json` that of every other file in the folder: DVC need not walk through it for each reader.
 """
 
+METRICS = Path("metrics.json")
+"""The numbers by which runs are compared, in git."""
+PLOTS = ARTIFACTS / "plots"
+"""Points for DVC's plots."""
+MEASURED = ("ingest", "cross_validate", "lr_find_head", "head_train", "head_train_augmented", "lr_find_full",
+            "full_train", "tta_evaluate")  # fmt: skip
+"""The stages that `scores` reads."""
+
+SHOWN = f"""\
+plots:
+  - loss of full_train:
+      x: epoch
+      y:
+        {PLOTS}/full_train.json: [train_loss, valid_loss]
+      y_label: loss
+  - validation loss of every stage:
+      x: epoch
+      y:
+        {PLOTS}/head_train.json: valid_loss
+        {PLOTS}/head_train_augmented.json: valid_loss
+        {PLOTS}/full_train.json: valid_loss
+  - loss over the learning rate:
+      x: log10_lr
+      y:
+        {PLOTS}/lr_find_head.json: loss
+        {PLOTS}/lr_find_full.json: loss
+  - answers on test images:
+      template: confusion
+      x: plain
+      y:
+        {ARTIFACTS}/tta_evaluate/predictions.csv: label
+      x_label: answer
+      y_label: label
+"""
+"""What `dvc plots show` draws."""
+
 
 def run_stages(
     stages: Sequence[Stage[Any]],
@@ -38,7 +74,8 @@ def run_stages(
 
 def render(stages: Sequence[Stage[Any]]) -> str:
     """The text of `dvc.yaml`."""
-    return "".join([HEADER, "stages:\n", _config(), *(_stage(s) for s in stages), _publish(stages), _shown(stages)])
+    parts = [_config(), *(_stage(s) for s in stages), _scores(stages), _publish(stages)]
+    return "".join([HEADER, "stages:\n", *parts, SHOWN])
 
 
 def _stage(stage: Stage[Any]) -> str:
@@ -64,7 +101,8 @@ def _publish(stages: Sequence[Stage[Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _shown(stages: Sequence[Stage[Any]]) -> str:
-    """What `dvc metrics show` and `dvc exp show` list."""
-    shown = [s.name for s in stages if s.objective or s.name.startswith("lr_find")]
-    return "metrics:\n" + "".join(f"  - {ARTIFACTS}/{name}/metrics.json\n" for name in shown)
+def _scores(stages: Sequence[Stage[Any]]) -> str:
+    lines = ["  scores:", "    cmd: python -m stages.scores", "    deps:", "      - stages/scores.py"]
+    lines += [f"      - {ARTIFACTS}/{stage.name}/stage.json" for stage in stages if stage.name in MEASURED]
+    lines += ["    outs:", f"      - {PLOTS}", "    metrics:", f"      - {METRICS}:", "          cache: false"]
+    return "\n".join(lines) + "\n"

@@ -50,7 +50,7 @@ def row_spec(
     return RowSpec(
         params=dict(params),
         experiment=runtime.experiment,
-        tracking_uri=runtime.tracking_uri or store_uri(root),
+        tracking_uri=store_uri(root, runtime.tracking_uri),
         state_dir=state_dir(),
         root=Path.cwd(),
         folders={name: folder.resolve() for name, folder in folders.items()},

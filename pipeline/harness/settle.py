@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.files import digest, file_digest, read_json, write_json, write_text
+from pipeline.harness.base import LEAVE, describe, listed, nest, read_held, was_changed
 from pipeline.harness.checked import read_checked
+from pipeline.harness.quoting import typed
 from pipeline.params import flatten, load_params, to_yaml
 from pipeline.paths import CONF, HELD, PARAMS
 from pipeline.settings import SettingsError
@@ -22,15 +24,16 @@ HEADER = f"""\
 def settle(*, is_experiment: bool, say: Callable[[str], None]) -> dict[str, Any]:
     """Decide what `params.yaml` holds, write it, and return it.
 
-    In an experiment DVC has just composed it with `-S`: that is kept, and what differs from `conf/` is recorded.
-    Otherwise it is composed from `conf/`, unless an applied experiment's changes are held. Raises SettingsError, with
-    the ways out, where something that was typed would be lost.
+    In an experiment DVC has just composed it, with `-S` over what was held: that is kept, and what differs from `conf/`
+    is held from now on. Otherwise it is composed from `conf/`, unless an experiment's changes are held. Raises
+    SettingsError, with the ways out, where something that was typed would be lost.
     """
     before = load_params(PARAMS) if PARAMS.exists() else {}
-    held = read_json(HELD) if HELD.exists() else {}
-    if before and not is_experiment and held.get("conf") == conf_digest() and held.get("params") == file_digest(PARAMS):
-        if held["overrides"]:
-            say(f"holding the experiment's settings: {_listed(held['overrides'])}")
+    record = read_json(HELD) if HELD.exists() else {}
+    held: dict[str, Any] = record.get("overrides", {})
+    if before and not is_experiment and record.get("conf") == conf_digest() and record["params"] == file_digest(PARAMS):
+        if held:
+            say(f"{describe(held=True)}: {listed(held)}; `dvc exp run -S {LEAVE}` goes back to conf/")
         return before
     from pipeline.harness.compose import compose  # Hydra takes a third of a second, and mostly nothing has changed
 
@@ -38,18 +41,17 @@ def settle(*, is_experiment: bool, say: Callable[[str], None]) -> dict[str, Any]
     if is_experiment:
         read_checked(before, source="dvc exp run")
         values = _in_order(before, like=composed)
-        for key in sorted(set(held.get("overrides", {})) - set(differences(values, composed))):
-            say(f"{key} is back to {flatten(composed)[key]!r}: an experiment starts from conf/, not from the last one")
-    elif held.get("overrides") and before:
-        values = _keep_held(before, held)
+        base = flatten(composed) | held
+        if changed := differences(values, nest(base)):
+            say(f"changed: {listed({k: f'{v} (was {base.get(k)})' for k, v in changed.items()})}")
+    elif held and before:
+        values = _keep_held(before, record)
     else:
-        _refuse_hand_edits(before, composed, held)
+        _refuse_hand_edits(before, composed, record)
         values = composed
-    _report(before, values, say)
+        _report(before, values, say)
     write_text(PARAMS, HEADER + to_yaml(values))
     overrides = differences(values, composed)
-    if is_experiment and overrides:
-        say(f"experiment: {_listed(overrides)}")
     write_json(HELD, {"overrides": overrides, "conf": conf_digest(), "params": file_digest(PARAMS)})
     return values
 
@@ -65,28 +67,29 @@ def conf_digest(conf: Path = CONF) -> str:
     return digest({p.relative_to(conf).as_posix(): file_digest(p) for p in sorted(conf.rglob("*.yaml"))})
 
 
-def _keep_held(before: dict[str, Any], held: dict[str, Any]) -> dict[str, Any]:
-    changed = _listed(held["overrides"])
-    if held["params"] != file_digest(PARAMS):
+def _keep_held(before: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
+    held = read_held()
+    if was_changed(record):
         raise SettingsError(
-            f"{PARAMS} was changed by hand while it holds an experiment ({changed}): undo it with `git checkout "
-            f"{PARAMS}` or `dvc exp apply`, and set values in conf/ or with `dvc exp run -S key=value`"
+            f"{PARAMS} was composed for an experiment that failed, and is not what is held ({listed(held)}): `dvc exp "
+            f"run` continues with what is held, `dvc exp run -S {LEAVE}` with conf/"
         )
-    if held["conf"] != conf_digest():
+    if record["conf"] != conf_digest():
         raise SettingsError(
-            f"conf/ was changed while an experiment's settings are held ({changed}). To keep both: `dvc exp run "
-            f"{_flags(held['overrides'])}`. To drop the experiment's: `rm {HELD} {PARAMS}`, then `dvc repro`"
+            f"conf/ was changed while an experiment's settings are held ({listed(held)}). To keep both: `dvc exp run`. "
+            f"To drop the experiment's: `dvc exp run -S {LEAVE}`"
         )
     return before
 
 
-def _refuse_hand_edits(before: dict[str, Any], composed: dict[str, Any], held: dict[str, Any]) -> None:
-    if not before or held.get("params") == file_digest(PARAMS) or not (mine := differences(before, composed)):
+def _refuse_hand_edits(before: dict[str, Any], composed: dict[str, Any], record: dict[str, Any]) -> None:
+    edited = record.get("params") != file_digest(PARAMS) if before else False
+    if not edited or not (mine := differences(before, composed)):
         return
     known = {k: v for k, v in mine.items() if k in flatten(composed)}
-    keep = f"To keep it: edit conf/, or `dvc exp run {_flags(known)}`. " if known else ""
+    keep = f"To keep it: edit conf/, or `rm {PARAMS}`, then `dvc exp run {typed(known, flag='-S')}`. " if known else ""
     raise SettingsError(
-        f"{PARAMS} holds what conf/ does not say ({_listed(mine)}). {keep}To drop it: `rm {PARAMS}`, then `dvc repro`"
+        f"{PARAMS} holds what conf/ does not say ({listed(mine)}). {keep}To drop it: `rm {PARAMS}`, then `dvc repro`"
     )
 
 
@@ -102,11 +105,3 @@ def _in_order(values: dict[str, Any], *, like: dict[str, Any]) -> dict[str, Any]
     keys = [*(k for k in like if k in values), *(k for k in values if k not in like)]
     nested = {k for k in keys if isinstance(values[k], dict) and isinstance(like.get(k), dict)}
     return {k: _in_order(values[k], like=like[k]) if k in nested else values[k] for k in keys}
-
-
-def _listed(overrides: dict[str, Any]) -> str:
-    return ", ".join(f"{k}={v}" for k, v in overrides.items())
-
-
-def _flags(overrides: dict[str, Any]) -> str:
-    return " ".join(f"-S '{k}={'null' if v is None else v}'" for k, v in overrides.items())

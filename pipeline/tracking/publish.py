@@ -3,13 +3,13 @@
 import os
 import shutil
 import sqlite3
-import sys
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from pipeline.console import note
 from pipeline.files import atomic_folder, read_json, write_json
 from pipeline.tracking.content import Content, drawn_files, files_of, read_content
 from pipeline.tracking.spec import RowSpec, delivery_digest, drawn_digest, row_digest, sqlite_file, state_digest
@@ -217,4 +217,4 @@ def _drop_replaced_models(kept: RowSpec) -> None:
 
 
 def _warn(text: str) -> None:
-    print(f"tracking: {text}", file=sys.stderr)
+    note(f"tracking: {text}")

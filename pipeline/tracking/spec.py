@@ -5,6 +5,7 @@ import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import unquote, urlsplit
 
 from pipeline.files import digest, folder_digest, read_json, write_json
 
@@ -70,21 +71,54 @@ class FollowSpec(RowSpec):
     """The process that writes the journal. The follower stops when it ends."""
 
 
-def store_uri(root: Path) -> str:
-    """Return the URI of the store: MLFLOW_TRACKING_URI if set, else `mlflow.db` in DVC_ROOT, else in `root`.
+def store_uri(root: Path, typed: str | None = None) -> str:
+    """Return the URI of the store: `typed` if given, else MLFLOW_TRACKING_URI, else `mlflow.db` in DVC_ROOT or `root`.
 
     A relative SQLite path starts there too, not at the working directory: in `dvc exp run --temp` that is a copy of the
-    checkout.
+    checkout. Raises ValueError for what cannot be a store.
     """
     home = Path(os.environ.get("DVC_ROOT") or root).resolve()
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}mlflow.db"
+    uri = typed or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}mlflow.db"
     path = sqlite_file(uri)
-    return uri if path is None else f"{_SQLITE}{home / path}"
+    if path is not None:
+        return sqlite_uri(home / path) + _query(uri)
+    if _is_folder(uri):
+        raise ValueError(
+            f"MLflow's store {uri} is a folder, which MLflow no longer writes into: name an SQLite file, such as "
+            "sqlite:///mlflow.db, or a server (http://...), in MLFLOW_TRACKING_URI or runtime.tracking_uri"
+        )
+    return uri
 
 
 def sqlite_file(uri: str) -> Path | None:
     """Return the database file of an SQLite URI; None for servers and other databases."""
-    return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
+    return Path(unquote(uri.removeprefix(_SQLITE).partition("?")[0])) if uri.startswith(_SQLITE) else None
+
+
+def sqlite_uri(file: Path) -> str:
+    """Return the URI of an SQLite file. What SQLAlchemy decodes, or takes for options, is encoded."""
+    return _SQLITE + str(file).replace("%", "%25").replace("?", "%3F")
+
+
+def uri_from_here(uri: str) -> str:
+    """Return `uri` as the working directory's process must give it to MLflow.
+
+    MLflow makes the folder of an SQLite file without decoding its name: a name that is encoded is left out of the path.
+    """
+    file = sqlite_file(uri)
+    if file is None or "%" not in uri.partition("?")[0]:
+        return uri
+    return sqlite_uri(Path(os.path.relpath(file))) + _query(uri)
+
+
+def _query(uri: str) -> str:
+    _, mark, options = uri.partition("?")
+    return mark + options
+
+
+def _is_folder(uri: str) -> bool:
+    scheme = urlsplit(uri).scheme
+    return scheme == "file" or (not scheme and uri not in ("databricks", "uc"))
 
 
 def row_digest(spec: RowSpec) -> str:

@@ -24,7 +24,8 @@ from filelock import FileLock
 from pipeline.files import atomic_file
 from pipeline.processes import group_is_alive
 from pipeline.tracking.content import Points, flat_params
-from pipeline.tracking.spec import RowSpec, row_digest, sqlite_file
+from pipeline.tracking.refusal import advice
+from pipeline.tracking.spec import RowSpec, row_digest, sqlite_file, sqlite_uri, uri_from_here
 
 ROW, STATE, OPEN, OWNER = "unfreeze.row", "unfreeze.state", "unfreeze.open", "unfreeze.owner"
 """Tags: digest of the settings; digest of the state (closed rows only); whether the row is open; its writer."""
@@ -49,7 +50,10 @@ _Item = TypeVar("_Item")
 
 
 class StoreUnavailableError(Exception):
-    """The store does not respond or refuses a request. The caller has to keep what it wanted to send."""
+    """The store does not respond or refuses a request. The caller has to keep what it wanted to send.
+
+    The message ends with what happens next, or with what to change where waiting does not help.
+    """
 
 
 @contextmanager
@@ -69,7 +73,7 @@ def reachable(uri: str) -> Iterator[None]:
         except (MlflowException, SQLAlchemyError, OSError) as error:
             text = str(error)
             reason = "the server does not respond" if "failed with exception" in text else text.partition("\n")[0][:200]
-            raise StoreUnavailableError(f"{uri}: {reason}") from error
+            raise StoreUnavailableError(f"{uri}: {reason}{advice(error)}") from error
 
 
 class Store:
@@ -81,7 +85,7 @@ class Store:
         database = sqlite_file(spec.tracking_uri)
         if database is not None:
             _create_database(database)
-        self._client: Any = MlflowClient(tracking_uri=spec.tracking_uri)
+        self._client: Any = MlflowClient(tracking_uri=uri_from_here(spec.tracking_uri))
         home = database.parent if database else spec.root
         local = None if spec.tracking_uri.startswith("http") else (home / "mlartifacts").as_uri()
         self._experiment_id = self._find_experiment(spec.experiment, artifact_location=local)
@@ -216,6 +220,6 @@ def _create_database(path: Path) -> None:
 
             with tempfile.TemporaryDirectory() as folder, atomic_file(path) as file:
                 draft = Path(folder) / path.name
-                MlflowClient(tracking_uri=f"sqlite:///{draft}")
+                MlflowClient(tracking_uri=sqlite_uri(draft))
                 with draft.open("rb") as made:
                     shutil.copyfileobj(made, file)

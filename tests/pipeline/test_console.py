@@ -5,6 +5,7 @@ import re
 import sys
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 import pipeline.console as console
@@ -46,3 +47,43 @@ def test_elsewhere_nothing_but_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown(monkeypatch, is_terminal=False) == "  head_train_augmented done\n"
     monkeypatch.setenv("CI", "true")
     assert shown(monkeypatch, is_terminal=True) == "  head_train_augmented done\n"
+
+
+LONG = (
+    "error: `dvc exp run -S data=folder -S 'data.root=a b'` would be read, and 21 images in 猫/犬 are too few for "
+    "artifacts/report/cross_validate/suspects.png"
+)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_a_terminal_gets_lines_that_break_between_words(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = Terminal()
+    terminal = Console(file=out, width=width, force_terminal=True, highlight=False, soft_wrap=True)
+    monkeypatch.setattr(console, "_console", terminal)
+    console.say("head_train_augmented", LONG)
+    console.note("a: " + LONG)
+    lines = out.getvalue().splitlines()
+    assert " ".join(out.getvalue().split()) == f"head_train_augmented {LONG} a: {LONG}"
+    whole = ("`dvc exp run", "artifacts/report")  # a command and a path are never cut, however narrow the terminal
+    assert all(cell_len(line) <= width for line in lines if not any(w in line for w in whole))
+    assert sum("-S data=folder -S 'data.root=a b'`" in line for line in lines) == 2
+    assert sum(line.endswith("/suspects.png") for line in lines) == 2
+    second = lines[1]
+    assert len(second) - len(second.lstrip()) == (23 if width > 46 else 2)
+
+
+def test_a_pipe_gets_one_line_for_each_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    plain = Console(file=out, width=40, force_terminal=False, highlight=False, soft_wrap=True)
+    monkeypatch.setattr(console, "_console", plain)
+    console.complain("config", LONG)
+    assert out.getvalue() == f"  {'config':<20} error: {LONG}\n"
+
+
+def test_columns_inside_a_line_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = Terminal()
+    monkeypatch.setattr(
+        console, "_console", Console(file=out, width=80, force_terminal=True, highlight=False, soft_wrap=True)
+    )
+    console.say("unfreeze", "early          683,072 parameters at 0.111")
+    assert out.getvalue() == "  unfreeze             early          683,072 parameters at 0.111\n"

@@ -32,6 +32,9 @@ def change(values: dict[str, Any], key: str, value: object) -> dict[str, Any]:
         ("data.image_size", 3.5, "data.image_size=3.5"),
         ("data.image_size", "64", "data.image_size='64'"),
         ("data.fit", "zom", "did you mean zoom?"),
+        ("data.root", 2024, "data.root=2024: a number is no text; put it in quotes"),
+        ("data.batch_size", "auto", "data.batch_size='auto': input should be a valid integer or 'full'"),
+        ("model.weights", None, "model.weights=null"),
         ("full_train.lr", "aut", "did you mean auto?"),
         ("full_train.lr", True, "full_train.lr=True"),
         ("full_train.batch_size", 0, "full_train.batch_size=0"),
@@ -162,6 +165,28 @@ def test_environment_lies_over_runtime_and_typos_are_refused(
     monkeypatch.setenv("UNFREEZE_THREAD", "3")
     with pytest.raises(SettingsError, match="nearest: UNFREEZE_THREADS"):
         with_environment(runtime)
+
+
+@pytest.mark.parametrize("text", ["2024", "cats: dogs", "off", "1e3", "[a]"])
+def test_text_in_the_environment_stays_text(compose_conf: Compose, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNFREEZE_EXPERIMENT", text)
+    assert with_environment(read_settings(compose_conf(), source="x").runtime).experiment == text
+
+
+def test_a_device_by_its_number_is_answered_with_its_name(
+    compose_conf: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = read_settings(compose_conf(), source="x").runtime
+    monkeypatch.setenv("UNFREEZE_DEVICE", "1")
+    with pytest.raises(SettingsError, match="device=1 must be auto, cpu, cuda, cuda:1 or mps"):
+        with_environment(runtime)
+
+
+@pytest.mark.parametrize("colour", ["blurple", "#12", "ffffff"])
+def test_an_unknown_colour_is_refused_before_any_image_is_read(compose_conf: Compose, colour: str) -> None:
+    assert compose_conf("data.background=#ffffff")["data"]["background"] == "#ffffff"
+    with pytest.raises(SettingsError, match=f"data.background={colour} is no colour"):
+        compose_conf(f"data.background={colour}")
 
 
 def test_the_committed_params_are_what_conf_says(compose_conf: Compose) -> None:

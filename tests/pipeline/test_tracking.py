@@ -413,6 +413,9 @@ def test_a_spec_survives_its_file(follow_spec: FollowSpec, tmp_path: Path) -> No
         ({"DVC_ROOT": "/main", "MLFLOW_TRACKING_URI": "sqlite:///runs.db"}, "sqlite:////main/runs.db"),
         ({"MLFLOW_TRACKING_URI": "sqlite:////abs/runs.db"}, "sqlite:////abs/runs.db"),
         ({"MLFLOW_TRACKING_URI": "http://server:5000"}, "http://server:5000"),
+        ({"MLFLOW_TRACKING_URI": "sqlite:///runs.db?timeout=30"}, "sqlite:////here/runs.db?timeout=30"),
+        ({"DVC_ROOT": "/ci/feature%2Fx/what?"}, "sqlite:////ci/feature%252Fx/what%3F/mlflow.db"),
+        ({"DVC_ROOT": "/C#-vision/a b"}, "sqlite:////C#-vision/a b/mlflow.db"),
     ],
 )
 def test_the_store_is_local_unless_named(

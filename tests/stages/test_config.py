@@ -61,13 +61,29 @@ def test_an_experiment_is_kept_recorded_and_held(checkout: Path, compose_conf: C
     assert load_params(Path("params.yaml"))["full_train"]["cycle_mult"] == 3
 
 
-def test_the_next_experiment_says_what_it_gives_up(
+def test_the_next_experiment_says_what_it_changed(
     checkout: Path, compose_conf: Compose, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert checkout.is_dir()
     run_experiment(compose_conf, "full_train.cycle_mult=3")
+    capfd.readouterr()
+    run_experiment(compose_conf, "full_train.cycle_mult=3", "seed=2")
+    assert "changed: seed=2 (was 0)\n" in capfd.readouterr().err
     run_experiment(compose_conf, "seed=2")
-    assert "full_train.cycle_mult is back to 2" in capfd.readouterr().err
+    assert "changed: full_train.cycle_mult=2 (was 3)\n" in capfd.readouterr().err
+
+
+def test_what_is_held_is_said_by_every_run_in_a_few_words(
+    checkout: Path, compose_conf: Compose, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert checkout.is_dir()
+    run_experiment(compose_conf, "experiment=photos", "data.root=my/pets")
+    capfd.readouterr()
+    settle(is_experiment=False, say=SAY)
+    said = capfd.readouterr().err
+    assert "held settings (pets, resnet34, 224 px): data.name=folder, data.root=my/pets, " in said
+    assert "more in overrides.json" in said
+    assert "`dvc exp run -S base=conf`" in said
 
 
 def test_editing_conf_under_a_held_experiment_stops_and_names_both_ways(checkout: Path, compose_conf: Compose) -> None:
@@ -76,11 +92,10 @@ def test_editing_conf_under_a_held_experiment_stops_and_names_both_ways(checkout
     params = (checkout / "params.yaml").read_bytes()
     with pytest.raises(SettingsError) as error:
         settle(is_experiment=False, say=SAY)
-    assert "-S 'full_train.cycle_mult=3'" in str(error.value)
-    assert "rm overrides.json params.yaml" in str(error.value)
+    assert "To keep both: `dvc exp run`." in str(error.value)
+    assert "To drop the experiment's: `dvc exp run -S base=conf`" in str(error.value)
     assert (checkout / "params.yaml").read_bytes() == params
-    for file in ("overrides.json", "params.yaml"):
-        (checkout / file).unlink()
+    run_experiment(compose_conf)  # what `base=conf` composes
     assert settle(is_experiment=False, say=SAY)["full_train"]["cycle_mult"] == 2
 
 

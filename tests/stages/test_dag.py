@@ -46,7 +46,7 @@ def test_what_a_stage_declares_has_the_types_of_the_schema() -> None:
 def test_one_name_per_stage_everywhere() -> None:
     stages = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
     assert tuple(s.name for s in ALL) == STAGES
-    assert list(stages) == ["config", *STAGES, "publish"]
+    assert list(stages) == ["config", *STAGES, "scores", "publish"]
     for name in STAGES:
         assert (PROJECT / "stages" / f"{name}.py").is_file()
         assert stages[name]["cmd"] == f"python -m stages.{name}"

@@ -366,7 +366,9 @@ def test_a_job_by_hand_reads_upstream_in_place_and_refuses_other_settings(
     assert objective == pytest.approx(
         trained["valid_loss"], rel=1e-4
     )  # the ensemble, if valid chose one, was published
-    with pytest.raises(SettingsError, match=r"data\.image_size=48 contradicts artifacts.* which was made with 32"):
+    with pytest.raises(
+        SettingsError, match=r"data\.image_size=48 contradicts artifacts.* made with data\.image_size=32"
+    ):
         run_job([FULL_TRAIN], compose_conf(*common, "data.image_size=48"), tmp_path / "1", [], name="full_train")
     assert not (tmp_path / "1").exists()
 

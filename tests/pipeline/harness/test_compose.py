@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.harness.compose import GROUPS, check_overrides, compose, run_app
+from pipeline.harness.compose import compose, run_app
 from pipeline.harness.settle import conf_digest
 from pipeline.settings import SettingsError, all_keys
 from tests.conftest import PROJECT, Compose
@@ -38,26 +38,6 @@ def test_experiments_can_be_combined(compose_conf: Compose) -> None:
     both = compose_conf("experiment=[photos,quick]", "data.root=photos")
     assert both["data"]["train_fraction"] == compose_conf("experiment=quick")["data"]["train_fraction"] < 1
     assert both["model"]["weights"] == "imagenet"
-
-
-@pytest.mark.parametrize(
-    ("override", "said"),
-    [
-        ("full_train.cycle_mlt=2", "nearest: full_train.cycle_mult"),
-        ("+full_train.extra=2", "cannot be added"),
-        ("~full_train.lr", "cannot be added or removed"),
-        ("cycle_mult=2", "cycle_mult"),
-        ("dataa=folder", "nearest: data"),
-    ],
-)
-def test_a_mistyped_override_is_refused(override: str, said: str) -> None:
-    with pytest.raises(SettingsError) as error:
-        check_overrides([override])
-    assert said in str(error.value)
-
-
-def test_groups_and_hydras_own_settings_may_be_overridden() -> None:
-    check_overrides([*(f"{g}=x" for g in GROUPS), "hydra.sweep.dir=x", "hydra/launcher=x"])
 
 
 def test_an_unknown_group_file_is_named(compose_conf: Compose) -> None:

@@ -1,0 +1,178 @@
+"""What a person typed on a command line, as `key=value`: read as it was meant, or refused with what to type instead."""
+
+import shlex
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+import yaml
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Sweep
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+
+from pipeline.harness.guesses import instead_of_choice, instead_of_key
+from pipeline.harness.quoting import quote_text
+from pipeline.paths import CONF
+from pipeline.settings import Settings, SettingsError, all_keys
+
+BASES = ("held", "conf")
+"""The choices of the group `base`, which has no folder: what the settings that are typed lie over."""
+
+_PACKAGES = {
+    "optuna": "hydra-optuna-sweeper",
+    "joblib": "hydra-joblib-launcher",
+    "submitit_local": "hydra-submitit-launcher",
+    "submitit_slurm": "hydra-submitit-launcher",
+}
+"""Sweepers and launchers of Hydra that can be installed beside this project, and the packages that hold them."""
+
+
+def read_typed(arguments: Sequence[str], *, conf: Path = CONF, is_sweep: bool = False) -> list[str]:
+    """Return overrides as Hydra reads them: text that its grammar refuses or takes for a number is put in quotes.
+
+    `is_sweep`: whether a comma separates values. Raises SettingsError, with what to type instead, for what is no
+    setting, no choice of a group, or cannot be read.
+    """
+    return [_read(argument, conf, is_sweep=is_sweep) for argument in arguments]
+
+
+def check_quoted(arguments: Sequence[str], *, conf: Path = CONF) -> None:
+    """Raise SettingsError as `read_typed` does, and for an override that lacks quotes which only the user can add."""
+    for argument, meant in zip(arguments, read_typed(arguments, conf=conf, is_sweep=True), strict=True):
+        if argument != meant:
+            raise SettingsError(f"{argument}: this is text, but reads as something else; type `{shlex.quote(meant)}`")
+
+
+def chosen(arguments: Sequence[str], *, conf: Path = CONF) -> set[str]:
+    """The groups that `arguments` choose, by name or through the experiments that they name."""
+    groups = set[str]()
+    for override in map(_parse, arguments):
+        if override.key_or_group in group_names(conf):
+            groups.add(override.key_or_group)
+        if override.key_or_group == "experiment":
+            for name in _names(override):
+                groups |= _overridden(conf / "experiment" / f"{name}.yaml")
+    return groups
+
+
+def names_base(arguments: Sequence[str]) -> str:
+    """The base that `arguments` name."""
+    named = [
+        name for override in map(_parse, arguments) if override.key_or_group == "base" for name in _names(override)
+    ]
+    return named[-1] if named else BASES[0]
+
+
+def group_names(conf: Path = CONF) -> set[str]:
+    """The groups of `conf`, and `base`."""
+    return {"base", *(folder.name for folder in conf.iterdir() if folder.is_dir())}
+
+
+def _read(argument: str, conf: Path, *, is_sweep: bool) -> str:
+    key, sign, value = argument.partition("=")
+    if key.startswith("hydra.") or key.startswith("hydra/") or key == "hydra":
+        _check_plugin(key, value)
+        return argument
+    if key[:1] in ("+", "~"):
+        raise _unknown(argument) if (bare := key.lstrip("+~")) not in all_keys() else SettingsError(
+            f"{argument}: settings cannot be added or removed, only changed; write {bare}=..."
+        )  # fmt: skip
+    if key not in {*all_keys(), *group_names(conf)}:
+        raise _unknown(argument)
+    if not sign:
+        raise SettingsError(f"{argument} has no value: write {argument}=...")
+    meant = _as_meant(key, value, is_sweep=is_sweep) if _is_text(key) else argument
+    if key in group_names(conf):
+        _check_choice(key, value, conf)
+    else:
+        _parse(meant)
+    return meant
+
+
+def _as_meant(key: str, value: str, *, is_sweep: bool) -> str:
+    """`key=value` for a setting that holds text, with quotes where Hydra would read anything else."""
+    try:
+        override = OverridesParser.create().parse_override(f"{key}={value}")
+    except HydraException:
+        return f"{key}={','.join(map(quote_text, value.split(',')))}" if is_sweep else f"{key}={quote_text(value)}"
+    read = override.value()
+    if override.is_sweep_override():
+        return f"{key}={value}" if is_sweep else f"{key}={quote_text(value)}"
+    return f"{key}={value}" if read is None or isinstance(read, str) else f"{key}={quote_text(value)}"
+
+
+def _parse(argument: str) -> Override:
+    try:
+        return OverridesParser.create().parse_override(argument)
+    except HydraException as error:
+        key, _, value = argument.partition("=")
+        quoted = shlex.quote(f"{key}={quote_text(value)}")
+        reason = str(error).splitlines()[0]
+        raise SettingsError(f"{argument} cannot be read ({reason}); if it is text, type `{quoted}`") from None
+
+
+def _unknown(argument: str) -> SettingsError:
+    key, _, value = argument.partition("=")
+    key = key.lstrip("+~")
+    return SettingsError(f"{argument}: {key} is not a setting; {instead_of_key(key, value)}")
+
+
+def _check_choice(group: str, value: str, conf: Path) -> None:
+    choices = list(BASES) if group == "base" else sorted(file.stem for file in (conf / group).glob("*.yaml"))
+    try:
+        names = [*_names(_parse(f"{group}={value}"))]
+    except SettingsError:
+        names = [value]
+    for name in (name for name in names if name not in choices):
+        if name == "None" and group in ("experiment", "sweep"):
+            continue
+        instead = instead_of_choice(group, "none" if name == "None" else name, choices)
+        raise SettingsError(f"{group}={value}: {instead} (choices: {', '.join(choices)})")
+
+
+def _names(override: Override) -> Iterator[str]:
+    """The names that a choice of a group, a list of them or a sweep over them has."""
+    value: Any = override.value()
+    if isinstance(value, Sweep):
+        value = list(override.sweep_iterator())
+    for name in value if isinstance(value, list) else [value]:
+        yield from map(str, name) if isinstance(name, list) else [str(getattr(name, "text", name))]
+
+
+def _overridden(file: Path) -> set[str]:
+    """The groups that a file of an experiment chooses."""
+    if not file.is_file():
+        return set()
+    entries = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("defaults", [])
+    keys = [key for entry in entries if isinstance(entry, dict) for key in entry]
+    return {key.removeprefix("override ").strip("/ ") for key in keys if key.startswith("override ")}
+
+
+def _check_plugin(key: str, name: str) -> None:
+    if key not in ("hydra/sweeper", "hydra/launcher"):
+        return
+    Plugins.instance()  # plugins add their choices to the store when they are loaded
+    installed = [choice.removesuffix(".yaml") for choice in ConfigStore.instance().list(key)]
+    if name in installed:
+        return
+    package = _PACKAGES.get(name)
+    hint = f"`python -m pip install {package}` adds it" if package else f"installed: {', '.join(installed)}"
+    raise SettingsError(f"{key}={name} is a plugin of Hydra that is not installed; {hint}")
+
+
+def _is_text(key: str) -> bool:
+    """Whether the setting holds free text (not one of a few words), or text or null."""
+    kind: Any = Settings
+    for part in key.split("."):
+        hints = typing.get_type_hints(kind) if isinstance(kind, type) else {}
+        if part not in hints:
+            return False
+        kind = hints[part]
+    members = (
+        typing.get_args(kind) if isinstance(kind, UnionType) or typing.get_origin(kind) is typing.Union else [kind]
+    )
+    return str in members
