@@ -4,6 +4,7 @@ Each job writes into a folder of its own below `runs/` and reads the upstream ar
 override of a setting that those were made with.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from pipeline.console import complain, say
 from pipeline.files import write_text
 from pipeline.harness.checked import read_checked
 from pipeline.harness.compose import is_sweep, run_app
-from pipeline.harness.delivery import publish_now
+from pipeline.harness.delivery import Occasion, publish_now
 from pipeline.harness.execute import Audience, StageFolders, execute, read_published, read_record
+from pipeline.harness.live import end_orphans
 from pipeline.harness.stage import Stage
 from pipeline.params import flatten, to_yaml
 from pipeline.paths import ARTIFACTS, PARAMS, state_dir
@@ -26,6 +28,7 @@ def run_by_hand(stages: Sequence[Stage[Any]], *, name: str, audience: Audience) 
     def job(params: dict[str, Any], folder: Path, overrides: list[str]) -> float | None:
         return run_job(stages, params, folder, overrides, name=name, audience=audience)
 
+    end_orphans()
     try:
         return 0 if run_app(job, name=name) else 1
     except KeyboardInterrupt:
@@ -43,7 +46,7 @@ def run_job(
     audience: Audience = Audience(),  # noqa: B008 (frozen)
 ) -> float | None:
     """Run `stages` on `params` into `folder`; write the job's row; return the objective."""
-    runtime = with_environment(read_checked(params, source="settings").runtime)
+    began, runtime = time.time(), with_environment(read_checked(params, source="settings").runtime)
     folders = upstream_folders(stages, ARTIFACTS)
     check_upstream(params, folders)
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,10 +59,9 @@ def run_job(
     say(name, f"{', '.join(overrides) or 'no overrides'}: {folder}" + _objective_text(stages, objective))
     if runtime.tracking:
         made = {n: f for n, f in folders.items() if (f / "stage.json").exists()}
-        tags = {"job": str(folder), "overrides": ", ".join(overrides)}
-        if is_sweep():
-            tags["sweep"] = str(folder.parent)
-        publish_now(params=params, folders=made, drawn=folder / "report", runtime=runtime, tags=tags)
+        sweep = str(folder.parent) if is_sweep() else None
+        occasion = Occasion(overrides, began, job=str(folder), sweep=sweep)
+        publish_now(params=params, folders=made, drawn=folder / "report", runtime=runtime, occasion=occasion)
     return objective
 
 
