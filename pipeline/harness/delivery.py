@@ -123,5 +123,5 @@ def _dataset(params: Params, folders: Folders) -> Dataset | None:
         return None
     data = params["data"]
     source = read_json(folders["ingest"] / "source.json")["root"] or data["dataset"] or data["name"]
-    digest = file_digest(folders["ingest"] / "manifest.jsonl")[:32]
+    digest = file_digest(folders["ingest"] / "manifest.jsonl")[:12]
     return Dataset(name=data_label(params), digest=digest, source=str(source), counts=image_counts(folders))

@@ -1,6 +1,6 @@
 """The numbers that sum up a run, read from its folders: those that a table of runs shows, under short names."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +24,19 @@ def headline(folders: Folders, timings: Timings) -> Scores:
     whole stage, with validation) are of the last stage that trained. `lr_head` and `lr_full` are the rates that were
     used, or what the finder found where nothing was trained with it yet.
     """
-    return dict([*_test(folders), *_training(folders, timings), *_rates(folders)])
+    return _rounded([*_test(folders), *_training(folders, timings), *_rates(folders)])
 
 
 def details(folders: Folders) -> Scores:
     """Return further scores, under `<stage>/<name>`."""
-    scores: Scores = {}
-    for stage, names in DETAILS.items():
-        metrics = _metrics(folders, stage)
-        for name, path in names.items():
-            value = _at(metrics, path)
-            if isinstance(value, int | float):
-                scores[f"{stage}/{name}"] = value
-    return scores
+    metrics = {stage: _metrics(folders, stage) for stage in DETAILS}
+    found = ((f"{s}/{name}", _at(metrics[s], path)) for s, names in DETAILS.items() for name, path in names.items())
+    return _rounded((name, value) for name, value in found if isinstance(value, int | float))
+
+
+def _rounded(scores: Iterable[tuple[str, float]]) -> Scores:
+    """Round to five digits, which a column of a table can show; the folders hold the exact numbers."""
+    return {name: float(f"{value:.5g}") for name, value in scores}
 
 
 RATES = {
