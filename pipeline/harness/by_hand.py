@@ -59,8 +59,8 @@ def run_job(
     say(name, f"{', '.join(overrides) or 'no overrides'}: {folder}" + _objective_text(stages, objective))
     if runtime.tracking:
         made = {n: f for n, f in folders.items() if (f / "stage.json").exists()}
-        sweep = str(folder.parent) if is_sweep() else None
-        occasion = Occasion(overrides, began, job=str(folder), sweep=sweep)
+        sweep = _shown(folder.parent) if is_sweep() else None
+        occasion = Occasion(overrides, began, job=_shown(folder), sweep=sweep)
         publish_now(params=params, folders=made, drawn=folder / "report", runtime=runtime, occasion=occasion)
     return objective
 
@@ -90,6 +90,12 @@ def check_upstream(params: Mapping[str, Any], folders: Mapping[str, Path]) -> No
                     f"{key}={flat.get(key)} contradicts {folder}, which was made with {value}: leave {key} alone here, "
                     f"or rerun everything with `python -m pipeline {key}={flat.get(key)}`"
                 )
+
+
+def _shown(folder: Path) -> str:
+    """The folder as seen from the checkout, where it lies below it."""
+    path = folder.resolve()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _pick(metrics: Mapping[str, Any], dotted: str) -> float:

@@ -15,8 +15,13 @@ from mlflow.server.fastapi_app import app
 from starlette.requests import Request
 from starlette.routing import Route
 
-_CHOICES = {"mlflow.workflowType_v1": "machine_learning", "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": True}
-"""What MLflow 3.17 keeps in the browser: the mode, and that the assistant has been shown once."""
+_CHOICES = {
+    "mlflow.workflowType_v1": "machine_learning",
+    "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": True,
+    "mlflow.settings.telemetry.enabled_v1": False,
+    "mlflow.telemetry.info.alert.dismissed_v1": True,
+}
+"""What MLflow 3.17 keeps in the browser: its mode, that the assistant has been shown, and no word to its makers."""
 
 _SCRIPT = """<script>
 for (const [key, value] of Object.entries(%s)) localStorage.getItem(key) ?? localStorage.setItem(key, value);

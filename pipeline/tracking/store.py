@@ -180,7 +180,7 @@ class Store:
         """Save the views of the table; that of sweeps shows the one that this row belongs to, if any."""
         views = {RUNS: runs_view()}
         if "sweep" in spec.tags:
-            views[SWEEP] = sweep_view(spec.tags["sweep"], spec.changed)
+            views[SWEEP] = sweep_view(spec.tags["sweep"], spec.changed, tested="accuracy" in spec.scores)
         for key, view in views.items():
             self._client.set_experiment_tag(self._experiment_id, f"{PREFIX}{key}", view.to_tag())
 

@@ -15,8 +15,8 @@ RUNS, SWEEP = "unfreeze", "unfreeze-sweep"
 """The views' keys, for `?viewStateShareKey=`."""
 
 _NAME, _CREATED, _DURATION = "attributes.`Run Name`", "runDateAndNestInfo", "duration"
-_WIDTHS = {_NAME: 330, _CREATED: 150, _DURATION: 90, "attributes.`Dataset`": 230, "tags.`changed`": 300}
-_WIDTH = 105
+_WIDTHS = {_NAME: 380, _CREATED: 150, _DURATION: 90, "attributes.`Dataset`": 230, "tags.`changed`": 300}
+_WIDTH, _SETTING_WIDTH = 105, 180
 
 _RUN_COLUMNS = (
     "metrics.`accuracy`",
@@ -31,10 +31,10 @@ _RUN_COLUMNS = (
     "attributes.`Dataset`",
     "tags.`changed`",
 )
+_TEST_COLUMNS = ("metrics.`accuracy`", "metrics.`accuracy_low`", "metrics.`accuracy_high`")
 _SWEEP_COLUMNS = (
     "metrics.`valid_loss`",
     "metrics.`valid_accuracy`",
-    "metrics.`accuracy`",
     "metrics.`epochs_run`",
     "metrics.`kept_cycle`",
     "metrics.`train_seconds`",
@@ -67,7 +67,7 @@ class View:
             "orderByAsc": self.ascending,
             "selectedColumns": list(self.columns),
             "columnOrder": order,
-            "columnWidths": {column: _WIDTHS.get(column, _WIDTH) for column in order},
+            "columnWidths": {column: _width(column) for column in order},
             **_charts(),
         }
         now_ms = int(time.time() * 1000)
@@ -85,15 +85,26 @@ def runs_view() -> View:
     )
 
 
-def sweep_view(sweep: str, changed: Sequence[str]) -> View:
-    """The jobs of one sweep, the best first, with a column for each setting that was `changed`."""
+def sweep_view(sweep: str, changed: Sequence[str], *, tested: bool) -> View:
+    """The jobs of one sweep, the best first, with a column for each setting that was `changed`.
+
+    `tested`: whether the jobs predicted test images.
+    """
     return View(
         name="Latest sweep",
         filter=f"tags.sweep = '{sweep}'",
         order_by="metrics.`valid_loss`",
         ascending=True,
-        columns=[*(f"params.`{key}`" for key in changed if "." in key), *_SWEEP_COLUMNS],
+        columns=[
+            *(f"params.`{key}`" for key in changed if "." in key),
+            *(_TEST_COLUMNS if tested else ()),
+            *_SWEEP_COLUMNS,
+        ],
     )
+
+
+def _width(column: str) -> int:
+    return _WIDTHS.get(column, _SETTING_WIDTH if column.startswith("params.") else _WIDTH)
 
 
 def _charts() -> dict[str, Any]:
