@@ -7,15 +7,15 @@ unless the user has chosen already.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import mlflow.server
-from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 from mlflow.server.fastapi_app import app
 from starlette.requests import Request
 from starlette.routing import Route
 
-_CHOICES = {
+CHOICES = {
     "mlflow.workflowType_v1": "machine_learning",
     "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": True,
     "mlflow.settings.telemetry.enabled_v1": False,
@@ -29,8 +29,8 @@ for (const [key, value] of Object.entries(%s)) localStorage.getItem(key) ?? loca
 <style>[data-assistant-ui] { display: none !important; }</style>"""
 
 
-def create_app() -> FastAPI:
-    """Return MLflow's app with a changed first page."""
+def create_app() -> Any:
+    """Return MLflow's app, an ASGI app, with a changed first page."""
     index = Path(mlflow.server.__file__).parent / "js" / "build" / "index.html"
     html = open_as_table(index.read_text(encoding="utf-8"))
 
@@ -45,5 +45,5 @@ def open_as_table(html: str) -> str:
     """Insert what makes MLflow's page open as a table of training runs. Raises ValueError where it has no `<head>`."""
     if "<head>" not in html:
         raise ValueError("MLflow's page has no <head>: this version of MLflow is not supported")
-    script = _SCRIPT % json.dumps({key: json.dumps(value) for key, value in _CHOICES.items()})
+    script = _SCRIPT % json.dumps({key: json.dumps(value) for key, value in CHOICES.items()})
     return html.replace("<head>", f"<head>{script}", 1)

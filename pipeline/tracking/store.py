@@ -49,6 +49,9 @@ _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 KILLED_NOTE = "- **Stopped** before its end. The same command continues from there."
 
+_TRAINING = ("full_train", "head_train_augmented", "head_train")
+"""The stages that train, the last first."""
+
 _Item = TypeVar("_Item")
 
 
@@ -180,7 +183,9 @@ class Store:
         """Save the views of the table; that of sweeps shows the one that this row belongs to, if any."""
         views = {RUNS: runs_view()}
         if "sweep" in spec.tags:
-            views[SWEEP] = sweep_view(spec.tags["sweep"], spec.changed, tested="accuracy" in spec.scores)
+            trained = next((stage for stage in _TRAINING if stage in spec.folders), _TRAINING[0])
+            tested = "accuracy" in spec.scores
+            views[SWEEP] = sweep_view(spec.tags["sweep"], spec.changed, tested=tested, trained=trained)
         for key, view in views.items():
             self._client.set_experiment_tag(self._experiment_id, f"{PREFIX}{key}", view.to_tag())
 

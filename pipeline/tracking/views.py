@@ -40,12 +40,9 @@ _SWEEP_COLUMNS = (
     "metrics.`train_seconds`",
 )
 
-_CHARTS: Mapping[str, Sequence[str]] = {
-    "Model metrics": ("accuracy", "valid_loss", "valid_accuracy", "train_seconds"),
-    "curve/full_train": ("valid_loss", "valid_accuracy", "train_plain_loss", "train_loss", "lr"),
-    "curve/head_train_augmented": ("valid_loss", "valid_accuracy", "train_loss"),
-}
-"""The charts that stand first, by section: bars of scores, then curves. MLflow adds all others behind them."""
+_BARS = ("accuracy", "valid_loss", "valid_accuracy", "train_seconds")
+_CURVES = ("valid_loss", "valid_accuracy", "train_plain_loss", "train_loss", "lr")
+"""The charts that stand first, scores and the curves of one stage. MLflow adds all others behind them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +54,8 @@ class View:
     order_by: str
     ascending: bool
     columns: Sequence[str]
+    curves_of: str
+    """The stage whose curves stand first."""
 
     def to_tag(self) -> str:
         """Return the view as MLflow's page saves it."""
@@ -68,7 +67,7 @@ class View:
             "selectedColumns": list(self.columns),
             "columnOrder": order,
             "columnWidths": {column: _width(column) for column in order},
-            **_charts(),
+            **_charts(self.curves_of),
         }
         now_ms = int(time.time() * 1000)
         return json.dumps({"name": self.name, "createdAt": now_ms, "updatedAt": now_ms, "state": json.dumps(state)})
@@ -82,13 +81,14 @@ def runs_view() -> View:
         order_by="attributes.start_time",
         ascending=False,
         columns=_RUN_COLUMNS,
+        curves_of="full_train",
     )
 
 
-def sweep_view(sweep: str, changed: Sequence[str], *, tested: bool) -> View:
+def sweep_view(sweep: str, changed: Sequence[str], *, tested: bool, trained: str) -> View:
     """The jobs of one sweep, the best first, with a column for each setting that was `changed`.
 
-    `tested`: whether the jobs predicted test images.
+    `tested`: whether the jobs predicted test images; `trained`: the last stage that trained.
     """
     return View(
         name="Latest sweep",
@@ -100,6 +100,7 @@ def sweep_view(sweep: str, changed: Sequence[str], *, tested: bool) -> View:
             *(_TEST_COLUMNS if tested else ()),
             *_SWEEP_COLUMNS,
         ],
+        curves_of=trained,
     )
 
 
@@ -107,32 +108,31 @@ def _width(column: str) -> int:
     return _WIDTHS.get(column, _SETTING_WIDTH if column.startswith("params.") else _WIDTH)
 
 
-def _charts() -> dict[str, Any]:
-    sections = [
-        {"uuid": name, "name": name, "display": True, "isReordered": True, "deleted": False, "isGenerated": False}
-        for name in _CHARTS
+def _charts(stage: str) -> dict[str, Any]:
+    bars, curves = "Model metrics", f"curve/{stage}"
+    sections = [{"uuid": name, "name": name, "display": True, "isReordered": True} for name in (bars, curves)]
+    charts = [
+        *(_chart(bars, name, name, {"type": "BAR"}) for name in _BARS),
+        *(_chart(curves, f"{curves}/{name}", name, _LINE) for name in _CURVES),
     ]
-    charts = [_chart(section, name) for section, names in _CHARTS.items() for name in names]
     return {"compareRunSections": sections, "compareRunCharts": charts, "isAccordionReordered": True}
 
 
-def _chart(section: str, name: str) -> dict[str, Any]:
-    is_curve = section.startswith("curve/")
-    key = f"{section}/{name}" if is_curve else name
-    chart = {
-        "uuid": key,
-        "type": "LINE" if is_curve else "BAR",
+def _chart(section: str, metric: str, title: str, kind: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "uuid": metric,
         "metricSectionId": section,
-        "metricKey": key,
-        "displayName": name,
+        "metricKey": metric,
+        "displayName": title,
         "runsCountToCompare": 10,
         "deleted": False,
         "isGenerated": True,
+        **kind,
     }
-    return chart | (_LINE if is_curve else {})
 
 
 _LINE = {
+    "type": "LINE",
     "lineSmoothness": 0,
     "xAxisScaleType": "linear",
     "scaleType": "linear",
