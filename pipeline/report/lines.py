@@ -1,4 +1,4 @@
-"""What the console and MLflow say about a stage, made from what the stage left in its folder."""
+"""What the console says about a stage, made from what the stage left in its folder."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

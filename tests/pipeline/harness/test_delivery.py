@@ -74,7 +74,7 @@ def test_equal_images_have_an_equal_digest(recipe: Run, runtime: Runtime) -> Non
             drawn=None,
             occasion=Occasion(),
         )
-        return spec.dataset and spec.dataset.digest
+        return None if spec.dataset is None else spec.dataset.digest
 
     assert digest() == digest()
     assert 0 < len(digest() or "") <= 36
