@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.files import file_digest, read_json
-from pipeline.params import load_params
-from pipeline.paths import HELD, PARAMS, from_checkout, state_dir
+from pipeline.params import flatten, load_params
+from pipeline.paths import CONF, HELD, PARAMS, from_checkout, state_dir
 from pipeline.processes import process_name
 from pipeline.report.headline import details, headline
 from pipeline.report.row import data_label, describe, image_counts, job_name, num_parameters, run_name
@@ -78,8 +78,19 @@ def row_spec(*, params: Params, folders: Folders, runtime: Runtime, drawn: Path 
 
 def run_occasion(since: float | None) -> Occasion:
     """Return the occasion of a run of the pipeline, with what an experiment changed against `conf/`."""
-    held = read_json(HELD)["overrides"] if HELD.exists() else {}
+    held = _by_experiment(read_json(HELD)["overrides"]) if HELD.exists() else {}
     return Occasion([f"{key}={'null' if value is None else value}" for key, value in held.items()], since)
+
+
+def _by_experiment(held: dict[str, Any]) -> dict[str, Any]:
+    """Write what a saved set of changes says as its name: `experiment=quick` instead of its four settings."""
+    for file in sorted((CONF / "experiment").glob("*.yaml")):
+        saved = {key: value for key, value in flatten(load_params(file)).items() if key != "defaults"}
+        if saved and saved.items() <= held.items():
+            rest = {key: value for key, value in held.items() if key not in saved}
+            names = [rest.pop("experiment"), file.stem] if "experiment" in rest else [file.stem]
+            held = {"experiment": "+".join(names), **rest}
+    return held
 
 
 def publish_now(*, params: Params, folders: Folders, runtime: Runtime, drawn: Path | None, occasion: Occasion) -> None:

@@ -60,6 +60,9 @@ def short_changes(changed: Sequence[str]) -> str:
         name = key.rpartition(".")[2]
         shown = key if last[name] > 1 else name
         first, _, rest = name.partition("_")
+        if key == "experiment":
+            texts.append(value)
+            continue
         if shown == name and rest and first == before:
             shown = rest
         before = first

@@ -93,6 +93,17 @@ def test_what_an_experiment_changed_is_held_beside_the_settings(checkout: Path) 
     assert run_occasion(None).tags == {"changed": "full_train.lr=0.01, data.root=null"}
 
 
+def test_a_saved_set_of_changes_is_called_by_its_name(checkout: Path) -> None:
+    (checkout / "conf" / "experiment").mkdir(parents=True)
+    (checkout / "conf" / "experiment" / "photos.yaml").write_text("defaults:\n  - override /data: folder\n")
+    (checkout / "conf" / "experiment" / "quick.yaml").write_text("full_train:\n  num_cycles: 1\n")
+    held = {"full_train.num_cycles": 1, "full_train.lr": 0.01}
+    write_json(checkout / "overrides.json", {"overrides": held})
+    assert run_occasion(None).changed == ["experiment=quick", "full_train.lr=0.01"]
+    write_json(checkout / "overrides.json", {"overrides": held | {"full_train.num_cycles": 2}})
+    assert run_occasion(None).changed == ["full_train.num_cycles=2", "full_train.lr=0.01"]
+
+
 def test_a_run_begins_once_until_its_row_is_written(recipe: Run, runtime: Runtime) -> None:
     clock = RunClock(recipe.params, runtime)
     assert clock.since is None

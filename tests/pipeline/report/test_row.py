@@ -46,6 +46,7 @@ def test_a_run_is_about_its_images_and_its_model(source: dict[str, Any], expecte
         (["head_train.lr=0.1", "full_train.lr=0.01"], "head_train.lr=0.1 full_train.lr=0.01"),
         (["seed=1", "runtime.threads=2"], "seed=1"),
         (["a.b=1", "a.c=2", "a.d=3", "a.e=4", "a.f=5"], "b=1 c=2 d=3 +2"),
+        (["experiment=quick", "full_train.lr=0.02"], "quick lr=0.02"),
         (["unfreeze.lrs=[1e-5,1e-4]"], "lrs=[1e-5,1e-4]"),
     ],
 )
@@ -58,7 +59,7 @@ def test_a_job_is_called_by_its_changes_and_its_score() -> None:
     assert job_name(params(), changed, {"accuracy": 0.9123, "valid_accuracy": 0.9}) == "cycle_len=2 mult=1 · 91.2 %"
     assert job_name(params(), changed, {"valid_accuracy": 0.9}) == "cycle_len=2 mult=1 · valid 90.0 %"
     assert job_name(params(), [], {"valid_accuracy": 0.9}) == "digits · squeezenet1_1 · valid 90.0 %"
-    assert job_name(params(), ["experiment=quick"], {}) == "experiment=quick"
+    assert job_name(params(), ["experiment=quick"], {}) == "quick"
 
 
 def test_a_run_is_called_by_its_images_and_what_else_was_changed() -> None:
