@@ -35,6 +35,7 @@ SCORES = {"accuracy": 0.5, "valid_loss": 0.25, "lr_head": 0.01, "tta_evaluate/lo
 DESCRIPTION = ["**Score**: 50.0 % of 8 test images", "**Verdict**: half of it is right"]
 STARTED, ENDED = 1_700_000_000.25, 1_700_000_040.5
 OWNER = process_name(os.getpid())
+"""A process that lives."""
 
 Row = Any
 """An MLflow run."""
@@ -314,19 +315,19 @@ def dead_owner() -> str:
 
 
 @pytest.mark.parametrize(
-    ("said", "owner", "expected", "note"),
+    ("said", "owner_lives", "expected", "note"),
     [
-        (b"DONE", OWNER, ("RUNNING", "true"), "- **Running.**"),
-        (b"FAILED", OWNER, ("FAILED", "false"), "- **Failed** in the stage `full_train`."),
-        (b"KILLED", OWNER, ("KILLED", "true"), "- **Stopped** before its end."),
-        (b"", OWNER, ("KILLED", "true"), "- **Stopped** before its end."),  # kill -9
-        (b"DONE", dead_owner(), ("KILLED", "true"), "- **Stopped** before its end."),
+        (b"DONE", True, ("RUNNING", "true"), "- **Running.**"),
+        (b"FAILED", True, ("FAILED", "false"), "- **Failed** in the stage `full_train`."),
+        (b"KILLED", True, ("KILLED", "true"), "- **Stopped** before its end."),
+        (b"", True, ("KILLED", "true"), "- **Stopped** before its end."),  # kill -9
+        (b"DONE", False, ("KILLED", "true"), "- **Stopped** before its end."),
     ],
 )
 def test_the_row_of_a_run_that_stops_ends_at_once(
-    follow_spec: FollowSpec, said: bytes, owner: str, expected: tuple[str, str], note: str
+    follow_spec: FollowSpec, said: bytes, owner_lives: bool, expected: tuple[str, str], note: str
 ) -> None:
-    follow_to_the_end(replace(follow_spec, owner=owner), said=said)
+    follow_to_the_end(replace(follow_spec, owner=OWNER if owner_lives else dead_owner()), said=said)
     (row,) = rows(follow_spec)
     assert (row.info.status, row.data.tags["unfreeze.open"]) == expected
     assert row.data.tags["mlflow.note.content"].startswith(note)
