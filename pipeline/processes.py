@@ -1,24 +1,44 @@
 """Whether other processes are alive."""
 
 import os
-from collections.abc import Callable
+import socket
+from pathlib import Path
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process of this machine runs."""
-    return _answers(os.kill, pid)
-
-
-def group_is_alive(group: int) -> bool:
-    """Whether any process of a process group runs."""
-    return _answers(os.killpg, group)
-
-
-def _answers(send: Callable[[int, int], None], target: int) -> bool:
+    """Whether a process of this machine runs. One that has ended and waits for its parent to notice does not."""
     try:
-        send(target, 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:  # it runs, as another user
         return True
-    return True
+    return _status(pid)[:1] != ["Z"]
+
+
+def process_name(pid: int) -> str:
+    """Name a process of this machine so that neither another machine nor a later process has the same name."""
+    return f"{socket.gethostname()}:{pid}:{_started(pid)}"
+
+
+def named_is_alive(name: str) -> bool:
+    """Whether a process runs, from what `process_name` gave. Whether one of another machine does is not known: True."""
+    host, _, rest = name.partition(":")
+    pid, _, started = rest.partition(":")
+    if host != socket.gethostname() or not pid.isdecimal():
+        return True
+    return is_alive(int(pid)) and started in ("", _started(int(pid)))
+
+
+def _started(pid: int) -> str:
+    """The clock tick at which a process began; empty where the system does not tell."""
+    return next(iter(_status(pid)[19:]), "")
+
+
+def _status(pid: int) -> list[str]:
+    """The fields of Linux's `/proc/<pid>/stat` behind the name; empty on other systems."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return status.rpartition(")")[2].split()

@@ -1,16 +1,32 @@
-"""How long the stages took. Durations are no part of a result, so they stand outside the stages' folders."""
+"""How long the stages took, and when. Clock time is no part of a result, so it stands outside the stages' folders."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from pipeline.files import read_json, write_json
 
+PAUSE_S = 60.0
+"""Stages of one run follow each other within this many seconds."""
 
-def write_timings(state: Path, folder_digest: str, timings: Mapping[str, float]) -> None:
-    """Keep the durations that were measured when a folder of this digest was made."""
+
+@dataclass(frozen=True, order=True)
+class Span:
+    """When something began and ended, in seconds since 1970."""
+
+    started: float
+    ended: float
+
+
+def write_timings(state: Path, folder_digest: str, timings: Mapping[str, float], span: Span) -> None:
+    """Keep the durations that were measured when a folder of this digest was made, and when that was."""
     file = _file(state, folder_digest)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, {name: round(value, 2) for name, value in timings.items()})
+    spans = _file(state, folder_digest, "spans")
+    spans.parent.mkdir(parents=True, exist_ok=True)
+    write_json(spans, [span.started, span.ended])
 
 
 def read_timings(state: Path, folder_digest: str) -> dict[str, float]:
@@ -20,5 +36,31 @@ def read_timings(state: Path, folder_digest: str) -> dict[str, float]:
     return timings
 
 
-def _file(state: Path, folder_digest: str) -> Path:
-    return state / "timings" / f"{folder_digest}.json"
+def read_span(state: Path, folder_digest: str) -> Span | None:
+    """When a folder of this digest was made; None where that is not known."""
+    file = _file(state, folder_digest, "spans")
+    return Span(*read_json(file)) if file.exists() else None
+
+
+def span_of_run(spans: Iterable[Span], *, since: float | None) -> Span | None:
+    """When a run began and ended that was started at `since` and consists of stages with these spans.
+
+    A stage that ended before `since` comes from an earlier run. Where all do (the run only gathered them), and where
+    `since` is not known, the run is the last stage and those before it, up to a pause of `PAUSE_S`. None without spans.
+    """
+    spans = sorted(spans, key=lambda span: span.ended)
+    ran = [span for span in spans if since is not None and span.ended >= since]
+    if since is not None and ran:
+        return Span(min(since, *(span.started for span in ran)), ran[-1].ended)
+    if not spans:
+        return None
+    began = spans[-1].started
+    for later, earlier in pairwise(reversed(spans)):
+        if later.started - earlier.ended > PAUSE_S:
+            break
+        began = min(began, earlier.started)
+    return Span(began, spans[-1].ended)
+
+
+def _file(state: Path, folder_digest: str, kind: str = "timings") -> Path:
+    return state / kind / f"{folder_digest}.json"

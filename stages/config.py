@@ -14,9 +14,11 @@ from pathlib import Path
 from pipeline.console import complain, say
 from pipeline.harness.checked import read_checked
 from pipeline.harness.fingerprints import write_fingerprints
+from pipeline.harness.live import RunClock, end_orphans
 from pipeline.harness.settle import settle
+from pipeline.params import load_params
 from pipeline.paths import ARTIFACTS, CONF, PARAMS
-from pipeline.settings import with_environment
+from pipeline.settings import Runtime, with_environment
 from pipeline.tracking.spec import store_uri
 from stages import STAGES
 
@@ -27,8 +29,10 @@ def main() -> int:
     try:
         values = settle(is_experiment=is_experiment, say=partial(say, "config"))
         settings = read_checked(values, source=str(PARAMS))
-        store_uri(Path(), with_environment(settings.runtime).tracking_uri)  # refused now, not after training
+        runtime = with_environment(settings.runtime)
+        store_uri(Path(), runtime.tracking_uri)  # refused now, not after training
         write_fingerprints(settings, ARTIFACTS / "config", STAGES)
+        _begin(runtime)
         if is_experiment:
             from pipeline.harness.dvc_lock import repair_lock  # DVC takes half a second to import
 
@@ -37,6 +41,13 @@ def main() -> int:
         complain("config", str(error))
         return 1
     return 0
+
+
+def _begin(runtime: Runtime) -> None:
+    """Note when this run began, and end the rows of runs that were killed."""
+    if runtime.tracking:
+        RunClock(load_params(PARAMS), runtime).start()
+        end_orphans()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ nothing where the row is complete.
 import sys
 
 from pipeline.console import complain, say
-from pipeline.harness.delivery import experiment_tags, row_spec
+from pipeline.harness.delivery import row_spec, run_occasion
+from pipeline.harness.live import RunClock
 from pipeline.params import load_params
 from pipeline.paths import ARTIFACTS, PARAMS
 from pipeline.settings import read_settings, with_environment
@@ -26,8 +27,11 @@ def main() -> int:
             return 0
         folders = {name: ARTIFACTS / name for name in STAGES if (ARTIFACTS / name / "stage.json").exists()}
         drawn = folders.pop("report", None)
-        spec = row_spec(params=params, folders=folders, drawn=drawn, runtime=runtime, tags=experiment_tags())
+        clock = RunClock(params, runtime)
+        occasion = run_occasion(clock.since)
+        spec = row_spec(params=params, folders=folders, drawn=drawn, runtime=runtime, occasion=occasion)
         publish_row(spec)
+        clock.stop()
     except (ValueError, OSError) as error:
         complain("publish", str(error))
         return 1

@@ -93,9 +93,9 @@ EDITS = (
         "an MLflow column",
         NOTHING,
         (
-            "pipeline/harness/delivery.py",
-            '    "params.`data.name`",\n',
-            '    "params.`data.name`",\n    "params.`seed`",\n',
+            "pipeline/tracking/views.py",
+            '    "metrics.`lr_full`",\n',
+            '    "metrics.`lr_full`",\n    "params.`seed`",\n',
         ),
     ),
     _edit(

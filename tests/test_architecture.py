@@ -26,7 +26,7 @@ TOP = {"cli": {"evaluation", "tracking"}, "__main__": {"harness"}}
 KNOWS = {
     "hydra": {"pipeline/harness/compose.py", "pipeline/harness/typed.py"},
     "dvc": {"pipeline/harness/dvc_lock.py", "pipeline/__main__.py"},
-    "mlflow": {"pipeline/tracking/store.py"},
+    "mlflow": {"pipeline/tracking/store.py", "pipeline/tracking/page.py"},
     "rich": {"pipeline/console.py"},
     "matplotlib": {"pipeline/report"},
 }

@@ -4,6 +4,7 @@ Each job writes into a folder of its own below `runs/` and reads the upstream ar
 override of a setting that those were made with.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from pipeline.console import complain, say
 from pipeline.files import write_text
 from pipeline.harness.checked import read_checked
 from pipeline.harness.compose import is_sweep, run_app
-from pipeline.harness.delivery import publish_now
+from pipeline.harness.delivery import Occasion, publish_now
 from pipeline.harness.execute import Audience, StageFolders, execute, read_published, read_record
+from pipeline.harness.live import end_orphans
 from pipeline.harness.quoting import typed
 from pipeline.harness.stage import Stage
 from pipeline.params import flatten, to_yaml
@@ -28,6 +30,7 @@ def run_by_hand(stages: Sequence[Stage[Any]], *, name: str, audience: Audience) 
     def job(params: dict[str, Any], folder: Path, overrides: list[str]) -> float | None:
         return run_job(stages, params, folder, overrides, name=name, audience=audience)
 
+    end_orphans()
     try:
         return 0 if run_app(job, name=name) else 1
     except KeyboardInterrupt:
@@ -45,7 +48,7 @@ def run_job(
     audience: Audience = Audience(),  # noqa: B008 (frozen)
 ) -> float | None:
     """Run `stages` on `params` into `folder`; write the job's row; return the objective."""
-    runtime = with_environment(read_checked(params, source="settings").runtime)
+    began, runtime = time.time(), with_environment(read_checked(params, source="settings").runtime)
     store_uri(Path(), runtime.tracking_uri)  # refused now, not after training
     folders = upstream_folders(stages, ARTIFACTS)
     check_upstream(params, folders)
@@ -59,10 +62,9 @@ def run_job(
     say(name, f"{', '.join(overrides) or 'no overrides'}: {folder}" + _objective_text(stages, objective))
     if runtime.tracking:
         made = {n: f for n, f in folders.items() if (f / "stage.json").exists()}
-        tags = {"job": str(folder), "overrides": ", ".join(overrides)}
-        if is_sweep():
-            tags["sweep"] = str(folder.parent)
-        publish_now(params=params, folders=made, drawn=folder / "report", runtime=runtime, tags=tags)
+        sweep = _shown(folder.parent) if is_sweep() else None
+        occasion = Occasion(overrides, began, job=_shown(folder), sweep=sweep)
+        publish_now(params=params, folders=made, drawn=folder / "report", runtime=runtime, occasion=occasion)
     return objective
 
 
@@ -92,6 +94,12 @@ def check_upstream(params: Mapping[str, Any], folders: Mapping[str, Path]) -> No
                     f"{here} contradicts {folder}, which was made with {there}. Type `{there}` to use that folder, or "
                     f"run everything again: `dvc exp run -S {here}`, or `dvc repro` if it is in conf/"
                 )
+
+
+def _shown(folder: Path) -> str:
+    """The folder as seen from the checkout, where it lies below it."""
+    path = folder.resolve()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _pick(metrics: Mapping[str, Any], dotted: str) -> float:

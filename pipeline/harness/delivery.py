@@ -4,91 +4,135 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.params import load_params
-from pipeline.paths import PARAMS, from_checkout, state_dir
-from pipeline.report.lines import remarks
+from pipeline.files import file_digest, read_json
+from pipeline.params import flatten, load_params
+from pipeline.paths import CONF, HELD, PARAMS, from_checkout, state_dir
+from pipeline.processes import process_name
+from pipeline.report.headline import details, headline
+from pipeline.report.row import data_label, describe, image_counts, job_name, num_parameters, run_name
 from pipeline.settings import Runtime
-from pipeline.tracking.spec import FollowSpec, RowSpec, store_uri
+from pipeline.timings import read_span, read_timings, span_of_run
+from pipeline.tracking.spec import Dataset, FollowSpec, RowSpec, store_uri
 
-COLUMNS = [
-    "attributes.`Duration`",
-    "metrics.`tta_evaluate/test/tta/accuracy`",
-    "metrics.`tta_evaluate/test/plain/accuracy`",
-    "metrics.`tta_evaluate/test/tta_gain/accuracy/mean`",
-    "metrics.`tta_evaluate/valid/plain/log_loss`",
-    "metrics.`lr_find_head/lr`",
-    "metrics.`lr_find_full/lr`",
-    "params.`data.name`",
-    "params.`model.arch`",
-    "params.`model.weights`",
-    "params.`full_train.cycle_len`",
-    "params.`full_train.cycle_mult`",
-    "tags.`overrides`",
-]
-"""The columns that the table of runs shows."""
+Params = Mapping[str, Any]
+Folders = Mapping[str, Path]
 
 
-def row_spec(
-    *,
-    params: Mapping[str, Any],
-    folders: Mapping[str, Path],
-    runtime: Runtime,
-    tags: Mapping[str, str],
-    drawn: Path | None,
-) -> RowSpec:
+@dataclass(frozen=True)
+class Occasion:
+    """Why a row is written: a run of the pipeline, or a job by hand."""
+
+    changed: Sequence[str] = ()
+    """What was typed, or is held: `full_train.lr=0.01`, ..."""
+    since: float | None = None
+    """When the run or job began, in seconds since 1970."""
+    job: str | None = None
+    """The folder of a job by hand."""
+    sweep: str | None = None
+    """The folder of its sweep, if it is one of several."""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """As tags of the row."""
+        tags = {"changed": ", ".join(self.changed) or "nothing", "job": self.job, "sweep": self.sweep}
+        return {name: tag for name, tag in tags.items() if tag is not None}
+
+
+def row_spec(*, params: Params, folders: Folders, runtime: Runtime, drawn: Path | None, occasion: Occasion) -> RowSpec:
     """Describe the row of a pipeline state or of a job.
 
     `params` are the settings, nested. `folders` are the published folders by stage, in the order of the stages.
     `drawn` is the folder of the report and the pictures (`report.html`, `<stage>/<picture>.png`), None where there is
-    none. Warnings and verdicts of the stages become the row's description.
+    none.
     """
-    root = from_checkout(".").resolve()
+    state, root = state_dir(), from_checkout(".").resolve()
+    digests = {stage: read_json(folder / "stage.json")["digest"] for stage, folder in folders.items()}
+    timings = {stage: read_timings(state, digest) for stage, digest in digests.items()}
+    spans = (read_span(state, digest) for digest in digests.values())
+    span = span_of_run((s for s in spans if s is not None), since=occasion.since)
+    scores = headline(folders, timings)
+    name = run_name if occasion.job is None else job_name
     return RowSpec(
         params=dict(params),
         experiment=runtime.experiment,
         tracking_uri=store_uri(root, runtime.tracking_uri),
-        state_dir=state_dir(),
+        state_dir=state,
         root=Path.cwd(),
         folders={name: folder.resolve() for name, folder in folders.items()},
         drawn=None if drawn is None else drawn.resolve(),
-        notes=[f"**{stage}**: {text}" for stage in folders for text in remarks(stage, folders)],
-        tags=dict(tags),
-        columns=COLUMNS,
+        name=name(params, occasion.changed, scores),
+        scores=scores | details(folders),
+        dataset=_dataset(params, folders),
+        description=describe(params, folders, occasion.changed, scores),
+        started=occasion.since if span is None else span.started,
+        ended=None if span is None else span.ended,
+        changed=[change.partition("=")[0] for change in occasion.changed],
+        tags=occasion.tags | _experiment_tag() | _facts(params, folders),
     )
 
 
-def experiment_tags() -> dict[str, str]:
-    """Return the name of the DVC experiment that is running, if any, as a tag."""
+def run_occasion(since: float | None) -> Occasion:
+    """Return the occasion of a run of the pipeline, with what an experiment changed against `conf/`."""
+    held = _by_experiment(read_json(HELD)["overrides"]) if HELD.exists() else {}
+    return Occasion([f"{key}={'null' if value is None else value}" for key, value in held.items()], since)
+
+
+def _by_experiment(held: dict[str, Any]) -> dict[str, Any]:
+    """Write what a saved set of changes says as its name: `experiment=quick` instead of its four settings."""
+    for file in sorted((CONF / "experiment").glob("*.yaml")):
+        saved = {key: value for key, value in flatten(load_params(file)).items() if key != "defaults"}
+        if saved and saved.items() <= held.items():
+            rest = {key: value for key, value in held.items() if key not in saved}
+            names = [rest.pop("experiment"), file.stem] if "experiment" in rest else [file.stem]
+            held = {"experiment": "+".join(names), **rest}
+    return held
+
+
+def publish_now(*, params: Params, folders: Folders, runtime: Runtime, drawn: Path | None, occasion: Occasion) -> None:
+    """Publish a row, with the arguments of `row_spec`, from a separate process, so that no job imports MLflow."""
+    spec = row_spec(params=params, folders=folders, runtime=runtime, drawn=drawn, occasion=occasion)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "row.json"
+        spec.write(file)
+        subprocess.run([*TRACKING, "publish", "--spec", str(file)], check=True)
+
+
+def follow_spec(*, stage: str, runtime: Runtime, journal: Path, since: float | None) -> FollowSpec:
+    """Describe the row of the run that `stage` is part of, while it runs under DVC.
+
+    The process that started this one owns the row.
+    """
+    row = row_spec(params=load_params(PARAMS), folders={}, runtime=runtime, drawn=None, occasion=run_occasion(since))
+    owner = process_name(os.getppid())
+    return FollowSpec(**vars(row), stage=stage, journal=journal, parent_pid=os.getpid(), owner=owner)
+
+
+TRACKING = (sys.executable, "-m", "pipeline.tracking")
+"""The program that talks to MLflow, in a process of its own."""
+
+
+def _experiment_tag() -> dict[str, str]:
+    """Name the DVC experiment that is running, if any."""
     name = os.environ.get("DVC_EXP_NAME")
     return {"dvc_exp_name": name} if name else {}
 
 
-def publish_now(
-    *,
-    params: Mapping[str, Any],
-    folders: Mapping[str, Path],
-    runtime: Runtime,
-    tags: Mapping[str, str],
-    drawn: Path | None,
-) -> None:
-    """Publish a row, with the arguments of `row_spec`, from a separate process, so that no job imports MLflow."""
-    spec = row_spec(params=params, folders=folders, runtime=runtime, tags=tags, drawn=drawn)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "row.json"
-        spec.write(file)
-        subprocess.run([sys.executable, "-m", "pipeline.tracking", "publish", "--spec", str(file)], check=True)
+def _facts(params: Params, folders: Folders) -> dict[str, str]:
+    """Return what is the same for many rows, as tags: constants are no metrics."""
+    facts = {"data": data_label(params), "arch": params["model"]["arch"], **image_counts(folders)}
+    parameters = num_parameters(folders)
+    return {name: str(fact) for name, fact in facts.items()} | ({"parameters": str(parameters)} if parameters else {})
 
 
-def start_follower(*, stage: str, runtime: Runtime, state: Path, journal: Path) -> "subprocess.Popen[bytes]":
-    """Start the process that sends a running stage's points to MLflow. It ends when its standard input is closed."""
-    row = row_spec(params=load_params(PARAMS), folders={}, runtime=runtime, tags=experiment_tags(), drawn=None)
-    spec = FollowSpec(**vars(row), stage=stage, journal=journal, parent_pid=os.getpid())
-    file = state / "followers" / f"{stage}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    spec.write(file)
-    command = [sys.executable, "-m", "pipeline.tracking", "follow", "--spec", str(file)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE)
+def _dataset(params: Params, folders: Folders) -> Dataset | None:
+    if "ingest" not in folders:
+        return None
+    data = params["data"]
+    source = read_json(folders["ingest"] / "source.json")["root"] or data["dataset"] or data["name"]
+    digest = file_digest(folders["ingest"] / "manifest.jsonl")[:12]
+    return Dataset(name=data_label(params), digest=digest, source=str(source), counts=image_counts(folders))

@@ -22,7 +22,7 @@ from pipeline.harness.stage import Input, Metrics, Reads, Stage, StageContext, s
 from pipeline.journal import Journal, write_history
 from pipeline.params import flatten
 from pipeline.settings import Runtime, read_settings
-from pipeline.timings import write_timings
+from pipeline.timings import Span, write_timings
 from pipeline.workspace import Bar
 
 
@@ -141,7 +141,7 @@ def _run_in(
     out, journal_file = scratch / "out", scratch / "journal.jsonl"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    began, seconds_before = time.monotonic(), _seconds_spent(scratch)
+    began, seconds_before, started = time.monotonic(), _seconds_spent(scratch), _started(scratch)
     try:
         with audience.follow(stage.name, journal_file) as wake:
             journal = Journal(journal_file, on_append=wake)
@@ -169,7 +169,7 @@ def _run_in(
     record = record | {"digest": folder_digest(out)}
     write_json(out / "stage.json", record)
     timings = {"seconds": _seconds_spent(scratch), **context.timings}
-    write_timings(folders.state, record["digest"], timings)
+    write_timings(folders.state, record["digest"], timings, Span(started, time.time()))
     return metrics, timings
 
 
@@ -225,6 +225,14 @@ def _prepare_torch(runtime: Runtime) -> dict[str, Any]:
     from pipeline.model.compute import prepare
 
     return prepare(runtime)
+
+
+def _started(scratch: Path) -> float:
+    """When the stage began, in seconds since 1970: for one that was killed and goes on, the first time."""
+    file = scratch / "started.json"
+    if not file.exists():
+        write_json(file, time.time())
+    return float(read_json(file))
 
 
 def _seconds_spent(scratch: Path) -> float:

@@ -1,13 +1,12 @@
 """Starting stages, under DVC on `params.yaml` or by hand as a Hydra app, and telling people while they run."""
 
 import os
+import signal
 import sys
-import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from pipeline.console import complain, progress_bar, say
 from pipeline.files import write_text
 from pipeline.harness.drawing import draw_once
 from pipeline.harness.execute import Audience, StageFolders, execute
+from pipeline.harness.live import Follow, live_row
 from pipeline.harness.stage import Stage
 from pipeline.params import load_params
 from pipeline.paths import ARTIFACTS, PARAMS, state_dir
@@ -37,12 +37,13 @@ def run_under_dvc(stage: Stage[Any]) -> int:
     if len(sys.argv) > 1:
         complain(stage.name, f"overrides are not read under DVC: {sys.argv[1:]}; use `dvc exp run -S key=value`")
         return 1
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         params = load_params(PARAMS)
         runtime = with_environment(read_settings(params, source=str(PARAMS)).runtime)
         folders = StageFolders({n: ARTIFACTS / n for n in stage.upstream}, ARTIFACTS / stage.name, state_dir())
-        follow = partial(follow_live, runtime=runtime, state=folders.state)
-        execute(stage, params, runtime, folders, replace(AUDIENCE, follow=follow) if runtime.tracking else AUDIENCE)
+        with _follow(stage, params, runtime) as follow:
+            execute(stage, params, runtime, folders, replace(AUDIENCE, follow=follow))
     except KeyboardInterrupt:
         complain(stage.name, "stopped; the same command continues from here")
         return 130
@@ -52,26 +53,15 @@ def run_under_dvc(stage: Stage[Any]) -> int:
     return 0
 
 
-@contextmanager
-def follow_live(stage: str, journal: Path, *, runtime: Runtime, state: Path) -> Iterator[Callable[[], None]]:
-    """Show a stage in MLflow while it runs, once it has run for `runtime.live_s`; give what each new line calls.
+def _interrupt(*_: object) -> None:
+    """Make SIGTERM stop a stage as Ctrl-C does: with a word to MLflow."""
+    raise KeyboardInterrupt
 
-    The journal is sent by a process of its own, so that a slow server cannot hold up training.
-    """
-    from pipeline.harness.delivery import start_follower
 
-    due, process = time.monotonic() + runtime.live_s, None
-
-    def wake() -> None:
-        nonlocal process
-        if process is None and time.monotonic() >= due:
-            process = start_follower(stage=stage, runtime=runtime, state=state, journal=journal)
-
-    try:
-        yield wake
-    finally:
-        if process is not None and process.stdin is not None:
-            process.stdin.close()
+def _follow(stage: Stage[Any], params: Mapping[str, Any], runtime: Runtime) -> AbstractContextManager[Follow]:
+    if not runtime.tracking:
+        return nullcontext(AUDIENCE.follow)
+    return live_row(stage.name, params, runtime)
 
 
 def report_stage(stage: str, folders: Mapping[str, Path], timings: Mapping[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""What the console and MLflow say about a stage, made from what the stage left in its folder."""
+"""What the console says about a stage, made from what the stage left in its folder."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,11 +23,6 @@ def summary(stage: str, folders: Mapping[str, Path], timings: Timings) -> list[s
     if stage in RUN_SUMMARIES:
         return RUN_SUMMARIES[stage](folders)
     return SUMMARIES[stage](folders[stage], timings) if stage in SUMMARIES else []
-
-
-def remarks(stage: str, folders: Mapping[str, Path]) -> list[str]:
-    """Return the warnings and verdicts of a stage that belong in the description of its MLflow row."""
-    return REMARKS[stage](folders[stage]) if stage in REMARKS else []
 
 
 def _ingest(folder: Path, _: Timings) -> list[str]:
@@ -154,14 +149,6 @@ def _cross_validate_remarks(folder: Path) -> list[str]:
     return [sentences.suspects(metrics), *sentences.unknown_classes(metrics)]
 
 
-def _lr_find_remarks(folder: Path) -> list[str]:
-    return sentences.lr_notes(read_json(folder / "lr.json"))
-
-
-def _unfreeze_remarks(folder: Path) -> list[str]:
-    return sentences.rate_warnings(read_json(folder / "plan.json"))
-
-
 def _full_train_remarks(folder: Path) -> list[str]:
     cycles, verdict = read_json(folder / "cycles.json"), read_json(folder / "verdict.json")
     return [*sentences.full_train_verdict(cycles, verdict), sentences.movement(verdict["similarity"]["groups"])]
@@ -187,11 +174,3 @@ SUMMARIES: dict[str, Callable[[Path, Timings], list[str]]] = {
 
 RUN_SUMMARIES: dict[str, Callable[[Mapping[str, Path]], list[str]]] = {"report": _report}
 """Stages that sum up the whole run: they get the folders of all stages."""
-
-REMARKS: dict[str, Callable[[Path], list[str]]] = {
-    "cross_validate": _cross_validate_remarks,
-    "lr_find_head": _lr_find_remarks,
-    "unfreeze": _unfreeze_remarks,
-    "lr_find_full": _lr_find_remarks,
-    "full_train": _full_train_remarks,
-}

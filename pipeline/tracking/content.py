@@ -1,4 +1,4 @@
-"""What a row shows, read from artifact folders: points and files."""
+"""What a row shows, read from its spec and from artifact folders: curves, scores, settings and files."""
 
 import json
 import math
@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import read_json
 from pipeline.params import flatten
-from pipeline.timings import read_timings
 from pipeline.tracking.spec import RowSpec
 
 Points = dict[tuple[str, int], float]
-"""Values by metric name (`<stage>/<name>`) and step."""
+"""Values by metric name and step."""
 
 _FORBIDDEN = re.compile(r"[^\w\-. :/]")
 """MLflow refuses names with other characters."""
@@ -28,11 +26,11 @@ class Content:
     num_dropped: int = 0
 
     def add_journal(self, stage: str, lines: Iterable[str]) -> None:
-        """Add the points of a journal, given as lines of JSON."""
+        """Add the curves of a journal, given as lines of JSON."""
         for line in lines:
             entry = json.loads(line)
             for name, value in entry.get("values", {}).items():  # journals of older versions also hold remarks
-                self.add_point(f"{stage}/{name}", int(entry["step"]), value)
+                self.add_point(f"{curves_of(stage)}{name}", int(entry["step"]), value)
 
     def add_point(self, name: str, step: int, value: Any) -> None:
         """Add a number. Other values (strings, lists, booleans) are ignored."""
@@ -43,27 +41,21 @@ class Content:
         else:
             self.num_dropped += 1
 
-    def add_finals(self, stage: str, metrics: dict[str, Any]) -> None:
-        """Add scalars at step 0, or one step after the curve of the same name: MLflow's table shows the last point."""
-        ends = {name: (step, value) for (name, step), value in sorted(self.points.items())}
-        for name, value in flatten(metrics, separator="/").items():
-            step, last = ends.get(safe_name(f"{stage}/{name}"), (-1, None))
-            if value != last:
-                self.add_point(f"{stage}/{name}", step + 1, value)
+
+def curves_of(stage: str) -> str:
+    """What the names of a stage's curves begin with. They hold what was measured, and nothing that was chosen later."""
+    return f"curve/{stage}/"
 
 
 def read_content(spec: RowSpec) -> Content:
-    """Read the journals, scores and timings of all stages."""
+    """Gather the scores, and the curves of all stages."""
     content = Content()
+    for name, value in spec.scores.items():
+        content.add_point(name, 0, value)
     for stage, folder in spec.folders.items():
         journal = folder / "journal.jsonl"
         if journal.exists():
             content.add_journal(stage, journal.read_text(encoding="utf-8").splitlines())
-        metrics = folder / "metrics.json"
-        content.add_finals(stage, read_json(metrics) if metrics.exists() else {})
-        timings = read_timings(spec.state_dir, read_json(folder / "stage.json")["digest"])
-        for name, value in timings.items():
-            content.add_point(f"{stage}/{name}", 0, value)
     return content
 
 

@@ -6,19 +6,21 @@ import sqlite3
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from pipeline.console import note
 from pipeline.files import atomic_folder, read_json, write_json
-from pipeline.tracking.content import Content, drawn_files, files_of, read_content
+from pipeline.processes import process_name
+from pipeline.tracking.content import Content, Points, drawn_files, files_of, read_content
+from pipeline.tracking.open_rows import LOCK_TIMEOUT_S, forget_open, row_lock
+from pipeline.tracking.origin import origin_tags
 from pipeline.tracking.spec import RowSpec, delivery_digest, drawn_digest, row_digest, sqlite_file, state_digest
-from pipeline.tracking.store import OPEN, ROW, STATE, Store, StoreUnavailableError, origin_tags, reachable
+from pipeline.tracking.store import NOTE, OPEN, ROW, STATE, Store, StoreUnavailableError, reachable
 
 _KEPT = ("stage.json", "metrics.json", "journal.jsonl")
 """What is copied from each stage's folder while its row waits for delivery. The model is too large, so it is linked."""
-
-_LOCK_TIMEOUT_S = 30
 
 _FINISHED_AND_NONE_OPEN = f"""
     SELECT count(*) FROM runs WHERE run_uuid = ? AND lifecycle_stage = 'active' AND status = 'FINISHED'
@@ -51,28 +53,22 @@ def publish_row(spec: RowSpec) -> str | None:
     return run_id
 
 
-def row_lock(spec: RowSpec) -> FileLock:
-    """Return the lock that a process holds while it writes the open row of these settings."""
-    path = spec.state_dir / "locks" / f"row-{row_digest(spec)}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(path)
-
-
 def _deliver(spec: RowSpec, content: Content) -> str:
     store, state = Store(spec), state_digest(spec)
-    with row_lock(spec).acquire(timeout=_LOCK_TIMEOUT_S):
+    with row_lock(spec).acquire(timeout=LOCK_TIMEOUT_S):
         run_id = store.find(**{STATE: state})
         if run_id is None:
             run_id = _complete(store, spec, content)
-            store.close_row(run_id, status="FINISHED", tags=_closing_tags(spec, content))
+            store.close_row(run_id, spec, tags=_closing_tags(spec, content))
         else:
-            _redraw(store, spec, run_id)
+            _refresh(store, spec, run_id)
             # If the stages ran again with equal results, they opened a row that adds nothing.
-            duplicate = store.find(**{ROW: row_digest(spec), OPEN: "true"})
+            duplicate = store.find_open(spec)
             if duplicate is not None:
                 store.delete_row(duplicate)
+        forget_open(spec)
     store.end_orphans()
-    store.show_columns(spec.columns)
+    store.show_views(spec)
     _write_receipt(spec, run_id)
     return run_id
 
@@ -83,34 +79,42 @@ def _complete(store: Store, spec: RowSpec, content: Content) -> str:
     MLflow cannot delete points. If the row has points that the folders do not have (the code was changed during a run),
     it is closed as KILLED and a new row is created.
     """
-    run_id = store.open_row(spec, owner_pid=os.getpid())
+    owner = process_name(os.getpid())
+    run_id = store.open_row(spec, owner=owner)
     known = store.read_points(run_id)
     if any(content.points.get(at) != value for at, value in known.items()):
-        store.close_row(
-            run_id, status="KILLED", tags={"mlflow.note.content": "Abandoned: the stages ran again with other results."}
-        )
-        run_id, known = store.create_row(spec, owner_pid=os.getpid()), {}
-    store.log_points(run_id, {at: value for at, value in content.points.items() if at not in known})
-    store.log_files(run_id, files_of(spec))
+        store.end_row(run_id, status="KILLED", note="- **Abandoned**: the stages ran again with other results.")
+        run_id, known = store.create_row(spec, owner=owner), {}
+    _log(store, spec, run_id, {at: value for at, value in content.points.items() if at not in known})
     return run_id
 
 
-def _redraw(store: Store, spec: RowSpec, run_id: str) -> None:
-    """Send the pictures and the report again if they differ from the receipt.
+def _log(store: Store, spec: RowSpec, run_id: str, points: Points) -> None:
+    """Send all that belongs to a row, except what closes it."""
+    store.log_points(run_id, points)
+    if spec.dataset is not None:
+        store.log_dataset(run_id, spec.dataset)
+    store.log_files(run_id, files_of(spec))
 
-    MLflow cannot delete single files, so a picture that is no longer drawn stays in the row.
+
+def _refresh(store: Store, spec: RowSpec, run_id: str) -> None:
+    """Send the pictures, the report and the tags again if they differ from the receipt.
+
+    MLflow cannot delete single files, so a picture that is no longer drawn stays in the row. A job that was run again
+    moves to the sweep that ran last.
     """
-    receipt = _receipt(spec)
-    if not receipt.exists() or read_json(receipt).get("drawn") != drawn_digest(spec):
+    known = _read_receipt(spec)
+    if known.get("drawn") != drawn_digest(spec):
         store.log_files(run_id, drawn_files(spec))
+    if known.get("tags") != spec.tags:
+        store.set_tags(run_id, spec.tags)
 
 
 def _closing_tags(spec: RowSpec, content: Content) -> dict[str, str]:
-    notes = list(spec.notes)
-    if content.num_dropped:
-        notes.append(f"{content.num_dropped} values are not finite and are missing from the curves")
     tags = {STATE: state_digest(spec), "unfreeze.stages": " ".join(spec.folders)}
-    return tags | ({"mlflow.note.content": "\n".join(f"- {note}" for note in notes)} if notes else {})
+    if content.num_dropped:
+        tags["not_finite"] = f"{content.num_dropped} values are missing from the curves"
+    return tags | {NOTE: "\n".join(f"- {line}" for line in spec.description)}
 
 
 def _published_here(spec: RowSpec) -> str | None:
@@ -121,8 +125,8 @@ def _published_here(spec: RowSpec) -> str | None:
     database, receipt = sqlite_file(spec.tracking_uri), _receipt(spec)
     if database is None or not receipt.exists() or next(iter(_kept_specs(spec)), None) is not None:
         return None
-    known = read_json(receipt)
-    if known.get("drawn") != drawn_digest(spec):
+    known = _read_receipt(spec)
+    if known.get("drawn") != drawn_digest(spec) or known.get("tags") != spec.tags:
         return None
     with suppress(sqlite3.Error), closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
         found = connection.execute(_FINISHED_AND_NONE_OPEN, (known["run_id"], row_digest(spec))).fetchone()[0]
@@ -134,10 +138,16 @@ def _receipt(spec: RowSpec) -> Path:
     return spec.state_dir / "published" / f"{delivery_digest(spec)}.json"
 
 
+def _read_receipt(spec: RowSpec) -> dict[str, Any]:
+    receipt = _receipt(spec)
+    return dict(read_json(receipt)) if receipt.exists() else {}
+
+
 def _write_receipt(spec: RowSpec, run_id: str) -> None:
     path = _receipt(spec)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"run_id": run_id, "tracking_uri": spec.tracking_uri, "drawn": drawn_digest(spec)})
+    known = {"run_id": run_id, "tracking_uri": spec.tracking_uri, "drawn": drawn_digest(spec), "tags": spec.tags}
+    write_json(path, known)
 
 
 def _pending(spec: RowSpec) -> Path:

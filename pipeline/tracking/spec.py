@@ -2,7 +2,8 @@
 
 import math
 import os
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
@@ -10,6 +11,23 @@ from urllib.parse import unquote, urlsplit
 from pipeline.files import digest, folder_digest, read_json, write_json
 
 _SQLITE = "sqlite:///"
+
+
+ROW_FORMAT = 2
+"""The version of what a row shows. A state whose row has an older one gets a new row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """The images that a row was made from."""
+
+    name: str
+    digest: str
+    """Equal for equal images, labels and splits; at most 36 characters."""
+    source: str
+    """A path, or the name of the library that carries the images."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Number of images, of classes, and of images per split."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +54,27 @@ class RowSpec:
     drawn: Path | None = None
     """The folder of `report.html` and `<stage>/<picture>.png`, if any. It is not part of the state."""
 
-    notes: list[str] = field(default_factory=list)
-    """Remarks for the row's description, in Markdown, one list item each. They are not part of the state."""
+    name: str = ""
+    """What the table shows first."""
+
+    scores: dict[str, float] = field(default_factory=dict)
+    """The numbers that sum up the state, by name. Those without a `/` stand first in the table."""
+
+    dataset: Dataset | None = None
+
+    description: list[str] = field(default_factory=list)
+    """Lines of Markdown."""
+
+    started: float | None = None
+    """When the first stage of the run began, in seconds since 1970; None: when the row is written."""
+
+    ended: float | None = None
+    """When the last stage ended; None: when the row is closed."""
+
+    changed: list[str] = field(default_factory=list)
+    """The settings that differ from those that the run started from: `full_train.lr`, ..."""
 
     tags: dict[str, str] = field(default_factory=dict)
-
-    columns: list[str] = field(default_factory=list)
-    """What the table shows under `?viewStateShareKey=unfreeze`: ``metrics.`head_train/valid/accuracy` ``, ..."""
 
     def write(self, path: Path) -> None:
         """Write the spec as JSON. The folder of `path` must exist."""
@@ -51,8 +83,11 @@ class RowSpec:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read what `write` wrote."""
-        values = read_json(path)
+        known = {f.name for f in fields(cls)}
+        values = {name: value for name, value in read_json(path).items() if name in known}  # older versions had others
         values["folders"] = {stage: Path(folder) for stage, folder in values.get("folders", {}).items()}
+        if values.get("dataset") is not None:
+            values["dataset"] = Dataset(**values["dataset"])
         for name in ("state_dir", "root", "drawn", "journal"):
             if values.get(name) is not None:
                 values[name] = Path(values[name])
@@ -69,6 +104,9 @@ class FollowSpec(RowSpec):
 
     parent_pid: int
     """The process that writes the journal. The follower stops when it ends."""
+
+    owner: str
+    """The process that starts the stages, as `process_name` names it. While it is alive, the row stays open."""
 
 
 def store_uri(root: Path, typed: str | None = None) -> str:
@@ -123,7 +161,12 @@ def _is_folder(uri: str) -> bool:
 
 def row_digest(spec: RowSpec) -> str:
     """Identify the row that runs with these settings write to while it is open."""
-    return digest(_as_json({"experiment": spec.experiment, "params": spec.params}))
+    return settings_digest(spec.params, experiment=spec.experiment)
+
+
+def settings_digest(params: Mapping[str, Any], *, experiment: str) -> str:
+    """Identify the settings of a run and the table that it goes into."""
+    return digest(_as_json({"experiment": experiment, "params": dict(params)}))
 
 
 def state_digest(spec: RowSpec) -> str:
@@ -133,7 +176,7 @@ def state_digest(spec: RowSpec) -> str:
     """
     computed = {stage: folder for stage, folder in spec.folders.items() if folder != spec.drawn}
     stages = {stage: read_json(folder / "stage.json")["digest"] for stage, folder in computed.items()}
-    return digest({"row": row_digest(spec), "stages": stages})
+    return digest({"row": row_digest(spec), "stages": stages, "format": ROW_FORMAT})
 
 
 def delivery_digest(spec: RowSpec) -> str:

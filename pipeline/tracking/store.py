@@ -3,13 +3,10 @@
 This is the only module that imports MLflow, and only inside `reachable`, because the import takes two seconds.
 """
 
-import getpass
 import json
 import logging
 import os
 import shutil
-import socket
-import subprocess
 import tempfile
 import time
 import warnings
@@ -22,13 +19,18 @@ from typing import Any, TypeVar
 from filelock import FileLock
 
 from pipeline.files import atomic_file
-from pipeline.processes import group_is_alive
+from pipeline.processes import named_is_alive
 from pipeline.tracking.content import Points, flat_params
+from pipeline.tracking.origin import origin_tags
 from pipeline.tracking.refusal import advice
-from pipeline.tracking.spec import RowSpec, row_digest, sqlite_file, sqlite_uri, uri_from_here
+from pipeline.tracking.spec import Dataset, RowSpec, row_digest, sqlite_file, sqlite_uri, uri_from_here
+from pipeline.tracking.views import PREFIX, RUNS, SWEEP, runs_view, sweep_view
 
 ROW, STATE, OPEN, OWNER = "unfreeze.row", "unfreeze.state", "unfreeze.open", "unfreeze.owner"
-"""Tags: digest of the settings; digest of the state (closed rows only); whether the row is open; its writer."""
+"""Tags: digest of the settings; digest of the state (finished rows only); whether the row is open; what runs it."""
+
+NOTE = "mlflow.note.content"
+"""The tag that MLflow's page shows as the row's description."""
 
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -45,6 +47,11 @@ _ENVIRONMENT = {
 
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Without it the interface guesses, and may open its pages for language models."""
+
+KILLED_NOTE = "- **Stopped** before its end. The same command continues from there."
+
+_TRAINING = ("full_train", "head_train_augmented", "head_train")
+"""The stages that train, the last first."""
 
 _Item = TypeVar("_Item")
 
@@ -90,22 +97,26 @@ class Store:
         local = None if spec.tracking_uri.startswith("http") else (home / "mlartifacts").as_uri()
         self._experiment_id = self._find_experiment(spec.experiment, artifact_location=local)
 
-    def open_row(self, spec: RowSpec, *, owner_pid: int) -> str:
+    def open_row(self, spec: RowSpec, *, owner: str) -> str:
         """Find the open row of these settings or create it, and return its run id. The caller holds the row's lock."""
-        run_id = self.find(**{ROW: row_digest(spec), OPEN: "true"})
+        run_id = self.find_open(spec)
         if run_id is None:
-            return self.create_row(spec, owner_pid=owner_pid)
+            return self.create_row(spec, owner=owner)
         self._client.update_run(run_id, status="RUNNING")  # it may have been marked as KILLED
-        self._describe(run_id, spec, owner_pid=owner_pid)
+        self._describe(run_id, spec, owner=owner)
         return run_id
 
-    def create_row(self, spec: RowSpec, *, owner_pid: int) -> str:
+    def create_row(self, spec: RowSpec, *, owner: str) -> str:
         """Create an open row and return its run id."""
         tags = {ROW: row_digest(spec), OPEN: "true"}
-        name = spec.tags.get("dvc_exp_name") or f"{spec.experiment}-{row_digest(spec)[:7]}"
-        run_id = str(self._client.create_run(self._experiment_id, tags=tags, run_name=name).info.run_id)
-        self._describe(run_id, spec, owner_pid=owner_pid)
+        run = self._client.create_run(self._experiment_id, _milliseconds(spec.started), tags, spec.name or None)
+        run_id = str(run.info.run_id)
+        self._describe(run_id, spec, owner=owner)
         return run_id
+
+    def find_open(self, spec: RowSpec) -> str | None:
+        """Return the run id of the open row of these settings."""
+        return self.find(**{ROW: row_digest(spec), OPEN: "true"})
 
     def find(self, **tags: str) -> str | None:
         """Return the run id of the oldest row that has these tags and is not deleted."""
@@ -135,28 +146,58 @@ class Store:
         for file, folder in files:
             self._client.log_artifact(run_id, str(file), folder or None)
 
-    def close_row(self, run_id: str, *, status: str, tags: dict[str, str]) -> None:
-        """End the row. The tags come last: after a kill between the two calls the row is still open."""
-        self._client.set_terminated(run_id, status=status)
-        self._set_tags(run_id, {**tags, OPEN: "false"})
+    def log_dataset(self, run_id: str, dataset: Dataset) -> None:
+        """Attach the images that the row was made from."""
+        from mlflow.entities import Dataset as Entity
+        from mlflow.entities import DatasetInput, InputTag
+
+        entity = Entity(
+            name=dataset.name[:500],
+            digest=dataset.digest,
+            source_type="local",
+            source=json.dumps({"uri": dataset.source}),
+            profile=json.dumps(dataset.counts),
+        )
+        tags = [InputTag("mlflow.data.context", "training")]
+        self._client.log_inputs(run_id, datasets=[DatasetInput(entity, tags)])
+
+    def close_row(self, run_id: str, spec: RowSpec, *, tags: dict[str, str]) -> None:
+        """Finish the row. The tags come last: after a kill between the calls the row is still open."""
+        self._client.update_run(run_id, name=spec.name or None)
+        self._client.set_terminated(run_id, "FINISHED", _milliseconds(spec.ended))
+        self.set_tags(run_id, {**tags, OPEN: "false"})
+
+    def end_row(self, run_id: str, *, status: str, note: str, stays_open: bool = False) -> None:
+        """End a row that is not finished. A run with the same settings continues one that `stays_open`."""
+        self._client.set_terminated(run_id, status)
+        self.set_tags(run_id, {NOTE: note, OPEN: "true" if stays_open else "false"})
 
     def delete_row(self, run_id: str) -> None:
         """Move the row to MLflow's trash."""
         self._client.delete_run(run_id)
 
     def end_orphans(self) -> None:
-        """Mark rows as KILLED whose writer on this machine has ended. A run with equal settings reopens its row."""
+        """Mark rows as KILLED whose owner on this machine has ended. A run with equal settings reopens its row."""
         condition = f"tags.`{OPEN}` = 'true' and attributes.status = 'RUNNING'"
         for run in self._client.search_runs([self._experiment_id], condition):
-            host, _, group = run.data.tags.get(OWNER, "").rpartition(":")
-            if host == socket.gethostname() and not group_is_alive(int(group)):
-                self._client.set_terminated(run.info.run_id, status="KILLED")
+            if not named_is_alive(run.data.tags.get(OWNER, "")):
+                self.end_row(run.info.run_id, status="KILLED", note=KILLED_NOTE, stays_open=True)
 
-    def show_columns(self, columns: list[str]) -> None:
-        """Store these columns as a shared view: the default table shows neither settings nor scores."""
-        if columns:
-            view = json.dumps({"selectedColumns": columns})
-            self._client.set_experiment_tag(self._experiment_id, "mlflow.sharedViewState.unfreeze", view)
+    def show_views(self, spec: RowSpec) -> None:
+        """Save the views of the table; that of sweeps shows the one that this row belongs to, if any."""
+        views = {RUNS: runs_view()}
+        if "sweep" in spec.tags:
+            trained = next((stage for stage in _TRAINING if stage in spec.folders), _TRAINING[0])
+            tested = "accuracy" in spec.scores
+            views[SWEEP] = sweep_view(spec.tags["sweep"], spec.changed, tested=tested, trained=trained)
+        for key, view in views.items():
+            self._client.set_experiment_tag(self._experiment_id, f"{PREFIX}{key}", view.to_tag())
+
+    def set_tags(self, run_id: str, tags: dict[str, str]) -> None:
+        """Set tags of a row."""
+        from mlflow.entities import RunTag
+
+        self._client.log_batch(run_id, tags=[RunTag(name, value[:5000]) for name, value in tags.items()])
 
     def _find_experiment(self, name: str, *, artifact_location: str | None) -> str:
         from mlflow.exceptions import MlflowException
@@ -171,33 +212,17 @@ class Store:
             )
         return str(experiment.experiment_id)
 
-    def _describe(self, run_id: str, spec: RowSpec, *, owner_pid: int) -> None:
+    def _describe(self, run_id: str, spec: RowSpec, *, owner: str) -> None:
         from mlflow.entities import Param
 
-        with suppress(ProcessLookupError):  # if it has just ended, its PID serves as well
-            # The group, not the process: between two stages only the process that starts them is alive.
-            owner_pid = os.getpgid(owner_pid)
-        owner = f"{socket.gethostname()}:{owner_pid}"
-        self._set_tags(run_id, {**origin_tags(spec.root), **spec.tags, OWNER: owner})
+        note = {NOTE: "- **Running.**"}
+        self.set_tags(run_id, {**note, **origin_tags(spec.root), **spec.tags, OWNER: owner})
         for batch in _batches(flat_params(spec).items(), 100):
             self._client.log_batch(run_id, params=[Param(*item) for item in batch])
 
-    def _set_tags(self, run_id: str, tags: dict[str, str]) -> None:
-        from mlflow.entities import RunTag
 
-        self._client.log_batch(run_id, tags=[RunTag(name, value[:5000]) for name, value in tags.items()])
-
-
-def origin_tags(root: Path) -> dict[str, str]:
-    """Return the user and the commit as tags, under the names that MLflow's table shows."""
-    tags = {"mlflow.source.name": "unfreeze"}
-    with suppress(OSError, KeyError):  # a container may run as a user without a name
-        tags["mlflow.user"] = getpass.getuser()
-    with suppress(OSError, subprocess.SubprocessError):
-        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
-        commit = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
-        tags["mlflow.source.git.commit"] = commit.stdout.strip()
-    return tags
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds * 1000)
 
 
 def _batches(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:

@@ -16,11 +16,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.tracking import FollowSpec, RowSpec, publish_row, store_uri
+from pipeline.processes import process_name
+from pipeline.tracking import Dataset, FollowSpec, RowSpec, publish_row, store_uri
 from pipeline.tracking.content import Content, flat_params
 from pipeline.tracking.follow import follow
+from pipeline.tracking.open_rows import end_orphans, is_open, note_open, orphans
 from pipeline.tracking.spec import row_digest, state_digest
-from pipeline.tracking.store import Store, reachable
+from pipeline.tracking.store import Store, StoreUnavailableError, reachable
 
 # SQLAlchemy warns about MLflow's own table definitions when they are first imported.
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.xdist_group("tracking")]
@@ -29,7 +31,11 @@ NO_SERVER = "http://127.0.0.1:9"
 PARAMS = {"seed": 1, "data": {"name": "digits", "split": [0.8, 0.2]}, "full_train": {"lr": "auto", "cycle_len": None}}
 STAGES = ("ingest", "lr_find_head", "head_train", "full_train", "tta_evaluate")
 NUM_STEPS = 30
-NOTES = [f"**{stage}**: the end of {stage}" for stage in STAGES]
+SCORES = {"accuracy": 0.5, "valid_loss": 0.25, "lr_head": 0.01, "tta_evaluate/log_loss": 0.3}
+DESCRIPTION = ["**Score**: 50.0 % of 8 test images", "**Verdict**: half of it is right"]
+STARTED, ENDED = 1_700_000_000.25, 1_700_000_040.5
+OWNER = process_name(os.getpid())
+"""A process that lives."""
 
 Row = Any
 """An MLflow run."""
@@ -40,8 +46,6 @@ def write_stage(folder: Path, *, salt: str = "") -> None:
     folder.mkdir(parents=True, exist_ok=True)
     lines = [{"step": i, "values": {"train_loss": i / 7, "valid_loss": len(salt) + i / 3}} for i in range(NUM_STEPS)]
     write_journal(folder / "journal.jsonl", lines)
-    metrics = {"lr": 0.01, "rule": "steep", "test": {"accuracy": 0.5 + len(salt) / 10}}
-    (folder / "metrics.json").write_text(json.dumps(metrics))
     (folder / "stage.json").write_text(json.dumps({"stage": folder.name, "digest": f"{folder.name}{salt}"}))
     if folder.name == "tta_evaluate":
         (folder / "model").mkdir(exist_ok=True)
@@ -136,7 +140,12 @@ def spec(tmp_path: Path, store: str, drawn: Path) -> RowSpec:
         params=PARAMS,
         folders=folders,
         drawn=drawn,
-        notes=NOTES,
+        name="digits · resnet18 · 50.0 %",
+        scores=SCORES,
+        dataset=Dataset(name="digits", digest="0123456789ab", source="/photos", counts={"images": 8, "train": 5}),
+        description=DESCRIPTION,
+        started=STARTED,
+        ended=ENDED,
         experiment=tmp_path.name,
         tracking_uri=store,
         state_dir=tmp_path / ".unfreeze",
@@ -148,7 +157,7 @@ def spec(tmp_path: Path, store: str, drawn: Path) -> RowSpec:
 def follow_spec(spec: RowSpec, tmp_path: Path) -> FollowSpec:
     journal = tmp_path / "scratch" / "journal.jsonl"
     values = {name: getattr(spec, name) for name in RowSpec.__dataclass_fields__}
-    return FollowSpec(**values, stage="full_train", journal=journal, parent_pid=os.getpid())
+    return FollowSpec(**values, stage="full_train", journal=journal, parent_pid=os.getpid(), owner=OWNER)
 
 
 @pytest.fixture(autouse=True)
@@ -157,28 +166,55 @@ def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_a_row_of_cached_stages_is_complete(spec: RowSpec) -> None:
-    (spec.state_dir / "timings").mkdir(parents=True)
-    (spec.state_dir / "timings" / "full_train.json").write_text('{"seconds": 12.5, "test/ms": 3}')
-    run_id = publish_row(replace(spec, tags={"sweep": "2026-01"}, columns=["metrics.`tta_evaluate/test/accuracy`"]))
+def test_a_row_is_complete(spec: RowSpec) -> None:
+    run_id = publish_row(replace(spec, tags={"changed": "full_train.lr=0.01"}))
 
     (row,) = rows(spec)
     assert row.info.run_id == run_id
     assert row.info.status == "FINISHED"
+    assert row.info.run_name == "digits · resnet18 · 50.0 %"
+    assert (row.info.start_time, row.info.end_time) == (1_700_000_000_250, 1_700_000_040_500)
     assert row.data.params == flat_params(spec)
-    assert row.data.metrics["tta_evaluate/test/accuracy"] == 0.5
-    assert row.data.metrics["lr_find_head/lr"] == 0.01
-    assert row.data.metrics["full_train/seconds"] == 12.5
-    assert row.data.metrics["full_train/test/ms"] == 3
-    assert row.data.tags["sweep"] == "2026-01"
-    assert "**full_train**: the end of full_train" in row.data.tags["mlflow.note.content"]
-    view = client(spec).get_experiment(row.info.experiment_id).tags["mlflow.sharedViewState.unfreeze"]
-    assert "tta_evaluate/test/accuracy" in view
+    assert {name: value for name, value in row.data.metrics.items() if not name.startswith("curve/")} == SCORES
+    assert row.data.tags["changed"] == "full_train.lr=0.01"
+    assert row.data.tags["mlflow.note.content"] == "".join(f"- {line}\n" for line in DESCRIPTION).strip()
+    (used,) = row.inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == ("digits", "0123456789ab")
+    assert json.loads(used.dataset.source) == {"uri": "/photos"}
+    assert json.loads(used.dataset.profile) == {"images": 8, "train": 5}
     for stage in STAGES:
-        assert curve(spec, row.info.run_id, f"{stage}/train_loss") == TRAIN_LOSS
+        assert curve(spec, row.info.run_id, f"curve/{stage}/train_loss") == TRAIN_LOSS
         assert artifacts(spec, row.info.run_id, f"pictures/{stage}") == {f"pictures/{stage}/plot.png"}
     assert artifacts(spec, row.info.run_id, "") == {"model", "pictures", "report.html"}
     assert artifacts(spec, row.info.run_id, "model") == {"model/classes.json"}
+
+
+def test_the_table_has_a_view_of_runs_and_one_of_the_latest_sweep(spec: RowSpec) -> None:
+    publish_row(spec)
+    first = replace(spec, params={"seed": 2}, changed=["seed"], tags={"job": "runs/a/0", "sweep": "runs/a"})
+    latest = replace(
+        spec, params={"seed": 3}, changed=["full_train.lr"], tags={"job": "runs/b/0", "sweep": "runs/b"}, scores={}
+    )
+    publish_row(first)
+    publish_row(latest)
+
+    (experiment,) = {row.info.experiment_id for row in rows(spec)}
+    tags = client(spec).get_experiment(experiment).tags
+    views = {key: json.loads(tag) for key, tag in tags.items() if key.startswith("mlflow.sharedViewState.")}
+    states = {view["name"]: json.loads(view["state"]) for view in views.values()}
+    assert list(states) == ["Runs", "Latest sweep"]
+    assert "metrics.`accuracy`" in states["Runs"]["selectedColumns"]
+    assert states["Latest sweep"]["selectedColumns"][0] == "params.`full_train.lr`"
+    assert "metrics.`accuracy`" not in states["Latest sweep"]["selectedColumns"]  # no test image was used
+    shown = {name: [r.data.params["seed"] for r in rows(spec, state["searchFilter"])] for name, state in states.items()}
+    assert shown == {"Runs": ["1"], "Latest sweep": ["3"]}
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+def test_a_job_that_ran_again_moves_to_the_latest_sweep(spec: RowSpec) -> None:
+    run_id = publish_row(replace(spec, tags={"job": "runs/a/0", "sweep": "runs/a"}))
+    assert publish_row(replace(spec, tags={"job": "runs/b/3", "sweep": "runs/b"})) == run_id
+    assert [row.info.run_id for row in rows(spec, "tags.sweep = 'runs/b'")] == [run_id]
 
 
 def test_a_state_is_published_once(spec: RowSpec) -> None:
@@ -202,7 +238,7 @@ def test_another_colour_reaches_the_row_that_exists(
     assert [row.info.status for row in rows(spec)] == ["FINISHED"]
     for path in ("report.html", "pictures/full_train/plot.png"):
         assert "orange" in artifact_text(spec, run_id, path, tmp_path / "downloads")
-    assert curve(spec, run_id, "full_train/train_loss") == TRAIN_LOSS
+    assert curve(spec, run_id, "curve/full_train/train_loss") == TRAIN_LOSS
 
     monkeypatch.setattr(Store, "log_files", None)  # the third time, nothing is sent
     assert publish_row(spec) == run_id
@@ -220,12 +256,13 @@ def test_publishing_again_does_not_import_mlflow(spec: RowSpec) -> None:
     spec.write(file)
     program = (
         "import sys; from pathlib import Path; from pipeline.tracking import RowSpec, publish_row; "
-        f"print(publish_row(RowSpec.read(Path({str(file)!r})))); print('mlflow' in sys.modules)"
+        f"print(publish_row(RowSpec.read(Path({str(file)!r})))); print('mlflow' in sys.modules); "
+        "import time; print(time.process_time())"
     )
-    started = time.monotonic()
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert result.stdout.split() == [rows(spec)[0].info.run_id, "False"]
-    assert time.monotonic() - started < 1.0  # about 0.1 s on an idle machine, 3 s with MLflow
+    run_id, imported, seconds = result.stdout.split()
+    assert (run_id, imported) == (rows(spec)[0].info.run_id, "False")
+    assert float(seconds) < 1.0  # about 0.1 s, 3 s with MLflow
 
 
 def test_points_sent_live_are_not_sent_again(spec: RowSpec, follow_spec: FollowSpec) -> None:
@@ -240,12 +277,12 @@ def test_points_sent_live_are_not_sent_again(spec: RowSpec, follow_spec: FollowS
     follow_spec.journal.rename(follow_spec.journal.with_name("moved"))  # publication, with the last points unread
     write_journal(follow_spec.journal.with_name("moved"), lines[10:20])
     assert follower.communicate(timeout=30)[0] == ""
-    assert curve(spec, row.info.run_id, "full_train/train_loss") == TRAIN_LOSS[:20]
+    assert curve(spec, row.info.run_id, "curve/full_train/train_loss") == TRAIN_LOSS[:20]
 
     assert publish_row(spec) == row.info.run_id
     assert [r.info.status for r in rows(spec)] == ["FINISHED"]
-    assert curve(spec, row.info.run_id, "full_train/train_loss") == TRAIN_LOSS
-    assert curve(spec, row.info.run_id, "head_train/train_loss") == TRAIN_LOSS
+    assert curve(spec, row.info.run_id, "curve/full_train/train_loss") == TRAIN_LOSS
+    assert curve(spec, row.info.run_id, "curve/head_train/train_loss") == TRAIN_LOSS
 
 
 def test_a_killed_follower_leaves_a_row_that_publish_completes(spec: RowSpec, follow_spec: FollowSpec) -> None:
@@ -257,7 +294,75 @@ def test_a_killed_follower_leaves_a_row_that_publish_completes(spec: RowSpec, fo
 
     assert publish_row(spec) == rows(spec)[0].info.run_id
     assert [row.info.status for row in rows(spec)] == ["FINISHED"]
-    assert curve(spec, rows(spec)[0].info.run_id, "full_train/train_loss") == TRAIN_LOSS
+    assert curve(spec, rows(spec)[0].info.run_id, "curve/full_train/train_loss") == TRAIN_LOSS
+
+
+def follow_to_the_end(spec: FollowSpec, *, said: bytes) -> None:
+    """Follow a stage that logs one point, says this on the follower's standard input, and ends."""
+    write_journal(spec.journal, [{"step": 0, "values": {"train_loss": 0.0}}])
+    stdin, held_by_stage = os.pipe()
+    os.write(held_by_stage, said)
+    os.close(held_by_stage)
+    follow(spec, stdin_fd=stdin)
+    os.close(stdin)
+
+
+def dead_owner() -> str:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        name = process_name(process.pid)
+        process.kill()
+    return name
+
+
+@pytest.mark.parametrize(
+    ("said", "owner_lives", "expected", "note"),
+    [
+        (b"DONE", True, ("RUNNING", "true"), "- **Running.**"),
+        (b"FAILED", True, ("FAILED", "false"), "- **Failed** in the stage `full_train`."),
+        (b"KILLED", True, ("KILLED", "true"), "- **Stopped** before its end."),
+        (b"", True, ("KILLED", "true"), "- **Stopped** before its end."),  # kill -9
+        (b"DONE", False, ("KILLED", "true"), "- **Stopped** before its end."),
+    ],
+)
+def test_the_row_of_a_run_that_stops_ends_at_once(
+    follow_spec: FollowSpec, said: bytes, owner_lives: bool, expected: tuple[str, str], note: str
+) -> None:
+    follow_to_the_end(replace(follow_spec, owner=OWNER if owner_lives else dead_owner()), said=said)
+    (row,) = rows(follow_spec)
+    assert (row.info.status, row.data.tags["unfreeze.open"]) == expected
+    assert row.data.tags["mlflow.note.content"].startswith(note)
+    assert row.info.start_time == 1_700_000_000_250
+    assert is_open(follow_spec) is (expected[0] == "RUNNING")
+
+
+def test_a_run_that_failed_starts_anew_and_one_that_was_killed_goes_on(spec: RowSpec, follow_spec: FollowSpec) -> None:
+    follow_to_the_end(follow_spec, said=b"FAILED")
+    (failed,) = rows(spec)
+    follow_to_the_end(follow_spec, said=b"KILLED")
+    (killed,) = rows(spec, "attributes.status = 'KILLED'")
+    assert publish_row(spec) == killed.info.run_id != failed.info.run_id
+    assert {row.info.status for row in rows(spec)} == {"FAILED", "FINISHED"}
+
+
+def test_what_kill_9_left_open_is_ended_by_the_next_start(follow_spec: FollowSpec) -> None:
+    killed = replace(follow_spec, params={**PARAMS, "seed": 2})
+    follow_to_the_end(follow_spec, said=b"DONE")
+    follow_to_the_end(killed, said=b"DONE")
+    note_open(replace(killed, owner=dead_owner()))  # both stages are done; then the runner of one was killed
+    assert [spec.params for spec in orphans(follow_spec.state_dir)] == [killed.params]
+
+    end_orphans(follow_spec.state_dir)
+    statuses = {row.data.params["seed"]: row.info.status for row in rows(follow_spec)}
+    assert statuses == {"1": "RUNNING", "2": "KILLED"}
+    assert list(orphans(follow_spec.state_dir)) == []
+
+
+def test_a_row_that_no_store_can_end_stays_noted(follow_spec: FollowSpec) -> None:
+    away = replace(follow_spec, tracking_uri=NO_SERVER, owner=dead_owner())
+    note_open(away)
+    with pytest.raises(StoreUnavailableError):
+        end_orphans(away.state_dir)
+    assert is_open(away)
 
 
 def test_a_follower_without_a_server_warns_once_and_ends(
@@ -311,13 +416,15 @@ def test_what_a_store_missed_is_delivered_after_the_next_state(
 
     (late,) = rows(older, f"tags.`unfreeze.state` = '{digest}'")
     assert late.info.status == "FINISHED"
-    assert late.data.metrics["tta_evaluate/test/accuracy"] == 0.5
-    assert curve(older, late.info.run_id, "full_train/valid_loss") == [(i, i / 3) for i in range(NUM_STEPS)]
+    assert late.data.metrics["accuracy"] == 0.5
+    assert curve(older, late.info.run_id, "curve/full_train/valid_loss") == [(i, i / 3) for i in range(NUM_STEPS)]
     assert artifacts(older, late.info.run_id, "") == {"pictures", "report.html"}  # its model was overwritten
     assert artifacts(older, late.info.run_id, "pictures/ingest") == {"pictures/ingest/plot.png"}
     assert "orange" in artifact_text(older, late.info.run_id, "report.html", tmp_path / "downloads")
     assert late.data.tags["unfreeze.stages"] == " ".join(older.folders)
-    assert NOTES[0] in late.data.tags["mlflow.note.content"]
+    assert DESCRIPTION[0] in late.data.tags["mlflow.note.content"]
+    assert (late.info.start_time, late.info.end_time) == (1_700_000_000_250, 1_700_000_040_500)
+    assert late.info.run_name == older.name
     assert len(rows(older)) == 2
     assert list((spec.state_dir / "pending").glob("*")) == []
 
@@ -339,14 +446,14 @@ def test_four_processes_can_start_on_a_fresh_store(
     assert sorted(row.data.tags["unfreeze.row"] for row in rows(one)) == sorted(map(row_digest, (one, other)))
     for row in rows(one):
         assert row.info.status == "FINISHED"
-        assert curve(one, row.info.run_id, "head_train/train_loss") == TRAIN_LOSS
+        assert curve(one, row.info.run_id, "curve/head_train/train_loss") == TRAIN_LOSS
     assert not (tmp_path / "mlruns").exists()
 
 
 def test_a_row_whose_code_changed_before_it_ended_is_abandoned(spec: RowSpec) -> None:
     with reachable(spec.tracking_uri):
-        stale = Store(spec).open_row(spec, owner_pid=os.getpid())
-        Store(spec).log_points(stale, {("full_train/train_loss", 0): 0.5})
+        stale = Store(spec).open_row(spec, owner=OWNER)
+        Store(spec).log_points(stale, {("curve/full_train/train_loss", 0): 0.5})
     run_id = publish_row(spec)
     assert {row.info.run_id: row.info.status for row in rows(spec)} == {stale: "KILLED", run_id: "FINISHED"}
 
@@ -354,15 +461,18 @@ def test_a_row_whose_code_changed_before_it_ended_is_abandoned(spec: RowSpec) ->
 def test_stages_that_ran_again_with_equal_results_make_no_second_row(spec: RowSpec) -> None:
     run_id = publish_row(spec)
     with reachable(spec.tracking_uri):
-        Store(spec).open_row(spec, owner_pid=os.getpid())
+        Store(spec).open_row(spec, owner=OWNER)
     assert publish_row(spec) == run_id
     assert len(rows(spec)) == 1
 
 
 def test_a_row_that_was_killed_is_marked_and_reopened_by_its_next_run(spec: RowSpec) -> None:
     killed = replace(spec, params={**PARAMS, "seed": 2})
-    with subprocess.Popen(["true"], start_new_session=True) as dead, reachable(spec.tracking_uri):
-        run_id = Store(killed).open_row(killed, owner_pid=dead.pid)
+    with subprocess.Popen(["sleep", "60"]) as dead:
+        owner = process_name(dead.pid)
+        dead.kill()
+    with reachable(spec.tracking_uri):
+        run_id = Store(killed).open_row(killed, owner=owner)
     publish_row(spec)
     assert [row.info.run_id for row in rows(spec, "attributes.status = 'KILLED'")] == [run_id]
     assert publish_row(killed) == run_id
@@ -372,16 +482,16 @@ def test_a_row_that_was_killed_is_marked_and_reopened_by_its_next_run(spec: RowS
 def test_numbers_that_mlflow_cannot_hold_are_counted() -> None:
     content = Content()
     content.add_journal("full_train", ['{"step": 1, "values": {"a": NaN, "b": Infinity, "c": 1, "d": true, "e@": 2}}'])
-    assert content.points == {("full_train/c", 1): 1.0, ("full_train/e_", 1): 2.0}
+    assert content.points == {("curve/full_train/c", 1): 1.0, ("curve/full_train/e_", 1): 2.0}
     assert content.num_dropped == 2
 
 
-def test_a_score_with_the_name_of_a_curve_becomes_its_last_point() -> None:
-    content = Content()
-    content.add_journal("lr_find_head", [f'{{"step": {i}, "values": {{"lr": {i}, "loss": 1}}}}' for i in range(12)])
-    content.add_finals("lr_find_head", {"lr": 5, "loss": 1})
-    assert content.points["lr_find_head/lr", 12] == 5
-    assert ("lr_find_head/loss", 12) not in content.points
+def test_a_curve_holds_what_the_journal_holds_and_nothing_else(spec: RowSpec) -> None:
+    """The score of the kept state is no further point: every over-fitted curve would seem to recover."""
+    publish_row(replace(spec, scores={"valid_loss": 0.25}))
+    (row,) = rows(spec)
+    assert curve(spec, row.info.run_id, "curve/full_train/valid_loss") == [(i, i / 3) for i in range(NUM_STEPS)]
+    assert curve(spec, row.info.run_id, "valid_loss") == [(0, 0.25)]
 
 
 def test_settings_are_flat_text(spec: RowSpec) -> None:
@@ -403,6 +513,15 @@ def test_settings_that_json_cannot_hold_are_written_as_text(spec: RowSpec, tmp_p
 def test_a_spec_survives_its_file(follow_spec: FollowSpec, tmp_path: Path) -> None:
     follow_spec.write(tmp_path / "spec.json")
     assert FollowSpec.read(tmp_path / "spec.json") == follow_spec
+
+
+def test_a_spec_of_an_older_version_can_be_read(spec: RowSpec, tmp_path: Path) -> None:
+    spec.write(tmp_path / "spec.json")
+    values = json.loads((tmp_path / "spec.json").read_text())
+    for name in ("name", "scores", "dataset", "description", "started", "ended", "changed"):
+        del values[name]
+    (tmp_path / "spec.json").write_text(json.dumps(values | {"notes": ["a remark"], "columns": ["metrics.`a`"]}))
+    assert RowSpec.read(tmp_path / "spec.json").folders == spec.folders
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.files import read_json
 from pipeline.harness.dag import run_stages
-from pipeline.report.lines import remarks, summary
+from pipeline.report.lines import summary
 from stages.registry import ALL
 from stages.unfreeze import lr_factors
 from tests.conftest import TINY, Compose, Run
@@ -59,4 +59,3 @@ def test_given_rates_are_trained_at_and_the_finders_is_only_reported(
     early, _, _, optimizer = summary("unfreeze", folders, {})
     assert early.endswith("parameters at 0.0001")
     assert optimizer == "The optimizer of full_train is AdamW, as set."
-    assert remarks("unfreeze", folders) == []

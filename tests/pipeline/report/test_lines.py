@@ -1,11 +1,10 @@
-"""The lines at the end of each stage, and the remarks that are kept."""
+"""The lines at the end of each stage."""
 
 from pathlib import Path
 
 import pytest
 
 from pipeline.files import read_json, write_json, write_text
-from pipeline.report.lines import remarks as remarks_of
 from pipeline.report.lines import summary
 from tests.pipeline.report.conftest import lr_json, write_solved_head
 
@@ -58,7 +57,6 @@ LINES = {
     "full_train": [TRAINED, *FULL],
     "tta_evaluate": [f"valid: {TTA}", f"test: {TTA}; 0.381 and 2.36 ms an image", *CALIBRATED],
 }
-REMARKS = {"cross_validate": [SUSPECTS], "unfreeze": [WARNING], "full_train": FULL}
 
 
 @pytest.mark.parametrize("stage", LINES)
@@ -67,21 +65,14 @@ def test_lines(stage: str, folders: dict[str, Path]) -> None:
     assert [line[: len(wanted)] for line, wanted in zip(lines, LINES[stage], strict=True)] == LINES[stage]
 
 
-@pytest.mark.parametrize("stage", LINES)
-def test_remarks(stage: str, folders: dict[str, Path]) -> None:
-    remarks, wanted = remarks_of(stage, folders), REMARKS.get(stage, [])
-    assert [remark[: len(start)] for remark, start in zip(remarks, wanted, strict=True)] == wanted
-
-
 def test_a_stage_that_is_not_known_has_no_lines(folders: dict[str, Path]) -> None:
-    assert summary("publish", folders, {}) == remarks_of("publish", folders) == []
+    assert summary("publish", folders, {}) == []
 
 
 def test_the_finder_says_what_makes_its_choice_doubtful(folders: dict[str, Path]) -> None:
     write_json(folders["lr_find_full"] / "lr.json", lr_json(improved=False, unusable=["the loss is flat"]))
-    notes = remarks_of("lr_find_full", folders)
+    notes = summary("lr_find_full", folders, {})[1:]
     assert [note.partition(":")[0] for note in notes] == ["the loss clearly falls at no rate", "one sweep gave no rate"]
-    assert summary("lr_find_full", folders, {})[1:] == notes
 
 
 def test_a_solved_head_names_its_weight_decay(folders: dict[str, Path]) -> None:

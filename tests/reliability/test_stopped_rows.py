@@ -1,0 +1,62 @@
+"""The MLflow row of a run that is stopped does not stay RUNNING: real stages, a real store, real signals."""
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from pipeline.params import to_yaml
+from tests.conftest import PROJECT, Run
+
+pytestmark = pytest.mark.xdist_group("recipe")
+
+
+@pytest.fixture(scope="module")
+def checkout(recipe: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working copy whose next stage, `full_train`, takes long."""
+    folder = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(recipe.artifacts, folder / "artifacts")
+    shutil.rmtree(folder / "artifacts" / "full_train")
+    training = recipe.params["full_train"] | {"cycle_len": 200, "until_overfit": False}
+    (folder / "params.yaml").write_text(to_yaml(recipe.params | {"full_train": training}))
+    return folder
+
+
+def start(checkout: Path) -> "subprocess.Popen[bytes]":
+    environment = {**os.environ, "DVC_STAGE": "full_train", "PYTHONPATH": str(PROJECT)}
+    environment |= {"UNFREEZE_TRACKING": "true", "UNFREEZE_LIVE_S": "0"}
+    for name in ("DVC_ROOT", "MLFLOW_TRACKING_URI"):
+        environment.pop(name, None)
+    return subprocess.Popen([sys.executable, "-m", "stages.full_train"], cwd=checkout, env=environment)
+
+
+def statuses(checkout: Path) -> list[str]:
+    store = checkout / "mlflow.db"
+    if not store.exists():
+        return []
+    with closing(sqlite3.connect(f"{store.as_uri()}?mode=ro", uri=True)) as connection:
+        return [status for (status,) in connection.execute("SELECT status FROM runs")]
+
+
+def wait_for(checkout: Path, expected: list[str]) -> None:
+    deadline = time.monotonic() + 120
+    while statuses(checkout) != expected:
+        assert time.monotonic() < deadline, statuses(checkout)
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stage_that_is_stopped_ends_its_row(checkout: Path, number: signal.Signals) -> None:
+    process = start(checkout)
+    wait_for(checkout, ["RUNNING"])  # the second time, the row of the first is continued
+    process.send_signal(number)
+    process.wait()
+    wait_for(checkout, ["KILLED"])
+    assert list((checkout / ".unfreeze" / "open").iterdir()) == []
