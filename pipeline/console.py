@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -21,6 +21,12 @@ def say(stage: str, text: str) -> None:
 def complain(stage: str, text: str) -> None:
     """Print an error: what is wrong, and what to do."""
     _console.print(f"  {stage:<20} error: {text}", markup=False, style="bold red")
+
+
+def show(lines: Iterable[str]) -> None:
+    """Print lines as they are: a table, or what a whole run found."""
+    for line in lines:
+        _console.print(line, markup=False)
 
 
 class _VisibleBar(Bar):

@@ -12,10 +12,10 @@ from pipeline.console import complain, say
 from pipeline.files import write_text
 from pipeline.harness.checked import read_checked
 from pipeline.harness.compose import is_sweep, run_app
-from pipeline.harness.delivery import publish_now
+from pipeline.harness.delivery import publish_now, publish_summary
 from pipeline.harness.execute import Audience, StageFolders, execute, read_published, read_record
 from pipeline.harness.stage import Stage
-from pipeline.params import flatten, to_yaml
+from pipeline.params import flatten, load_params, to_yaml
 from pipeline.paths import ARTIFACTS, PARAMS, state_dir
 from pipeline.settings import SettingsError, with_environment
 
@@ -26,8 +26,16 @@ def run_by_hand(stages: Sequence[Stage[Any]], *, name: str, audience: Audience) 
     def job(params: dict[str, Any], folder: Path, overrides: list[str]) -> float | None:
         return run_job(stages, params, folder, overrides, name=name, audience=audience)
 
+    def end(sweep: Path) -> None:
+        from pipeline.harness.sweep_end import end_sweep  # scipy and scikit-learn take a second to import
+
+        ended = end_sweep(sweep)
+        if ended.best is not None:
+            params = load_params(ended.best / PARAMS.name)
+            publish_summary(params=params, files=ended.files, best={"job": str(ended.best)}, sweep=sweep)
+
     try:
-        return 0 if run_app(job, name=name) else 1
+        return 0 if run_app(job, name=name, program=f"stages.{name}", end_sweep=end) else 1
     except KeyboardInterrupt:
         complain(name, "stopped; the same command continues from here")
         return 130

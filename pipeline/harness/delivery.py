@@ -4,15 +4,16 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.params import load_params
 from pipeline.paths import PARAMS, from_checkout, state_dir
 from pipeline.report.lines import remarks
-from pipeline.settings import Runtime
+from pipeline.settings import Runtime, read_settings, with_environment
 from pipeline.tracking.spec import FollowSpec, RowSpec, store_uri
+from pipeline.tracking.summary import SummarySpec
 
 COLUMNS = [
     "attributes.`Duration`",
@@ -81,6 +82,18 @@ def publish_now(
         file = Path(folder) / "row.json"
         spec.write(file)
         subprocess.run([sys.executable, "-m", "pipeline.tracking", "publish", "--spec", str(file)], check=True)
+
+
+def publish_summary(*, params: Mapping[str, Any], files: Sequence[Path], best: Mapping[str, str], sweep: Path) -> None:
+    """Send a sweep's summary to the row of its best job, which is found by the tags `best`."""
+    runtime = with_environment(read_settings(dict(params), source="settings").runtime)
+    if not runtime.tracking:
+        return
+    spec = row_spec(params=params, folders={}, runtime=runtime, tags={"best_of": str(sweep)}, drawn=None)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "summary.json"
+        SummarySpec(**vars(spec), row=dict(best), files=[path.resolve() for path in files]).write(file)
+        subprocess.run([sys.executable, "-m", "pipeline.tracking", "summary", "--spec", str(file)], check=True)
 
 
 def start_follower(*, stage: str, runtime: Runtime, state: Path, journal: Path) -> "subprocess.Popen[bytes]":

@@ -11,6 +11,7 @@ from pipeline.learning.loop import Learner, Plan, TrainingRun, fit
 from pipeline.learning.overfitting import Verdict, judge
 from pipeline.learning.schedule import planned_rates
 from pipeline.learning.snapshots import KeptCycles, keep_snapshots
+from pipeline.learning.valid_answers import write_valid_answers
 from pipeline.settings import BatchSize, HeadTraining, Snapshots, Training
 from pipeline.workspace import Workspace
 
@@ -61,7 +62,7 @@ class Outcome:
 
 
 def run_training(learner: Learner, plan: Plan, workspace: Workspace, *, snapshots: Snapshots) -> Outcome:
-    """Train, and load the kept weights into the model; write `schedule.csv` and `cycles.json`."""
+    """Train, and load the kept weights into the model; write `schedule.csv`, `cycles.json` and `valid.csv`."""
     cycles = plan.cycles(learner.train.num_samples)
     workspace.say(
         f"cycles of {' + '.join(map(str, cycles.epochs))} epochs ({plan.schedule}), {learner.optimizer}, "
@@ -71,12 +72,14 @@ def run_training(learner: Learner, plan: Plan, workspace: Workspace, *, snapshot
     run = fit(learner, plan, workspace)
     kept = keep_snapshots(learner, run.ends, workspace.scratch, snapshots)
     verdict = judge(run.ends)
+    gain = write_valid_answers(learner, kept, scratch=workspace.scratch, out=workspace.out, seed=workspace.seed)
     write_json(
         workspace.out / "cycles.json",
         {
             "ends": [dataclasses.asdict(e) for e in run.ends],
             "kept": dataclasses.asdict(kept),
             "verdict": dataclasses.asdict(verdict),
+            "gain": gain,
             "num_cycles": plan.num_cycles,
             "cycle_epochs": cycles.epochs,
             "steps_per_epoch": cycles.steps_per_epoch,

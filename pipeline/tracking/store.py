@@ -136,6 +136,10 @@ class Store:
         self._client.set_terminated(run_id, status=status)
         self._set_tags(run_id, {**tags, OPEN: "false"})
 
+    def add_tags(self, run_id: str, tags: dict[str, str]) -> None:
+        """Add tags to a row, open or closed."""
+        self._set_tags(run_id, tags)
+
     def delete_row(self, run_id: str) -> None:
         """Move the row to MLflow's trash."""
         self._client.delete_run(run_id)
