@@ -126,5 +126,5 @@ def _valid_loss(run: Run) -> float:
 
 
 def _against(best: Run, best_answers: Answers, run: Run, answers: Answers, num_tests: int) -> Change | None:
-    comparable = best.ingest is not None and run.ingest is not None or best.images == run.images
+    comparable = (best.ingest is not None and run.ingest is not None) or best.images == run.images
     return compare_answers(best_answers, answers, num_tests=num_tests) if comparable else None

@@ -91,7 +91,7 @@ def _positions(output: Tensor, model: Classifier) -> Tensor | None:
         grid = output[0].permute(2, 0, 1) if _is_channels_last(output, num_features) else output[0]
     elif output.dim() == 3 and (side := math.isqrt(output.shape[1])) > 1:
         tokens = output[0, output.shape[1] - side**2 :]  # a class token, and others like it, come first
-        grid = tokens.T.unflatten(1, (side, side))
+        grid = tokens.T.reshape(-1, side, side)
     else:
         return None
     return grid if grid[0].numel() > 1 else None

@@ -59,7 +59,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
             raise SettingsError(f"{override.input_line}: {key} is not a setting; nearest: {nearest_key(key)}")
 
 
-class NoteSweep(Callback):  # type: ignore[misc]
+class NoteSweep(Callback):
     """Notes the folder of the sweep that Hydra starts."""
 
     folder: Path | None = None
@@ -72,9 +72,9 @@ def run_app(
     job: Callable[[dict[str, Any], Path, list[str]], float | None],
     *,
     name: str,
-    program: str,
+    program: str = "pipeline",
     conf: Path = CONF,
-    end_sweep: Callable[[Path], None],
+    end_sweep: Callable[[Path], object] = lambda _: None,
 ) -> bool:
     """Run `job(params, folder, overrides)` as a Hydra app named `name`: once, or once per job of a sweep.
 
