@@ -1,4 +1,4 @@
-"""The last stage: complete the MLflow row.
+"""The last stage: say how the run ended, and complete its MLflow row.
 
 Reads the folders of all stages, those restored from DVC's cache too. Writes nothing here; the row in MLflow gets all
 settings, rates, learning curves, scores, pictures, the report and the model. Runs at every `dvc repro`, and does
@@ -7,10 +7,11 @@ nothing where the row is complete.
 
 import sys
 
-from pipeline.console import complain, say
+from pipeline.console import complain, say, show
 from pipeline.harness.delivery import experiment_tags, row_spec
 from pipeline.params import load_params
 from pipeline.paths import ARTIFACTS, PARAMS
+from pipeline.report.ending import ending
 from pipeline.settings import read_settings, with_environment
 from pipeline.tracking import publish_row
 from stages import STAGES
@@ -19,12 +20,13 @@ from stages import STAGES
 def main() -> int:
     """Publish the state of the working copy."""
     try:
+        folders = {name: ARTIFACTS / name for name in STAGES if (ARTIFACTS / name / "stage.json").exists()}
+        show(["", *ending(folders, report=ARTIFACTS / "report" / "report.html"), ""])
         params = load_params(PARAMS)
         runtime = with_environment(read_settings(params, source=str(PARAMS)).runtime)
         if not runtime.tracking:
             say("publish", "runtime.tracking=false: nothing is sent to MLflow")
             return 0
-        folders = {name: ARTIFACTS / name for name in STAGES if (ARTIFACTS / name / "stage.json").exists()}
         drawn = folders.pop("report", None)
         spec = row_spec(params=params, folders=folders, drawn=drawn, runtime=runtime, tags=experiment_tags())
         publish_row(spec)

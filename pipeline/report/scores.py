@@ -10,8 +10,6 @@ from pipeline.files import read_json
 TRAINING = ("full_train", "head_train_augmented", "head_train")
 """Training stages, the last one first."""
 
-MODES = {"plain": "", "tta": " with test-time augmentation"}
-
 
 @dataclass(frozen=True)
 class Score:
