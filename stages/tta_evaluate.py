@@ -46,7 +46,7 @@ from pipeline.model.classifier import check_sizes, load_computation
 from pipeline.model.compute import Computation
 from pipeline.settings import TtaEvaluate
 
-SHOWN = 10
+SHOWN = 12
 """Mistakes, and doubtful hits."""
 
 MAX_COMPARED, MIN_COMPARED = 3000, 300

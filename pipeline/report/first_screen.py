@@ -76,7 +76,7 @@ def tiles(folders: Folders, facts: Facts) -> Iterator[Tile]:
         splits = ", ".join(f"{count} {split}" for split, count in counts.items())
         yield Tile("Data", data_name(settings), f"{sum(counts.values())} images: {splits}")
     if "precompute" in folders:
-        weights = Path(str(settings["model.weights"])).name
+        weights = Path(str(settings["model.weights"])).stem
         size = f", {settings['data.image_size']} px" if "data.image_size" in settings else ""
         yield Tile("Model", str(settings["model.arch"]), f"weights {weights}{size}")
     if facts.date:

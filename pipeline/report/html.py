@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.files import write_text
@@ -111,6 +112,7 @@ def write_report(path: Path, *, report: Report) -> None:
         "size_px": _size_px,
         "is_small": _is_small,
         "cell": _cell,
+        "code": _code,
         "is_numeric": _is_numeric,
     }
     page = environment.get_template("html.j2").render(report=report)
@@ -145,6 +147,14 @@ def _cell(value: Cell) -> str:
     if value is None:
         return "–"
     return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+
+
+def _code(text: str) -> Markup:
+    """Set what stands between backticks as code; everything else stays text."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return escape(text)
+    return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts))
 
 
 def _is_numeric(table: Table, column: int) -> bool:

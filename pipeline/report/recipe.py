@@ -52,8 +52,8 @@ def build_report(folders: Mapping[str, Path], drawn: Path, facts: Facts = NOTHIN
 
 def _next_sections(folders: Mapping[str, Path]) -> list[Section]:
     """What the verdict has no room for."""
-    advice = advise(folders)
-    return [Section(heading="What to try next", paragraphs=advice)] if len(advice) > 1 else []
+    _, *others = advise(folders) or [""]
+    return [Section(heading="Also worth trying", paragraphs=others)] if others else []
 
 
 def _pictures(drawn: Path, stage: str, *captions: tuple[str, str, str]) -> list[Picture]:
@@ -201,7 +201,7 @@ def _trained(folder: Path) -> str:
         kept = sentences.kept_model(cycles["kept"])
         optimizer = sentences.OPTIMIZERS[cycles.get("optimizer", "sgd")]
         how = (
-            f"{metrics['epochs']} epochs of {optimizer} at a rate of up to {metrics['lr']:.3g}, batches of "
+            f"{sentences.counted(metrics['epochs'], 'epoch')} of {optimizer} at a rate of up to {metrics['lr']:.3g}, batches of "
             f"{metrics['batch_size']}."
         )
     else:

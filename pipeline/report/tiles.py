@@ -21,9 +21,11 @@ TILE_PX = 160
 TILES = "tiles"
 _SMALL_PX = 64
 """Images up to this size are stored without loss."""
-_HEAT = (230, 80, 0)
-_HEAT_SHARE = 0.7
+_HEAT = (255, 106, 0)
+_HEAT_SHARE = 0.85
 """How much of the colour covers a place that matters most."""
+_FADED = 0.7
+"""Brightness of a place that matters nothing."""
 
 
 def tile_path(out: Path, kind: str, *place: int, suffix: str = "") -> Path:
@@ -76,7 +78,7 @@ def heat_over(image: Image.Image, grid: Sequence[Sequence[int]]) -> Image.Image:
     heat = Image.fromarray(np.asarray(grid, dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
     share = _HEAT_SHARE * np.asarray(heat, dtype=np.float64)[..., None] / 255
     faded = np.asarray(ImageOps.grayscale(larger).convert("RGB"), dtype=np.float64)
-    return Image.fromarray(((1 - share) * faded + share * np.array(_HEAT)).round().astype(np.uint8))
+    return Image.fromarray(((1 - share) * _FADED * faded + share * np.array(_HEAT)).round().astype(np.uint8))
 
 
 def _framing(model: Path) -> Framing:
