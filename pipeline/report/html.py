@@ -151,9 +151,9 @@ def _cell(value: Cell) -> str:
 
 def _code(text: str) -> Markup:
     """Set what stands between backticks as code; everything else stays text."""
-    parts = text.split("`")
+    parts = text.replace(" %", "\N{NO-BREAK SPACE}%").split("`")
     if len(parts) % 2 == 0:
-        return escape(text)
+        return escape("`".join(parts))
     return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts))
 
 
