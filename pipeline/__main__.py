@@ -50,7 +50,7 @@ def _end(sweep: Path) -> None:
     ended = end_sweep(sweep)
     if ended.best is not None:
         params, row = load_params(ended.best / PARAMS), {"dvc_exp_name": _experiment(ended.best)}
-        publish_summary(params=params, files=ended.files, best=row, sweep=sweep)
+        publish_summary(params=params, files=ended.files, best=row, sweep=str(sweep))
 
 
 if __name__ == "__main__":

@@ -42,14 +42,14 @@ def findings(summary: Summary) -> Iterator[str]:
         return
     if summary.nothing_helped:
         yield (
-            f"All {len(rows)} runs tie: in none was a cycle better on valid than the model before training, so every "
-            "one kept that. What differs between them had no chance to count."
+            f"All {len(rows)} runs tie: in none was a cycle clearly better on valid than the model before training, so "
+            "every one kept that. What differs between them had no chance to count."
         )
         return
     if count is None or any(row.verdict == "?" for row in rows[1:]):
         yield "Ranked by the loss on valid. Not all runs have answers for the same images, so no test tells them apart."
         return
-    test = f"A paired test on {count} images of valid"
+    test = f"A paired test of the losses on {count} images of valid"
     unclear = summary.undecided
     if len(unclear) == len(rows) - 1:
         what = "tells the two apart" if len(rows) == 2 else "tells the first from any other"

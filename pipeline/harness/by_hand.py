@@ -33,7 +33,7 @@ def run_by_hand(stages: Sequence[Stage[Any]], *, name: str, audience: Audience) 
         ended = end_sweep(sweep)
         if ended.best is not None:
             params = load_params(ended.best / PARAMS.name)
-            publish_summary(params=params, files=ended.files, best={"job": str(ended.best)}, sweep=sweep)
+            publish_summary(params=params, files=ended.files, best={"job": _shown(ended.best)}, sweep=_shown(sweep))
 
     try:
         return 0 if run_app(job, name=name, program=f"stages.{name}", end_sweep=end) else 1
@@ -67,9 +67,9 @@ def run_job(
         show(ending(folders, report=folder / "report"))
     if runtime.tracking:
         made = {n: f for n, f in folders.items() if (f / "stage.json").exists()}
-        tags = {"job": str(folder), "overrides": ", ".join(overrides)}
+        tags = {"job": _shown(folder), "overrides": ", ".join(overrides)}
         if is_sweep():
-            tags["sweep"] = str(folder.parent)
+            tags["sweep"] = _shown(folder.parent)
         publish_now(params=params, folders=made, drawn=folder / "report", runtime=runtime, tags=tags)
     return objective
 
@@ -99,6 +99,12 @@ def check_upstream(params: Mapping[str, Any], folders: Mapping[str, Path]) -> No
                     f"{key}={flat.get(key)} contradicts {folder}, which was made with {value}: leave {key} alone here, "
                     f"or rerun everything with `python -m pipeline {key}={flat.get(key)}`"
                 )
+
+
+def _shown(folder: Path) -> str:
+    """The folder as seen from the checkout, where it lies below it."""
+    path = folder.resolve()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _pick(metrics: Mapping[str, Any], dotted: str) -> float:

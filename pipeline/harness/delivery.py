@@ -84,12 +84,12 @@ def publish_now(
         subprocess.run([sys.executable, "-m", "pipeline.tracking", "publish", "--spec", str(file)], check=True)
 
 
-def publish_summary(*, params: Mapping[str, Any], files: Sequence[Path], best: Mapping[str, str], sweep: Path) -> None:
+def publish_summary(*, params: Mapping[str, Any], files: Sequence[Path], best: Mapping[str, str], sweep: str) -> None:
     """Send a sweep's summary to the row of its best job, which is found by the tags `best`."""
     runtime = with_environment(read_settings(dict(params), source="settings").runtime)
     if not runtime.tracking:
         return
-    spec = row_spec(params=params, folders={}, runtime=runtime, tags={"best_of": str(sweep)}, drawn=None)
+    spec = row_spec(params=params, folders={}, runtime=runtime, tags={"best_of": sweep}, drawn=None)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "summary.json"
         SummarySpec(**vars(spec), row=dict(best), files=[path.resolve() for path in files]).write(file)

@@ -138,7 +138,7 @@ def _help(cycles: Mapping[str, Any]) -> Iterator[str]:
     others = [stage for stage in kept_before if stage != last]
     if others:
         too = " too" if last in kept_before else ""
-        yield f"{capitalised(listed(others))}{too} kept the model as it was before: no cycle was better on valid."
+        yield f"{capitalised(listed(others))}{too} kept the model as it was before: no cycle was clearly better."
     first, end = next(iter(cycles.values()))["ends"][0], found["kept"]
     accuracies = f"from {percent(first['valid_accuracy'])} to {percent(end['valid_accuracy'])}"
     yield f"From the first head to the end, the accuracy on valid went {accuracies}."
@@ -155,7 +155,7 @@ def _gained(cycles: Mapping[str, Any]) -> str:
     """Say what a training stage gained on valid over the state before it."""
     kept, before = cycles["kept"], cycles["ends"][0]
     if kept["cycles"] == [0]:
-        return "did not help: no cycle was better on valid, so the model as it was before is kept"
+        return f"did not help: {_why_before(kept)}, so the model as it was before is kept"
     fall = before["valid_loss"] - kept["valid_loss"]
     change = f"the loss on valid went from {before['valid_loss']:.3f} to {kept['valid_loss']:.3f}"
     if "gain" not in cycles:  # folders that were made before it was measured
@@ -167,6 +167,13 @@ def _gained(cycles: Mapping[str, Any]) -> str:
     if gain["high"] < 0:
         return f"did harm: {change} ({interval})"
     return f"made no clear difference: {change} ({interval}), which chance could explain"
+
+
+def _why_before(kept: Mapping[str, Any]) -> str:
+    """Say why the state before training was kept."""
+    if (chance := kept.get("by_chance")) is None:
+        return "no cycle was better on valid"
+    return f"the gain of the best cycle on valid would come by luck alone in {chance:.0%} of cases"
 
 
 def listed(names: Sequence[str]) -> str:

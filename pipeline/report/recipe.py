@@ -200,10 +200,8 @@ def _trained(folder: Path) -> str:
     if decays is None:
         kept = sentences.kept_model(cycles["kept"])
         optimizer = sentences.OPTIMIZERS[cycles.get("optimizer", "sgd")]
-        how = (
-            f"{sentences.counted(metrics['epochs'], 'epoch')} of {optimizer} at a rate of up to {metrics['lr']:.3g}, batches of "
-            f"{metrics['batch_size']}."
-        )
+        epochs = sentences.counted(metrics["epochs"], "epoch")
+        how = f"{epochs} of {optimizer} at a rate of up to {metrics['lr']:.3g}, batches of {metrics['batch_size']}."
     else:
         kept = sentences.kept_head(cycles)
         how = (

@@ -36,7 +36,9 @@ def publish_summary(spec: SummarySpec) -> str | None:
         with reachable(spec.tracking_uri):
             store = Store(spec)
             run_id = store.find(**spec.row)
-            if run_id is not None:
+            if run_id is None:
+                print(f"tracking: no row with {spec.row}; the summary stays in {spec.files[0].parent}", file=sys.stderr)
+            else:
                 store.log_files(run_id, [(file, FOLDER) for file in spec.files])
                 store.add_tags(run_id, spec.tags)
             return run_id
