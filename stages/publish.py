@@ -7,11 +7,11 @@ nothing where the row is complete.
 
 import sys
 
-from pipeline.console import complain, say, show
+from pipeline.console import complain, say
 from pipeline.harness.delivery import experiment_tags, row_spec
+from pipeline.harness.ending import show_ending
 from pipeline.params import load_params
 from pipeline.paths import ARTIFACTS, PARAMS
-from pipeline.report.ending import ending
 from pipeline.settings import read_settings, with_environment
 from pipeline.tracking import publish_row
 from stages import STAGES
@@ -21,7 +21,7 @@ def main() -> int:
     """Publish the state of the working copy."""
     try:
         folders = {name: ARTIFACTS / name for name in STAGES if (ARTIFACTS / name / "stage.json").exists()}
-        show(["", *ending(folders, report=ARTIFACTS / "report" / "report.html"), ""])
+        show_ending(folders, report=ARTIFACTS / "report" / "report.html")
         params = load_params(PARAMS)
         runtime = with_environment(read_settings(params, source=str(PARAMS)).runtime)
         if not runtime.tracking:

@@ -48,10 +48,8 @@ def diff(argv: Sequence[str], *, fetch: Fetch, prog: str) -> int:
     parser.add_argument("--out", type=Path, metavar="FOLDER", default=Path("runs/diff"), help="default: %(default)s")
     arguments = parser.parse_args(argv)
     with TemporaryDirectory() as fetched:
-        runs = [
-            _find(name, Path(fetched) / str(i), fetch) for i, name in enumerate((arguments.first, arguments.second))
-        ]
-        found = difference(*runs)
+        first = _find(arguments.first, Path(fetched) / "a", fetch)
+        found = difference(first, _find(arguments.second, Path(fetched) / "b", fetch))
         print("\n".join(difference_lines(found)))
         page = write_difference(arguments.out, found)
     print(f"\nWith pictures: {page}")

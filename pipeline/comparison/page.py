@@ -115,9 +115,7 @@ def write_difference(folder: Path, found: Difference) -> Path:
     settings = found.settings
     sections = [
         *(_answers_section(kind, found, folder) for kind in KINDS if any(c.kind == kind for c in found.answers)),
-        _table_section(
-            "Settings", ["setting", "A", "B"], {k: (_text(a), _text(b)) for k, (a, b) in found.settings.items()}
-        ),
+        _table_section("Settings", ["setting", "A", "B"], {k: (_text(a), _text(b)) for k, (a, b) in settings.items()}),
         Section("Images", paragraphs=list(data_lines(found.data)) or ["No difference."]),
         Section("Code", paragraphs=list(code_lines(found.code)) or ["No difference."]),
         _table_section("Rates", ["stage", "A", "B"], {k: (_rate(a), _rate(b)) for k, (a, b) in found.rates.items()}),

@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.console import complain, say, show
+from pipeline.console import complain, say
 from pipeline.files import write_text
 from pipeline.harness.checked import read_checked
 from pipeline.harness.compose import is_sweep, run_app
 from pipeline.harness.delivery import publish_now, publish_summary
+from pipeline.harness.ending import show_ending
 from pipeline.harness.execute import Audience, StageFolders, execute, read_published, read_record
 from pipeline.harness.stage import Stage
 from pipeline.params import flatten, load_params, to_yaml
 from pipeline.paths import ARTIFACTS, PARAMS, state_dir
-from pipeline.report.ending import ending
 from pipeline.settings import SettingsError, with_environment
 
 
@@ -64,7 +64,7 @@ def run_job(
         objective = _pick(metrics, stage.objective) if stage.objective else objective
     say(name, f"{', '.join(overrides) or 'no overrides'}: {folder}" + _objective_text(stages, objective))
     if stages[-1].name == "tta_evaluate":
-        show(ending(folders, report=folder / "report"))
+        show_ending(folders, report=folder / "report")
     if runtime.tracking:
         made = {n: f for n, f in folders.items() if (f / "stage.json").exists()}
         tags = {"job": _shown(folder), "overrides": ", ".join(overrides)}

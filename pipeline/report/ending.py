@@ -9,7 +9,7 @@ from pipeline.report.scores import read_score
 WIDTH = 80
 
 
-def ending(folders: Mapping[str, Path], *, report: Path | None) -> list[str]:
+def ending(folders: Mapping[str, Path], *, report: Path) -> list[str]:
     """Return the lines of a run that was evaluated, at most 80 columns wide; none for any other.
 
     `report` is the page, or the folder of the pictures where there is no page. Only a path may be longer.
@@ -21,5 +21,4 @@ def ending(folders: Mapping[str, Path], *, report: Path | None) -> list[str]:
     model = folders["tta_evaluate"] / "model"
     lines = textwrap.wrap(f"{score}, {how}.", WIDTH - 9)
     told = [f"Result   {lines[0]}", *(f"{'':9}{line}" for line in lines[1:])]
-    told += [f"Report   {report}"] if report is not None else []
-    return [*told, f"Next     unfreeze predict {model} PHOTO"]
+    return [*told, f"Report   {report}", f"Next     unfreeze predict {model} PHOTO"]
