@@ -27,7 +27,7 @@ def draw_summary(path: Path, summary: Summary) -> None:
     """Draw a heat map where two settings form a full grid, otherwise bars."""
     from pipeline.report.summary_plot import Bar, plot_bars, plot_grid  # matplotlib takes half a second to import
 
-    rows, split = summary.rows, summary.rows[0].score.split
+    rows, accuracy = summary.rows, summary.score_name
     title = _title(summary)
     grid = _grid(rows)
     if grid is None:
@@ -35,7 +35,7 @@ def draw_summary(path: Path, summary: Summary) -> None:
             Bar(_label(row), row.score.accuracy, row.score.low, row.score.high, row.verdict == "no clear difference")
             for row in rows
         ]
-        plot_bars(path, bars=bars, split=split, title=title)
+        plot_bars(path, bars=bars, accuracy=accuracy, title=title)
         return
     (a, across), (b, down), cells = grid
     names = short_names(summary.differing)
@@ -45,7 +45,7 @@ def draw_summary(path: Path, summary: Summary) -> None:
         rows=(names[a], across),
         columns=(names[b], down),
         best=(across.index(str(rows[0].differing[a])), down.index(str(rows[0].differing[b]))),
-        split=split,
+        accuracy=accuracy,
         title=title,
     )
 

@@ -131,13 +131,18 @@ def write_difference(folder: Path, found: Difference) -> Path:
         report=Report(
             title="What differs between two runs",
             figure="" if main is None else f"{points(main.accuracy)} points",
-            headline="" if main is None else f"B against A. {change_text(main)}.",
+            headline="They have answers for no image in common." if main is None else _headline(main, found.split),
             tiles=tiles,
-            verdict=[("Scores", text) for text in score_lines(found) if text[1:2] != ":"],
+            verdict=[(f"On {split}", f"{change_text(change)}.") for split, change in found.scores.items()],
             sections=sections,
         ),
     )
     return page
+
+
+def _headline(change: Change, split: str) -> str:
+    clear = "a clear difference" if change.accuracy_p < 0.05 else "no clear difference"
+    return f"correct in B against A, on {change.num_images} {split} images that both have answered: {clear}."
 
 
 def _table_section(heading: str, header: Sequence[str], rows: Mapping[str, tuple[str, str]]) -> Section:

@@ -3,7 +3,7 @@
 Everything is read when it is asked for, and nothing is computed again.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -59,10 +59,9 @@ class Run:
         found = self._upstream_digests()
         return next(((name, found[name]) for name in ("ingest", "precompute") if name in found), None)
 
-    @property
-    def seconds(self) -> float | None:
-        """What its own stages took together; None where that is not known."""
-        known = [read_timings(self.state, self.json(name, "stage.json")["digest"]) for name in self.stages]
+    def seconds(self, stages: Iterable[str]) -> float | None:
+        """What these of its own stages took together; None where that is not known."""
+        known = [read_timings(self.state, self.json(name, "stage.json")["digest"]) for name in stages]
         seconds = [timings["seconds"] for timings in known if "seconds" in timings]
         return sum(seconds) if seconds else None
 
@@ -88,7 +87,9 @@ def read_run(folder: Path, *, name: str | None = None) -> Run:
             f"{folder} is no run: name a job's folder (runs/full_train/.../0), an artifacts folder, or a checkout"
         )
     settings = flatten(load_params(params)) if params.exists() else {}
-    return Run(name or str(folder), folder, settings, stages, _state_of(folder))
+    return Run(
+        name or ("working copy" if folder == Path() else str(folder)), folder, settings, stages, _state_of(folder)
+    )
 
 
 def expand(folders: Sequence[Path]) -> Iterator[Path]:

@@ -31,6 +31,7 @@ class Row:
     score: Score
     """On test images where the run evaluated some, otherwise on valid."""
     seconds: float | None
+    """Taken by the stages that all runs made."""
     against_best: Change | None
     """None for the best run, and where the images are not the same."""
 
@@ -55,6 +56,12 @@ class Summary:
         return list(self.rows[0].differing) if self.rows else []
 
     @property
+    def score_name(self) -> str:
+        """What the accuracies are of: `test accuracy`, or `accuracy` where they are of different splits."""
+        splits = {row.score.split for row in self.rows}
+        return f"{splits.pop()} accuracy" if len(splits) == 1 else "accuracy"
+
+    @property
     def nothing_helped(self) -> bool:
         """Whether every run kept the state before training."""
         return all(row.kept == "before" for row in self.rows)
@@ -73,8 +80,9 @@ def summarise(runs: Sequence[Run]) -> Summary:
     keys = differing_settings([run.settings for run in trained])
     ranked = sorted(trained, key=_valid_loss)
     answers = [valid_answers(run) for run in ranked]
+    stages = [name for name in ranked[0].stages if all(name in run.stages for run in ranked)]
     rows = [
-        _row(run, keys, None if i == 0 else _against(ranked[0], answers[0], run, answers[i], len(ranked) - 1))
+        _row(run, keys, stages, None if i == 0 else _against(ranked[0], answers[0], run, answers[i], len(ranked) - 1))
         for i, run in enumerate(ranked)
     ]
     return Summary(rows, len(answers[0]) or None)
@@ -98,7 +106,7 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
     return {key: name if seen[name] == 1 else key for key, name in last.items()}
 
 
-def _row(run: Run, keys: Sequence[str], change: Change | None) -> Row:
+def _row(run: Run, keys: Sequence[str], stages: Sequence[str], change: Change | None) -> Row:
     assert run.trained is not None
     metrics, cycles = run.json(run.trained), run.json(run.trained, "cycles.json")
     return Row(
@@ -108,7 +116,7 @@ def _row(run: Run, keys: Sequence[str], change: Change | None) -> Row:
         kept=kept_cycles(cycles),
         valid_loss=metrics["valid_loss"],
         score=read_score(run.stages) or _valid_score(run),
-        seconds=run.seconds,
+        seconds=run.seconds(stages),
         against_best=change,
     )
 

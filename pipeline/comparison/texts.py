@@ -114,13 +114,8 @@ def _csv_row(row: Row, *, is_best: bool) -> list[Any]:
 
 
 def _cells(summary: Summary, names: dict[str, str]) -> tuple[list[str], list[list[str]]]:
-    score = (
-        "accuracy"
-        if len({row.score.split for row in summary.rows}) > 1
-        else (f"{summary.rows[0].score.split} accuracy" if summary.rows else "accuracy")
-    )
     settings = [*names.values()] if names else ["run"]
-    header = [*settings, "epochs", "kept", "valid loss", score, "s", "vs best"]
+    header = [*settings, "epochs", "kept", "valid loss", summary.score_name, "s", "vs best"]
     rows = []
     for i, row in enumerate(summary.rows):
         values = [_text(row.differing[key]) for key in names] if names else [row.run.name]

@@ -108,6 +108,7 @@ def run_app(
         return False
     note = f"{NoteSweep.__module__}.{NoteSweep.__name__}"
     sys.argv += [f"hydra.job.name={name}", f"+hydra.callbacks.note_sweep._target_={note}"]
+    NoteSweep.folder = None
     try:
         hydra.main(version_base="1.3", config_path=str(conf.resolve()), config_name="config")(task)()
     finally:

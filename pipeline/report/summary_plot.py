@@ -26,7 +26,7 @@ class Bar:
     """Whether a paired test cannot tell it from the best."""
 
 
-def plot_bars(path: Path, *, bars: Sequence[Bar], split: str, title: str) -> None:
+def plot_bars(path: Path, *, bars: Sequence[Bar], accuracy: str, title: str) -> None:
     """Draw the runs below each other in the given order, the best first."""
     shown = bars[:SHOWN]
     y = np.arange(len(shown))
@@ -41,7 +41,7 @@ def plot_bars(path: Path, *, bars: Sequence[Bar], split: str, title: str) -> Non
         ax.set_xlim(max(0.0, 100 * low - 8), 101)
         ax.set_yticks(y, [drawable(bar.label, 48) for bar in shown])
         ax.set_ylim(len(shown) - 0.4, -0.6)
-        ax.set_xlabel(f"{split} accuracy, %, with its 95% interval")
+        ax.set_xlabel(f"{accuracy}, %, with its 95% interval")
         ax.grid(axis="y", visible=False)
         note = "Dark: the lowest loss on valid. Light: no clear difference to it there. Grey: clearly worse."
         fig.supxlabel(note, fontsize=9, color=GREY, x=0.01, ha="left")
@@ -54,7 +54,7 @@ def plot_grid(
     rows: tuple[str, Sequence[str]],
     columns: tuple[str, Sequence[str]],
     best: tuple[int, int],
-    split: str,
+    accuracy: str,
     title: str,
 ) -> None:
     """Draw accuracies [R, C] in 0..1 over two settings; `rows` and `columns` are a setting's name and its values."""
@@ -69,7 +69,7 @@ def plot_grid(
         ax.set(xlabel=drawable(column_name, 40), ylabel=drawable(row_name, 40))
         ax.grid(visible=False)
         ax.tick_params(length=0)
-        fig.colorbar(image, ax=ax, label=f"{split} accuracy, %")
+        fig.colorbar(image, ax=ax, label=f"{accuracy}, %")
         note = "Framed: the lowest loss on valid."
         fig.supxlabel(note, fontsize=9, color=GREY, x=0.01, ha="left")
 
