@@ -4,38 +4,54 @@ One job is one `dvc exp run`, so that DVC's cache serves what is unchanged; in a
 copy of the checkout. Any Hydra sweeper and launcher can drive it: a job returns the validation loss of `full_train`.
 """
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import dvc.api
-
+from pipeline.files import read_json
 from pipeline.harness.compose import is_sweep, run_app
-from pipeline.paths import ARTIFACTS
+from pipeline.harness.delivery import publish_summary
+from pipeline.harness.revisions import fetch_run
+from pipeline.harness.sweep_end import end_sweep
+from pipeline.params import load_params
+from pipeline.paths import ARTIFACTS, PARAMS
 
 OBJECTIVE = (ARTIFACTS / "full_train" / "metrics.json", "valid_loss")
 
 
 def main() -> None:
     """Run one experiment, or one per job of a sweep."""
-    sys.exit(0 if run_app(run_experiment, name="pipeline") else 1)
+    sys.exit(0 if run_app(run_experiment, name="pipeline", program="pipeline", end_sweep=_end) else 1)
 
 
 def run_experiment(params: dict[str, Any], folder: Path, overrides: list[str]) -> float:
     """Run `dvc exp run` with these overrides; returns the objective. Raises ChildProcessError where it fails."""
     del params  # composed and checked by Hydra here, and again by DVC from the same overrides
     check_git(Path())
-    name = f"{folder.parent.name}-{folder.name}".replace("_", "-") if is_sweep() else None
-    command = [sys.executable, "-m", "dvc", "exp", "run", *(["--temp", "--name", f"sweep-{name}"] if name else [])]
+    name = _experiment(folder) if is_sweep() else None
+    command = [sys.executable, "-m", "dvc", "exp", "run", *(["--temp", "--name", name] if name else [])]
     for override in overrides:
         command += ["-S", override]
     if subprocess.run(command, check=False).returncode:
         raise ChildProcessError(f"`{' '.join(command[2:])}` failed; its last lines say why")
     file, key = OBJECTIVE
-    metrics = dvc.api.read(str(file), rev=f"sweep-{name}") if name else file.read_text(encoding="utf-8")
-    return float(json.loads(metrics)[key])
+    if name is None:
+        return float(read_json(file)[key])
+    fetch_run(name, folder)
+    return float(read_json(folder / file.relative_to(ARTIFACTS))[key])
+
+
+def _experiment(folder: Path) -> str:
+    """The name of the DVC experiment that is a job of a sweep."""
+    return f"sweep-{folder.parent.name}-{folder.name}".replace("_", "-")
+
+
+def _end(sweep: Path) -> None:
+    ended = end_sweep(sweep)
+    if ended.best is not None:
+        params, row = load_params(ended.best / PARAMS), {"dvc_exp_name": _experiment(ended.best)}
+        publish_summary(params=params, files=ended.files, best=row, sweep=str(sweep))
 
 
 def check_git(folder: Path) -> None:

@@ -1,8 +1,9 @@
-"""`unfreeze predict` and `unfreeze ui`: what a trained model's user types."""
+"""`unfreeze predict`, `compare`, `diff` and `ui`: what the user of trained models types."""
 
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from pipeline.console import complain
 
@@ -13,6 +14,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     # `predict` has a parser of its own, which loads torch: its options, --help among them, are handed on to it.
     commands.add_parser("predict", help="classify images with a trained model", add_help=False)
+    commands.add_parser("compare", help="compare finished runs in a table", add_help=False)
+    commands.add_parser("diff", help="say what differs between two runs, with pictures", add_help=False)
     ui = commands.add_parser("ui", help="open the table of runs in a browser")
     ui.add_argument("--port", type=int, default=5000)
     arguments, others = parser.parse_known_args(argv)
@@ -20,9 +23,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         from pipeline.evaluation import prediction
 
         return prediction.main(others, prog="unfreeze predict")
+    if arguments.command == "compare":
+        return _compare(others)
+    if arguments.command == "diff":
+        return _diff(others)
     if others:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     return _serve(arguments.port)
+
+
+def _compare(arguments: Sequence[str]) -> int:
+    from pipeline.comparison import commands
+    from pipeline.harness.sweep_end import use_row
+
+    prog = "unfreeze compare"
+    return commands.main(arguments, lambda a: commands.compare(a, command=use_row, prog=prog), name=prog)
+
+
+def _diff(arguments: Sequence[str]) -> int:
+    from pipeline.comparison import commands
+
+    def fetch(revision: str, target: Path) -> None:
+        from pipeline.harness.revisions import fetch_run  # DVC takes a second to import
+
+        fetch_run(revision, target)
+
+    prog = "unfreeze diff"
+    return commands.main(arguments, lambda a: commands.diff(a, fetch=fetch, prog=prog), name=prog)
 
 
 def _serve(port: int) -> int:

@@ -7,7 +7,7 @@ whole. Files and pipes get each text as one line.
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.cells import cell_len
@@ -59,6 +59,12 @@ def _broken(text: str, indent: int) -> list[str]:
             line += word
         lines.append(line)
     return lines
+
+
+def show(lines: Iterable[str]) -> None:
+    """Print lines as they are: a table, or what a whole run found."""
+    for line in lines:
+        _console.print(line, markup=False)
 
 
 class _VisibleBar(Bar):

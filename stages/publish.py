@@ -1,4 +1,4 @@
-"""The last stage: complete the MLflow row.
+"""The last stage: say how the run ended, and complete its MLflow row.
 
 Reads the folders of all stages, those restored from DVC's cache too. Writes nothing here; the row in MLflow gets all
 settings, rates, learning curves, scores, pictures, the report and the model. Runs at every `dvc repro`, and does
@@ -9,6 +9,7 @@ import sys
 
 from pipeline.console import complain, say
 from pipeline.harness.delivery import row_spec, run_occasion
+from pipeline.harness.ending import show_ending
 from pipeline.harness.live import RunClock
 from pipeline.params import load_params
 from pipeline.paths import ARTIFACTS, PARAMS
@@ -20,12 +21,13 @@ from stages import STAGES
 def main() -> int:
     """Publish the state of the working copy."""
     try:
+        folders = {name: ARTIFACTS / name for name in STAGES if (ARTIFACTS / name / "stage.json").exists()}
+        show_ending(folders, report=ARTIFACTS / "report" / "report.html")
         params = load_params(PARAMS)
         runtime = with_environment(read_settings(params, source=str(PARAMS)).runtime)
         if not runtime.tracking:
             say("publish", "runtime.tracking=false: nothing is sent to MLflow")
             return 0
-        folders = {name: ARTIFACTS / name for name in STAGES if (ARTIFACTS / name / "stage.json").exists()}
         drawn = folders.pop("report", None)
         clock = RunClock(params, runtime)
         occasion = run_occasion(clock.since)

@@ -1,14 +1,18 @@
 """The report: every picture, and one page that tells the whole story.
 
-Reads the folders that all stages left. Writes `<stage>/<picture>.png` and `report.html`. It owns the code that draws:
-when that changes, everything is drawn again in seconds, and nothing trains again.
+Reads the folders that all stages left. Writes `<stage>/<picture>.png`, `report.html` and `facts.json`. It owns the code
+that draws: when that changes, everything is drawn again in seconds, and nothing trains again. `facts.json`, and what of
+it the page shows, is all in which the results of two equal runs differ: date, durations, commit, and the run before.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.files import write_json
 from pipeline.harness.drawing import draw_once
+from pipeline.harness.provenance import gather_facts
 from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
 from pipeline.paths import state_dir
@@ -31,7 +35,9 @@ def run(context: StageContext[Reads]) -> Metrics:
         for name in REPORTED:
             pictures = draw_once(name, folders, context.out / name, state=state_dir(), draw=_draw)
             bar.advance(note=f"{name}: {len(pictures)} pictures")
-    write_report(context.out / "report.html", report=build_report(folders, context.out))
+    facts = gather_facts(folders)
+    write_report(context.out / "report.html", report=build_report(folders, context.out, facts))
+    write_json(context.out / "facts.json", dataclasses.asdict(facts))
     return {"pictures": len(list(context.out.glob("*/*.png")))}
 
 

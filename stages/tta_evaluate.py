@@ -2,33 +2,43 @@
 
 Reads the trained model, the policy, the images of valid, test and those without a label, and a sample of train. Writes
 the scores (plain and TTA, per split; with the calibration, on test), `predictions.csv` (and
-`predictions-unlabelled.csv`), what is drawn of them (`confusion.csv`, `calibration.csv`, `mistakes.json`), and `model/`
-with all that prediction needs. Decides on valid the temperature of the probabilities that prediction gives and, with
-`weights: chosen`, how much the plain image weighs; everything else was chosen before. The scores and tables per split
-are of the probabilities as they come from the model.
+`predictions-unlabelled.csv`), `answers.csv` for comparisons, what is drawn of them (`confusion.csv`, `classes.csv`,
+`calibration.csv`, `mistakes.json` and `doubtful.json` with the places that the network looked at), and `model/` with
+all that prediction needs. Decides on valid whether plain images or TTA count (`chosen`), the temperature of the
+probabilities that prediction gives and, with `weights: chosen`, how much the plain image weighs; everything else was
+chosen before. The scores and tables per split are of the probabilities as they come from the model.
 """
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.data.augment import Policy, read_policy
 from pipeline.data.found import UNLABELLED
 from pipeline.data.manifest import Manifest, read_manifest
+from pipeline.evaluation.activation_maps import activation_maps
 from pipeline.evaluation.calibration import Calibration, fit_calibration, score_calibration
 from pipeline.evaluation.novelty import Novelty, features_of, fit_novelty, spread_sample
 from pipeline.evaluation.prediction import TtaCard, save_model_folder
 from pipeline.evaluation.scores import (
+    Mode,
     SplitPrediction,
+    choose_mode,
+    confident_mistakes,
+    describe_answers,
+    doubtful_hits,
     score_split,
     targets_of,
+    write_answers,
     write_calibration,
+    write_classes,
     write_confusion,
-    write_mistakes,
     write_predictions,
 )
 from pipeline.evaluation.tta import ImageFile, Probs, TtaPrediction, choose_plain_weight, predict_in_parts
 from pipeline.evaluation.views import view_sizes
+from pipeline.files import write_json
 from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
 from pipeline.model.card import Card, load_card
@@ -36,7 +46,8 @@ from pipeline.model.classifier import check_sizes, load_computation
 from pipeline.model.compute import Computation
 from pipeline.settings import TtaEvaluate
 
-SHOWN_MISTAKES = 10
+SHOWN = 12
+"""Mistakes, and doubtful hits."""
 
 MAX_COMPARED, MIN_COMPARED = 3000, 300
 PASSES_PER_COMPARED = 10
@@ -92,8 +103,10 @@ def run(context: StageContext[Reads]) -> Metrics:
     metrics: Metrics = {split: score_split(p, seed=seed) for split, p in scored.items()}
     if plain_weight is not None:
         metrics["plain_weight"] = plain_weight
+    metrics["chosen"] = choose_mode(metrics["valid"])
     shown = list(scored)[-1]
-    _write_tables(context, manifest, scored[shown], shown)
+    _write_tables(context, manifest, scored, metrics["chosen"])
+    _write_shown(context, manifest, model, scored[shown], shown, metrics["chosen"])
     _write_predictions(context, manifest, shown, scored[shown].plain, scored[shown].tta)
     calibrations = _calibrate(scored["valid"])
     metrics["calibration"] = {
@@ -182,12 +195,47 @@ def _write_predictions(context: StageContext[Reads], manifest: Manifest, split: 
     write_predictions(file, manifest.of(split), manifest.classes, plain=plain, tta=tta)
 
 
-def _write_tables(context: StageContext[Reads], manifest: Manifest, prediction: SplitPrediction, split: str) -> None:
-    """Write what is drawn of a split's predictions."""
-    out, classes = context.out, manifest.classes
-    write_confusion(out / "confusion.csv", prediction, classes)
-    write_calibration(out / "calibration.csv", prediction)
-    write_mistakes(out / "mistakes.json", prediction, manifest.of(split), classes, count=SHOWN_MISTAKES)
+def _write_tables(
+    context: StageContext[Reads], manifest: Manifest, scored: Mapping[str, SplitPrediction], mode: Mode
+) -> None:
+    """Write what is compared and drawn of the predictions: of all splits, and of the one that counts."""
+    out, classes, (shown, prediction) = context.out, manifest.classes, list(scored.items())[-1]
+    probs, targets = prediction.probs(mode), prediction.targets
+    write_answers(out / "answers.csv", scored, {split: manifest.of(split) for split in scored}, classes, mode)
+    write_confusion(out / "confusion.csv", probs, targets, classes)
+    write_classes(out / "classes.csv", probs, targets, classes)
+    write_calibration(out / "calibration.csv", probs, targets)
+    context.say(f"on valid {'TTA' if mode == 'tta' else 'plain images'} did better: the tables of {shown} are of that")
+
+
+def _write_shown(
+    context: StageContext[Reads],
+    manifest: Manifest,
+    model: Trained,
+    prediction: SplitPrediction,
+    split: str,
+    mode: Mode,
+) -> None:
+    """Write the mistakes and the doubtful hits, each with the places that speak for its answer."""
+    probs, targets = prediction.probs(mode), prediction.targets
+    for name, rows in (
+        ("mistakes.json", confident_mistakes(probs, targets, SHOWN)),
+        ("doubtful.json", doubtful_hits(probs, targets, SHOWN)),
+    ):
+        answers = describe_answers(rows, probs, manifest.of(split), manifest.classes)
+        maps = _maps(context, manifest, model, split, rows, probs)
+        write_json(context.out / name, [x | {"map": grid} for x, grid in zip(answers, maps, strict=True)])
+
+
+def _maps(
+    context: StageContext[Reads], manifest: Manifest, model: Trained, split: str, rows: Sequence[int], probs: Probs
+) -> list[list[list[int]]]:
+    began, samples = time.monotonic(), manifest.of(split)
+    files = [ImageFile(manifest.root / samples[i].path, samples[i].sha256) for i in rows]
+    answers = [int(probs[i].argmax()) for i in rows]
+    maps = activation_maps(model.computation, files, answers, model.policy, normalisation=model.card.normalisation)
+    context.timings["maps_s"] = context.timings.get("maps_s", 0.0) + time.monotonic() - began
+    return [grid.tolist() for grid in maps]
 
 
 STAGE = Stage(

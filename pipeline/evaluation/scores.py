@@ -1,10 +1,10 @@
 """The scores of one split, plain and with test-time augmentation, and the tables that pictures are drawn from."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +26,10 @@ from pipeline.evaluation.metrics import (
     wilson_interval,
 )
 from pipeline.evaluation.tta import Probs
-from pipeline.files import write_csv, write_json
+from pipeline.files import write_csv
 
 Targets = NDArray[np.int64]
+Mode = Literal["plain", "tta"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,10 @@ class SplitPrediction:
     """[N]"""
     num_views: NDArray[np.int64]
     """[N], without the plain image."""
+
+    def probs(self, mode: Mode) -> Probs:
+        """[N, num_classes], from the plain images or with TTA."""
+        return self.plain if mode == "plain" else self.tta
 
 
 def targets_of(manifest: Manifest, split: str) -> Targets:
@@ -73,6 +78,13 @@ def score_split(prediction: SplitPrediction, *, seed: int) -> dict[str, Any]:
     }
 
 
+def choose_mode(valid: Mapping[str, Any]) -> Mode:
+    """Choose plain images or TTA by their scores on valid: the accuracy and then the log loss; in a tie plain."""
+    plain, tta = valid["plain"], valid["tta"]
+    better = (tta["accuracy"], -tta["log_loss"]) > (plain["accuracy"], -plain["log_loss"])
+    return "tta" if better else "plain"
+
+
 def write_predictions(
     path: Path, samples: Sequence[Sample], classes: Sequence[str], *, plain: Probs, tta: Probs
 ) -> None:
@@ -89,21 +101,53 @@ def write_predictions(
     write_csv(path, rows)
 
 
-def write_confusion(path: Path, prediction: SplitPrediction, classes: Sequence[str]) -> None:
-    """Write the confusion matrix with TTA: a row of counts per true class, a column per predicted class."""
-    counts = confusion(prediction.tta, prediction.targets, len(classes))
+def write_answers(
+    path: Path,
+    predictions: Mapping[str, SplitPrediction],
+    samples: Mapping[str, Sequence[Sample]],
+    classes: Sequence[str],
+    mode: Mode,
+) -> None:
+    """Write a row per labelled image of all splits, in one mode, for runs to be compared image by image.
+
+    `p` is the probability of the predicted class, `loss` the cross entropy of the label in nats.
+    """
+    rows: list[list[Any]] = [["split", "path", "label", "predicted", "p", "loss"]]
+    for split, prediction in predictions.items():
+        probs = prediction.probs(mode)
+        losses = log_losses(probs, prediction.targets)
+        for sample, row, loss in zip(samples[split], probs, losses.tolist(), strict=True):
+            answer = [classes[int(row.argmax())], f"{row.max():.6f}", f"{loss:.6f}"]
+            rows.append([split, sample.path, sample.label, *answer])
+    write_csv(path, rows)
+
+
+def write_confusion(path: Path, probs: Probs, targets: Targets, classes: Sequence[str]) -> None:
+    """Write the confusion matrix: a row of counts per true class, a column per predicted class."""
+    counts = confusion(probs, targets, len(classes))
     rows = ([name, *row] for name, row in zip(classes, counts.tolist(), strict=True))
     write_csv(path, [["label", *classes], *rows])
 
 
-def write_calibration(path: Path, prediction: SplitPrediction, *, bins: int = 10) -> None:
-    """Write predictions with TTA binned by confidence, a row per bin.
+def write_classes(path: Path, probs: Probs, targets: Targets, classes: Sequence[str]) -> None:
+    """Write a row per class: its images, and precision, recall (with Wilson's 95 % interval) and F1."""
+    found, hits = per_class(probs, targets), confusion(probs, targets, len(classes)).diagonal()
+    rows: list[list[Any]] = [["class", "images", "correct", "precision", "recall", "recall_low", "recall_high", "f1"]]
+    for i, name in enumerate(classes):
+        support, correct = int(found.support[i]), int(hits[i])
+        low, high = wilson_interval(correct, support)
+        rows.append([name, support, correct, float(found.precision[i]), float(found.recall[i]), low, high])
+        rows[-1].append(float(found.f1[i]))
+    write_csv(path, rows)
+
+
+def write_calibration(path: Path, probs: Probs, targets: Targets, *, bins: int = 10) -> None:
+    """Write predictions binned by confidence, a row per bin.
 
     `low` and `high` are the bin's edges, `count` and `correct` numbers of images, `confidence` and `accuracy` means
     (empty if the bin is), `accuracy_low` and `accuracy_high` Wilson's 95 % interval.
     """
-    correct = _correct(prediction.tta, prediction.targets)
-    found = calibration_bins(prediction.tta.max(axis=1), correct, bins)
+    found = calibration_bins(probs.max(axis=1), _correct(probs, targets), bins)
     rows: list[list[Any]] = [
         ["low", "high", "count", "correct", "confidence", "accuracy", "accuracy_low", "accuracy_high"]
     ]
@@ -115,25 +159,34 @@ def write_calibration(path: Path, prediction: SplitPrediction, *, bins: int = 10
     write_csv(path, rows)
 
 
-def write_mistakes(
-    path: Path, prediction: SplitPrediction, samples: Sequence[Sample], classes: Sequence[str], *, count: int
-) -> None:
-    """Write the wrong predictions with TTA as JSON, the most confident first, `count` at most."""
-    tta = prediction.tta
-    wrong = np.flatnonzero(~_correct(tta, prediction.targets))
-    worst = wrong[np.argsort(-tta[wrong].max(axis=1), kind="stable")][:count].tolist()
-    write_json(
-        path,
-        [
-            {
-                "path": samples[i].path,
-                "label": samples[i].label,
-                "predicted": classes[int(tta[i].argmax())],
-                "confidence": float(tta[i].max()),
-            }
-            for i in worst
-        ],
-    )
+def confident_mistakes(probs: Probs, targets: Targets, count: int) -> list[int]:
+    """Which images are predicted wrongly, the most confident first, `count` at most."""
+    wrong = np.flatnonzero(~_correct(probs, targets))
+    return _take(wrong[np.argsort(-probs[wrong].max(axis=1), kind="stable")], count)
+
+
+def doubtful_hits(probs: Probs, targets: Targets, count: int) -> list[int]:
+    """Which images are predicted correctly, the least confident first, `count` at most."""
+    right = np.flatnonzero(_correct(probs, targets))
+    return _take(right[np.argsort(probs[right].max(axis=1), kind="stable")], count)
+
+
+def describe_answers(
+    rows: Sequence[int], probs: Probs, samples: Sequence[Sample], classes: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """Yield what is shown of the images with these numbers: file, label, answer and its probability."""
+    for i in rows:
+        yield {
+            "path": samples[i].path,
+            "label": samples[i].label,
+            "predicted": classes[int(probs[i].argmax())],
+            "confidence": float(probs[i].max()),
+        }
+
+
+def _take(rows: NDArray[np.intp], count: int) -> list[int]:
+    taken: list[int] = rows[:count].tolist()
+    return taken
 
 
 def _correct(probs: Probs, targets: Targets) -> Bools:

@@ -13,12 +13,13 @@ from pipeline.console import complain, say
 from pipeline.files import write_text
 from pipeline.harness.checked import read_checked
 from pipeline.harness.compose import is_sweep, run_app
-from pipeline.harness.delivery import Occasion, publish_now
+from pipeline.harness.delivery import Occasion, publish_now, publish_summary
+from pipeline.harness.ending import show_ending
 from pipeline.harness.execute import Audience, StageFolders, execute, read_published, read_record
 from pipeline.harness.live import end_orphans
 from pipeline.harness.quoting import typed
 from pipeline.harness.stage import Stage
-from pipeline.params import flatten, to_yaml
+from pipeline.params import flatten, load_params, to_yaml
 from pipeline.paths import ARTIFACTS, PARAMS, state_dir
 from pipeline.settings import SettingsError, with_environment
 from pipeline.tracking.spec import store_uri
@@ -30,9 +31,17 @@ def run_by_hand(stages: Sequence[Stage[Any]], *, name: str, audience: Audience) 
     def job(params: dict[str, Any], folder: Path, overrides: list[str]) -> float | None:
         return run_job(stages, params, folder, overrides, name=name, audience=audience)
 
+    def end(sweep: Path) -> None:
+        from pipeline.harness.sweep_end import end_sweep  # scipy and scikit-learn take a second to import
+
+        ended = end_sweep(sweep)
+        if ended.best is not None:
+            params = load_params(ended.best / PARAMS.name)
+            publish_summary(params=params, files=ended.files, best={"job": _shown(ended.best)}, sweep=_shown(sweep))
+
     end_orphans()
     try:
-        return 0 if run_app(job, name=name) else 1
+        return 0 if run_app(job, name=name, program=f"stages.{name}", end_sweep=end) else 1
     except KeyboardInterrupt:
         complain(name, "stopped; the same command continues from here")
         return 130
@@ -60,6 +69,8 @@ def run_job(
         folders[stage.name] = folder / stage.name
         objective = _pick(metrics, stage.objective) if stage.objective else objective
     say(name, f"{', '.join(overrides) or 'no overrides'}: {folder}" + _objective_text(stages, objective))
+    if stages[-1].name == "tta_evaluate":
+        show_ending(folders, report=folder / "report")
     if runtime.tracking:
         made = {n: f for n, f in folders.items() if (f / "stage.json").exists()}
         sweep = _shown(folder.parent) if is_sweep() else None

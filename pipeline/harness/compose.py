@@ -15,12 +15,14 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, HydraException
+from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.console import complain, say
 from pipeline.harness.base import LEAVE, beneath, describe, nest, read_held
 from pipeline.harness.checked import read_checked
+from pipeline.harness.job_record import job_record
 from pipeline.harness.quoting import unresolved
 from pipeline.harness.typed import BASES, chosen, names_base, read_typed
 from pipeline.paths import CONF
@@ -59,21 +61,41 @@ def store_base(held: Mapping[str, Any]) -> None:
         ConfigStore.instance().store(group="base", name=name, node=node, package="_global_")
 
 
-def run_app(job: Callable[[dict[str, Any], Path, list[str]], float | None], *, name: str, conf: Path = CONF) -> bool:
+class NoteSweep(Callback):
+    """Notes the folder of the sweep that Hydra starts."""
+
+    folder: Path | None = None
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        NoteSweep.folder = Path(config.hydra.sweep.dir)
+
+
+def run_app(
+    job: Callable[[dict[str, Any], Path, list[str]], float | None],
+    *,
+    name: str,
+    program: str = "pipeline",
+    conf: Path = CONF,
+    end_sweep: Callable[[Path], object] = lambda _: None,
+) -> bool:
     """Run `job(params, folder, overrides)` as a Hydra app named `name`: once, or once per job of a sweep.
 
-    Returns whether it succeeded. An error that the user can fix is printed in one line. In a sweep Hydra must know that
-    a job failed while the others continue: there it gets an exception, and ends the process with status 1.
+    `program` is what is typed behind `python -m`. `end_sweep(folder)` is called when all jobs of a sweep have ended,
+    well or not. Returns whether it succeeded. An error that the user can fix is printed in one line. In a sweep Hydra
+    must know that a job failed while the others continue: there it gets an exception, and ends the process with status
+    1.
     """
     failed = False
 
     def task(composed: DictConfig) -> float | None:
         nonlocal failed
         run = HydraConfig.get()
+        folder, overrides = Path(run.runtime.output_dir), list(run.overrides.task)
         try:
-            values = _plain(composed)
-            read_checked(values, source=f"{conf}/ and command line")
-            return job(values, Path(run.runtime.output_dir), list(run.overrides.task))
+            with job_record(folder, program=program, overrides=overrides):
+                values = _plain(composed)
+                read_checked(values, source=f"{conf}/ and command line")
+                return job(values, folder, overrides)
         except (ValueError, OSError, OmegaConfBaseException) as error:
             complain(name, str(error))
             if is_sweep():
@@ -86,8 +108,14 @@ def run_app(job: Callable[[dict[str, Any], Path, list[str]], float | None], *, n
     except SettingsError as error:
         complain(name, str(error))
         return False
-    sys.argv.append(f"hydra.job.name={name}")
-    hydra.main(version_base="1.3", config_path=str(conf.resolve()), config_name="config")(task)()
+    note = f"{NoteSweep.__module__}.{NoteSweep.__name__}"
+    sys.argv += [f"hydra.job.name={name}", f"+hydra.callbacks.note_sweep._target_={note}"]
+    NoteSweep.folder = None
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf.resolve()), config_name="config")(task)()
+    finally:
+        if NoteSweep.folder is not None:
+            end_sweep(NoteSweep.folder)
     return not failed
 
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from pipeline.paths import CONF, HELD, PARAMS, from_checkout, state_dir
 from pipeline.processes import process_name
 from pipeline.report.headline import details, headline
 from pipeline.report.row import data_label, describe, image_counts, job_name, num_parameters, run_name
-from pipeline.settings import Runtime
+from pipeline.settings import Runtime, read_settings, with_environment
 from pipeline.timings import read_span, read_timings, span_of_run
 from pipeline.tracking.spec import Dataset, FollowSpec, RowSpec, store_uri
+from pipeline.tracking.summary import SummarySpec
 
 Params = Mapping[str, Any]
 Folders = Mapping[str, Path]
@@ -136,3 +137,16 @@ def _dataset(params: Params, folders: Folders) -> Dataset | None:
     source = read_json(folders["ingest"] / "source.json")["root"] or data["dataset"] or data["name"]
     digest = file_digest(folders["ingest"] / "manifest.jsonl")[:12]
     return Dataset(name=data_label(params), digest=digest, source=str(source), counts=image_counts(folders))
+
+
+def publish_summary(*, params: Params, files: Sequence[Path], best: Mapping[str, str], sweep: str) -> None:
+    """Send a sweep's summary to the row of its best job, which is found by the tags `best`."""
+    runtime = with_environment(read_settings(dict(params), source="settings").runtime)
+    if not runtime.tracking:
+        return
+    row = row_spec(params=params, folders={}, runtime=runtime, drawn=None, occasion=Occasion())
+    row = replace(row, tags={"best_of": sweep})
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "summary.json"
+        SummarySpec(**vars(row), row=dict(best), files=[path.resolve() for path in files]).write(file)
+        subprocess.run([*TRACKING, "summary", "--spec", str(file)], check=True)

@@ -15,6 +15,9 @@ from pipeline.files import atomic_folder, copy_file, digest, folder_digest, read
 from pipeline.harness.execute import read_record
 from pipeline.harness.fingerprints import code_fingerprint
 
+TILES = "tiles"
+"""The folder beside the pictures with single images for pages; see `pipeline.report.tiles`."""
+
 Draw = Callable[[str, Mapping[str, Path], Path], object]
 
 LIBRARIES = ("matplotlib", "numpy", "pillow", "torch", "torchvision")
@@ -34,11 +37,15 @@ def draw_once(stage: str, folders: Mapping[str, Path], out: Path, *, state: Path
             with atomic_folder(kept) as draft:
                 draw(stage, folders, draft / "drawn")
                 write_json(draft / "key.json", [key, folder_digest(draft / "drawn")])
-        pictures = sorted((kept / "drawn").glob("*.png"))
+        pictures, tiles = (sorted((kept / "drawn").glob(found)) for found in ("*.png", f"{TILES}/*"))
         if pictures:
             out.mkdir(parents=True, exist_ok=True)
             for old in out.glob("*.png"):
                 old.unlink()
+            shutil.rmtree(out / TILES, ignore_errors=True)
+        for tile in tiles:
+            (out / TILES).mkdir(exist_ok=True)
+            copy_file(tile, out / TILES / tile.name)
         return [copy_file(picture, out / picture.name) for picture in pictures]
 
 

@@ -17,6 +17,7 @@ from pipeline.learning.loop import Learner
 from pipeline.learning.overfitting import judge
 from pipeline.learning.snapshots import KeptCycles, keep_snapshots
 from pipeline.learning.sources import ViewBatches, in_order
+from pipeline.learning.valid_answers import write_valid_answers
 from pipeline.model.compute import predict, score
 from pipeline.model.head import Head
 from pipeline.settings import HeadTraining
@@ -26,7 +27,7 @@ from pipeline.workspace import Workspace
 def train_to_minimum(
     learner: Learner, settings: HeadTraining, workspace: Workspace, *, class_weights: Tensor | None
 ) -> dict[str, Any]:
-    """Train the learner's head, load the kept weights into it, write `cycles.json`; returns the stage's metrics.
+    """Train the learner's head and load the kept weights; write `cycles.json` and `valid.csv`; returns the metrics.
 
     All views of all images are training data at once. It takes seconds, so a killed run starts again.
 
@@ -49,6 +50,9 @@ def train_to_minimum(
             "ends": [dataclasses.asdict(e) for e in ends],
             "kept": dataclasses.asdict(kept),
             "verdict": dataclasses.asdict(verdict),
+            "gain": write_valid_answers(
+                learner, kept, scratch=workspace.scratch, out=workspace.out, seed=workspace.seed
+            ),
             "num_cycles": len(used),
             "steps_per_epoch": 1,
             "solver": "lbfgs",

@@ -8,6 +8,8 @@ pretrained features fitted already: the data is very similar. What counts as noi
   exceeds the scatter of the loss over repeated evaluations on other images of the same kind. Then the rate was too high
   for an answer.
 
+Where neither counts, the interval must be narrow for "similar": a wide one only says that the images are too few.
+
 For each layer group, two figures say where the change happened: how far its weights moved, and how similar its features
 stayed (linear CKA: Kornblith et al. 2019, arXiv:1905.00414, equation 3).
 """
@@ -33,10 +35,14 @@ from pipeline.model.layer_groups import LayerGroup, split_layer_groups
 
 CKA_IMAGES = 64
 
-Answer = Literal["similar", "different", "worse"]
+Answer = Literal["similar", "different", "worse", "unclear"]
 
 NEGLIGIBLE = 0.01
 """A smaller change of the mean loss, in nats, never counts: it makes the true class less than 1 % more probable."""
+
+WIDE, WIDE_SHARE = 0.1, 0.25
+"""An interval of the change wider than this, in nats, and than this share of the loss before, cannot show that nothing
+changed."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,8 @@ class Similarity:
     """95 % interval, about its mean, of the loss before, if it were evaluated on other images."""
     similar: bool
     outcome: Answer
-    """`different`: the loss fell; `worse`: it rose, so the rate was too high to tell; else `similar`."""
+    """`different`: the loss fell; `worse`: it rose, so the rate was too high to tell; `unclear`: the images are too few
+    to tell; else `similar`."""
 
 
 def compare_losses(before: NDArray[np.float64], after: NDArray[np.float64], *, seed: int) -> Similarity:
@@ -63,7 +70,8 @@ def compare_losses(before: NDArray[np.float64], after: NDArray[np.float64], *, s
     start = float(before.mean())
     noise = paired_interval(before - start, seed=seed)
     fell, rose = high < 0 and change <= -NEGLIGIBLE, change > max(noise[1], NEGLIGIBLE)
-    outcome: Answer = "different" if fell else "worse" if rose else "similar"
+    is_wide = high - low > max(WIDE, WIDE_SHARE * start)
+    outcome: Answer = "different" if fell else "worse" if rose else "unclear" if is_wide else "similar"
     return Similarity(
         start, float(after.mean()), change, (low, high), noise, similar=outcome == "similar", outcome=outcome
     )

@@ -12,6 +12,7 @@ from pipeline.learning.loop import DivergedError, Learner, Plan, TrainingRun, fi
 from pipeline.learning.overfitting import Verdict, judge
 from pipeline.learning.schedule import planned_rates
 from pipeline.learning.snapshots import KeptCycles, keep_snapshots
+from pipeline.learning.valid_answers import write_valid_answers
 from pipeline.settings import BatchSize, HeadTraining, Snapshots, Training
 from pipeline.workspace import Workspace
 
@@ -68,7 +69,7 @@ class Outcome:
 
 
 def run_training(learner: Learner, plan: Plan, workspace: Workspace, *, snapshots: Snapshots) -> Outcome:
-    """Train, and load the kept weights into the model; write `schedule.csv` and `cycles.json`.
+    """Train, and load the kept weights into the model; write `schedule.csv`, `cycles.json` and `valid.csv`.
 
     Raises DivergedError if the loss becomes NaN or infinite at a rate that was set, or at three that were found.
     """
@@ -81,12 +82,14 @@ def run_training(learner: Learner, plan: Plan, workspace: Workspace, *, snapshot
     _write_schedule(learner, plan, workspace.out / "schedule.csv")
     kept = keep_snapshots(learner, run.ends, workspace.scratch, snapshots)
     verdict = judge(run.ends)
+    gain = write_valid_answers(learner, kept, scratch=workspace.scratch, out=workspace.out, seed=workspace.seed)
     write_json(
         workspace.out / "cycles.json",
         {
             "ends": [dataclasses.asdict(e) for e in run.ends],
             "kept": dataclasses.asdict(kept),
             "verdict": dataclasses.asdict(verdict),
+            "gain": gain,
             "num_cycles": plan.num_cycles,
             "cycle_epochs": cycles.epochs,
             "steps_per_epoch": cycles.steps_per_epoch,

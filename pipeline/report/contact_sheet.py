@@ -133,7 +133,7 @@ def _write(draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, *, max_cha
 
 
 def _paste(sheet: Image.Image, image: Image.Image, at: tuple[int, int], tile_px: int) -> None:
-    fitted = _fit(_as_rgb(image), tile_px)
+    fitted = _fit(as_rgb(image), tile_px)
     tile = Image.new("RGB", (tile_px, tile_px), _TILE)
     tile.paste(fitted, ((tile_px - fitted.width) // 2, (tile_px - fitted.height) // 2))
     sheet.paste(tile, at)
@@ -148,7 +148,7 @@ def _fit(image: Image.Image, tile_px: int) -> Image.Image:
     return image.resize((size[0], size[1]), Image.Resampling.LANCZOS)
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
+def as_rgb(image: Image.Image) -> Image.Image:
     """Convert any mode to RGB: 16-bit and float greys are stretched to their range, transparency becomes grey."""
     if image.mode.startswith(("I", "F")):
         deep = image.convert("F")

@@ -6,43 +6,45 @@ which takes half a second to import, is loaded by those who plot.
 
 import csv
 import math
+import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, islice
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from pipeline.data.decode import DecodeError, decode, decode_framed
+from pipeline.data.decode import DecodeError, decode_framed
 from pipeline.data.manifest import read_root
 from pipeline.files import read_json, read_jsonl
 from pipeline.journal import read_points
 from pipeline.report.contact_sheet import Caption, contact_sheet, mistakes_sheet
 from pipeline.report.ledger import first_lines
+from pipeline.report.reading import Folders, background_of, read_image, read_images, read_rows
+from pipeline.report.tiles import TILES, save_files, save_looks, save_row
 
 SHOWN_CLASSES = 12
 SHOWN_PER_CLASS = 8
+TILES_PER_CLASS = 4
 SHOWN_TROUBLES = 24
 SHOWN_DUPLICATES = 12
 SHOWN_SUSPECTS = 24
-
-Folders = Mapping[str, Path]
-"""Stage name to the folder that the stage published."""
+TILES_OF_SUSPECTS = 12
 
 
 def draw_stage(stage: str, folders: Folders, out: Path) -> list[Path]:
     """Draw the pictures of one stage into `out`, and return their paths; a stage without pictures draws nothing.
 
     `folders` must hold the stage's own folder, and that of `ingest` where images are shown. `out` is created, and PNG
-    files in it are removed first. An image that cannot be read any more is skipped. Raises FileNotFoundError where a
-    folder lacks a file, and KeyError where `folders` lacks a folder.
+    files and tiles in it are removed first. An image that cannot be read any more is skipped. Raises FileNotFoundError
+    where a folder lacks a file, and KeyError where `folders` lacks a folder.
     """
     if stage not in PAINTERS:
         return []
     out.mkdir(parents=True, exist_ok=True)
     for old in out.glob("*.png"):
         old.unlink()
+    shutil.rmtree(out / TILES, ignore_errors=True)
     for draw in PAINTERS[stage]:
         draw(folders[stage], folders, out)
     return sorted(out.glob("*.png"))
@@ -62,22 +64,24 @@ def _draw_samples(ingest: Path, folders: Folders, out: Path) -> None:
     shown = read_json(ingest / "classes.json")[:SHOWN_CLASSES]
     wanted = {label: min(SHOWN_PER_CLASS, counts.get(label, 0)) for label in shown}
     paths = _first_of_each(ingest / "manifest.jsonl", wanted)
-    rows = [(label, _read_images(folders, paths[label])) for label in shown]
+    rows = [(label, read_images(folders, paths[label])) for label in shown]
     contact_sheet(out / "samples.png", rows=rows)
+    for i, (_, images) in enumerate(rows):
+        save_row(out, "samples", i, images[:TILES_PER_CLASS])
 
 
 def _draw_troubles(ingest: Path, folders: Folders, out: Path) -> None:
     found = first_lines(ingest, SHOWN_TROUBLES)
     troubles = [*found["rejected"], *found["flagged"]][:SHOWN_TROUBLES]
     if troubles:
-        rows = [(f"{x['path']}: {x['reason']}", _read_images(folders, [x["path"]])) for x in troubles]
+        rows = [(f"{x['path']}: {x['reason']}", read_images(folders, [x["path"]])) for x in troubles]
         contact_sheet(out / "troubles.png", rows=rows)
 
 
 def _draw_duplicates(ingest: Path, folders: Folders, out: Path) -> None:
     pairs = [*islice(read_jsonl(ingest / "duplicates.jsonl"), SHOWN_DUPLICATES)]
     if pairs:
-        rows = [(f"{x['first']} = {x['second']}", _read_images(folders, [x["first"], x["second"]])) for x in pairs]
+        rows = [(f"{x['first']} = {x['second']}", read_images(folders, [x["first"], x["second"]])) for x in pairs]
         contact_sheet(out / "duplicates.png", rows=rows)
 
 
@@ -117,22 +121,25 @@ def _draw_augmentations(augment_config: Path, folders: Folders, out: Path) -> No
             views = [policy.view(base, seed=tuple(seed)) for seed in row["seeds"]]
             rows.append((row["label"], [plain, *views]))
     contact_sheet(out / "augmentations.png", rows=rows)
+    for i, (_, images) in enumerate(rows):
+        save_row(out, "augmentations", i, images)
 
 
 # cross_validate
 
 
 def _draw_suspects(cross_validate: Path, folders: Folders, out: Path) -> None:
-    root, background = read_root(folders["ingest"]), _background(folders["ingest"])
-    rows = [*islice(_read_rows(cross_validate / "suspects.csv"), SHOWN_SUSPECTS)]
+    root, background = read_root(folders["ingest"]), background_of(folders["ingest"])
+    rows = [*islice(read_rows(cross_validate / "suspects.csv"), SHOWN_SUSPECTS)]
     if rows:
         mistakes_sheet(
             out / "suspects.png",
-            images=[_read_image(root / row["path"], background) for row in rows],
+            images=[read_image(root / row["path"], background) for row in rows],
             captions=[Caption(r["path"], r["label"], r["suggested"], float(r["self_confidence"])) for r in rows],
             columns=6,
             is_label_doubted=True,
         )
+        save_files(out, "suspects", (row["path"] for row in rows), folders["ingest"], at_most=TILES_OF_SUSPECTS)
 
 
 # lr_find_head, lr_find_full
@@ -143,7 +150,7 @@ def _draw_lr_find(lr_find: Path, _: Folders, out: Path) -> None:
 
     choice = read_json(lr_find / "lr.json")
     sweeps: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
-    for row in _read_rows(lr_find / "curve.csv"):
+    for row in read_rows(lr_find / "curve.csv"):
         sweeps[row["repeat"]].append((float(row["lr"]), float(row["loss"]), float(row["smoothed_loss"])))
     plot_lr_find(
         out / "lr_find.png",
@@ -245,7 +252,7 @@ def _draw_confusion(tta_evaluate: Path, _: Folders, out: Path) -> None:
 def _draw_calibration(tta_evaluate: Path, _: Folders, out: Path) -> None:
     from pipeline.report.score_plots import plot_calibration
 
-    rows = [*_read_rows(tta_evaluate / "calibration.csv")]
+    rows = [*read_rows(tta_evaluate / "calibration.csv")]
 
     def column(name: str) -> list[float]:
         return [float(row[name]) if row[name] else math.nan for row in rows]
@@ -263,40 +270,15 @@ def _draw_calibration(tta_evaluate: Path, _: Folders, out: Path) -> None:
 
 
 def _draw_mistakes(tta_evaluate: Path, folders: Folders, out: Path) -> None:
-    root, background = read_root(folders["ingest"]), _background(folders["ingest"])
-    shown = [(x, _read_image(root / x["path"], background)) for x in read_json(tta_evaluate / "mistakes.json")]
+    root, background = read_root(folders["ingest"]), background_of(folders["ingest"])
+    shown = [(x, read_image(root / x["path"], background)) for x in read_json(tta_evaluate / "mistakes.json")]
     mistakes_sheet(
         out / "mistakes.png",
         images=[image for _, image in shown],
         captions=[Caption(x["path"], x["label"], x["predicted"], x["confidence"]) for x, _ in shown],
     )
-
-
-# Images and tables
-
-
-def _read_images(folders: Folders, paths: Iterable[str]) -> list[Image.Image]:
-    """Read images of the data set; those that cannot be read are left out."""
-    root, background = read_root(folders["ingest"]), _background(folders["ingest"])
-    images = (_read_image(root / path, background) for path in paths)
-    return [image for image in images if image is not None]
-
-
-def _read_image(path: Path, background: str) -> Image.Image | None:
-    try:
-        return decode(path, background=background).image
-    except DecodeError:
-        return None
-
-
-def _background(ingest: Path) -> str:
-    background: str = read_json(ingest / "stage.json")["settings"]["data.background"]
-    return background
-
-
-def _read_rows(table: Path) -> Iterable[dict[str, str]]:
-    with table.open(encoding="utf-8", newline="") as file:
-        yield from csv.DictReader(file)
+    for kind in ("mistakes", "doubtful"):
+        save_looks(out, kind, tta_evaluate, folders)
 
 
 _Draw = Callable[[Path, Folders, Path], None]

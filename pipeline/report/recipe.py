@@ -1,4 +1,4 @@
-"""The report of a run: the recipe's steps in order, each with its pictures and figures.
+"""The report of a run: first what came out, then the recipe's steps in order, each with its pictures and figures.
 
 It is made from the folders that the stages left, and from the pictures that were drawn of them. Stages that have not
 run are left out.
@@ -6,85 +6,54 @@ run are left out.
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from pipeline.files import read_json
-from pipeline.report import sentences
+from pipeline.report import first_screen, sentences
 from pipeline.report.advice import advise
-from pipeline.report.html import Picture, Report, Section, Table, Tile
+from pipeline.report.answers import answer_sections, calibration_sections
+from pipeline.report.colophon import closing_sections
+from pipeline.report.facts import Facts
+from pipeline.report.html import Picture, Report, Section, Shot, Table
+from pipeline.report.reading import read_rows
+from pipeline.report.scores import percent
+from pipeline.report.tiles import tile_path
 
-_TRAINING = ("full_train", "head_train_augmented", "head_train")
-"""Training stages, the last one first."""
+SAMPLES_PER_CLASS = 4
+AUGMENTED_ROWS = 4
+AUGMENTED_VIEWS = 6
+NOTHING = Facts()
 
 
-def build_report(folders: Mapping[str, Path], drawn: Path) -> Report:
+def build_report(folders: Mapping[str, Path], drawn: Path, facts: Facts = NOTHING) -> Report:
     """Gather what the stages left.
 
     `folders` maps stage names to their published folders; those that are missing are left out of the report. The
-    pictures of a stage lie in `drawn/<stage>/`; those that are missing are left out too.
+    pictures of a stage lie in `drawn/<stage>/`; those that are missing are left out too. `facts` are what the folders
+    do not hold.
     """
     found = {stage: folder for stage, folder in folders.items() if folder.is_dir()}
     return Report(
-        title="Training report",
-        headline=_headline(found),
-        tiles=_tiles(found),
+        title=first_screen.title(found),
+        figure=first_screen.figure(found),
+        headline=first_screen.headline(found),
+        tiles=list(first_screen.tiles(found, facts)),
+        verdict=first_screen.verdict(found),
         sections=[
+            *_next_sections(found),
+            *answer_sections(found, drawn),
+            *calibration_sections(found, drawn),
+            *_score_sections(found),
             *_data_sections(found, drawn),
             *_training_sections(found, drawn),
-            *_score_sections(found, drawn),
-            *_next_sections(found),
+            *closing_sections(found, facts),
         ],
     )
 
 
 def _next_sections(folders: Mapping[str, Path]) -> list[Section]:
-    advice = advise(folders)
-    return [Section(heading="What to try next", paragraphs=advice)] if advice else []
-
-
-def _headline(folders: Mapping[str, Path]) -> str:
-    if "tta_evaluate" in folders:
-        split, scores = _shown_scores(folders)
-        classes = f", into {len(read_json(folders['ingest'] / 'classes.json'))} classes" if "ingest" in folders else ""
-        return (
-            f"With test-time augmentation {scores['tta']['accuracy']:.1%} of {scores['num_images']} {split} images are "
-            f"classified correctly (95 % interval {scores['tta']['accuracy_low']:.1%} to "
-            f"{scores['tta']['accuracy_high']:.1%}){classes}."
-        )
-    for stage in _TRAINING:
-        if stage in folders:
-            accuracy = read_json(folders[stage] / "metrics.json")["valid_accuracy"]
-            return f"After {stage}, {accuracy:.1%} of the validation images are classified correctly; not tested yet."
-    return "Nothing is trained yet."
-
-
-def _shown_scores(folders: Mapping[str, Path]) -> tuple[str, Mapping[str, Any]]:
-    """Return the split that counts, and its scores: test, or valid where there are no test images."""
-    metrics = read_json(folders["tta_evaluate"] / "metrics.json")
-    split = "test" if "test" in metrics else "valid"
-    return split, metrics[split]
-
-
-def _tiles(folders: Mapping[str, Path]) -> list[Tile]:
-    if "tta_evaluate" not in folders:
-        return []
-    split, scores = _shown_scores(folders)
-    gain = scores["tta_gain"]["accuracy"]
-
-    def span(s: Mapping[str, Any]) -> str:
-        return f"95 % interval {s['accuracy_low']:.1%} to {s['accuracy_high']:.1%}"
-
-    low, high = sentences.points(gain["low"]), sentences.points(gain["high"])
-    return [
-        Tile(f"{split} accuracy, TTA", f"{scores['tta']['accuracy']:.2%}", span(scores["tta"])),
-        Tile(f"{split} accuracy, plain", f"{scores['plain']['accuracy']:.2%}", span(scores["plain"])),
-        Tile(
-            "gain by TTA",
-            f"{sentences.points(gain['mean'])} pp",
-            f"{low} to {high} pp, exact p = {scores['tta_gain_p_value']:.2g}",
-        ),
-        Tile("log loss, TTA", f"{scores['tta']['log_loss']:.4f}", f"plain {scores['plain']['log_loss']:.4f}"),
-    ]
+    """What the verdict has no room for."""
+    _, *others = advise(folders) or [""]
+    return [Section(heading="Also worth trying", paragraphs=others)] if others else []
 
 
 def _pictures(drawn: Path, stage: str, *captions: tuple[str, str, str]) -> list[Picture]:
@@ -109,6 +78,7 @@ def _images_section(ingest: Path, drawn: Path) -> Section:
     counts = read_json(ingest / "metrics.json")
     return Section(
         heading="The images",
+        shots=_sample_shots(ingest, drawn),
         paragraphs=[
             f"{counts['found']} files were found, {counts['used']} images are used; {counts['converted']} were "
             f"converted, {counts['flagged']} flagged and {counts['rejected']} rejected (ledger.jsonl says which "
@@ -117,12 +87,21 @@ def _images_section(ingest: Path, drawn: Path) -> Section:
         pictures=_pictures(
             drawn,
             "ingest",
-            ("samples.png", "Training images of each class", "contact sheet of training images"),
             ("class_counts.png", "Images by class and split", "bars of image counts"),
             ("troubles.png", "Rejected and flagged files", "rejected and flagged files"),
             ("duplicates.png", "Duplicate images", "pairs of duplicate images"),
         ),
     )
+
+
+def _sample_shots(ingest: Path, drawn: Path) -> list[Shot]:
+    """Show some training images of the first classes."""
+    shots = []
+    for i, name in enumerate(read_json(ingest / "classes.json")):
+        files = [tile_path(drawn / "ingest", "samples", i, j) for j in range(SAMPLES_PER_CLASS)]
+        if shown := [file for file in files if file.exists()]:
+            shots.append(Shot(shown, [name], f"training images of {name}"))
+    return shots
 
 
 def _augmentation_section(folders: Mapping[str, Path], drawn: Path) -> Section:
@@ -138,12 +117,16 @@ def _augmentation_section(folders: Mapping[str, Path], drawn: Path) -> Section:
             f"The frozen backbone turns each image into {precomputed['num_features']} activations. "
             f"The head begins with {precomputed['head_begins']}."
         )
-    picture = ("augmentations.png", "Images and their random views", "augmented images")
+    shots = []
+    for i in range(AUGMENTED_ROWS):
+        files = [tile_path(drawn / "augment_config", "augmentations", i, j) for j in range(AUGMENTED_VIEWS)]
+        if shown := [file for file in files if file.exists()]:
+            shots.append(Shot(shown, [], "an image and random views of it"))
     return Section(
         heading="Enable augmentation, precompute activations",
         step=1,
         paragraphs=paragraphs,
-        pictures=_pictures(drawn, "augment_config", picture),
+        shots=shots,
     )
 
 
@@ -158,10 +141,20 @@ def _cross_validation_section(folder: Path, drawn: Path) -> Section:
             f"{found}{way if metrics['num_suspects'] else ''}.",
             *(f"{text}." for text in sentences.unknown_classes(metrics)),
         ],
-        pictures=_pictures(
-            drawn, "cross_validate", ("suspects.png", "The labels that look wrong", "images with a doubtful label")
-        ),
+        shots=_suspect_shots(folder, drawn / "cross_validate"),
     )
+
+
+def _suspect_shots(folder: Path, drawn: Path) -> list[Shot]:
+    shots = []
+    for i, row in enumerate(read_rows(folder / "suspects.csv")):
+        if (file := tile_path(drawn, "suspects", i)).exists():
+            says = [
+                f"{row['label']}, or {row['suggested']}?",
+                f"{percent(float(row['self_confidence']))} for the label",
+            ]
+            shots.append(Shot([file], [*says, Path(row["path"]).name], row["path"]))
+    return shots
 
 
 # Training
@@ -207,10 +200,8 @@ def _trained(folder: Path) -> str:
     if decays is None:
         kept = sentences.kept_model(cycles["kept"])
         optimizer = sentences.OPTIMIZERS[cycles.get("optimizer", "sgd")]
-        how = (
-            f"{metrics['epochs']} epochs of {optimizer} at a rate of up to {metrics['lr']:.3g}, batches of "
-            f"{metrics['batch_size']}."
-        )
+        epochs = sentences.counted(metrics["epochs"], "epoch")
+        how = f"{epochs} of {optimizer} at a rate of up to {metrics['lr']:.3g}, batches of {metrics['batch_size']}."
     else:
         kept = sentences.kept_head(cycles)
         how = (
@@ -270,11 +261,9 @@ def _full_train_section(folders: Mapping[str, Path], drawn: Path) -> Section:
 # The scores
 
 
-def _score_sections(folders: Mapping[str, Path], drawn: Path) -> Iterator[Section]:
+def _score_sections(folders: Mapping[str, Path]) -> Iterator[Section]:
     if "tta_evaluate" in folders:
         yield _tta_section(folders["tta_evaluate"])
-        yield from _calibration_sections(folders["tta_evaluate"])
-        yield _predictions_section(_shown_scores(folders)[0], drawn)
 
 
 def _tta_section(folder: Path) -> Section:
@@ -297,56 +286,3 @@ def _tta_section(folder: Path) -> Section:
         ],
         table=Table(header, rows),
     )
-
-
-def _calibration_sections(folder: Path) -> Iterator[Section]:
-    """One section, or none for a folder that was made before there was a calibration."""
-    found = read_json(folder / "metrics.json").get("calibration")
-    if found is None:
-        return
-    columns = [_calibration_cells(found[how]) for how in ("plain", "tta")]
-    yield Section(
-        heading="Calibrated answers",
-        paragraphs=[
-            "`unfreeze predict` gives probabilities at a temperature that was fitted on the validation images, so that "
-            "of answers given with 80 % some 80 % are right. The order of the classes, and so the accuracy, stays. All "
-            "other scores in this report are of the probabilities as they come from the model.",
-            "With `--coverage` it adds the set of classes that holds the true one for that share of images (chosen on "
-            "validation images, checked here on test images); with `--novelty`, how unlike the training images an "
-            "image is.",
-        ],
-        table=Table(
-            ["on test" if "test" in found["plain"] else "fitted on valid", "plain", "TTA"],
-            [[name, *(cells.get(name) for cells in columns)] for name in columns[0]],
-        ),
-    )
-
-
-def _calibration_cells(found: Mapping[str, Any]) -> dict[str, str]:
-    cells = {"temperature": f"{found['temperature']:.3f}"}
-    if "test" not in found:
-        return cells
-    test, change = found["test"], found["test"]["log_loss_change"]
-    return {
-        **cells,
-        "log loss before": f"{test['log_loss_before']:.4f}",
-        "log loss after": f"{test['log_loss_after']:.4f}",
-        "change (95 % interval)": f"{change['mean']:+.4f} ({change['low']:+.4f} to {change['high']:+.4f})",
-        "calibration error before": f"{test['calibration_error_before']:.4f}",
-        "calibration error after": f"{test['calibration_error_after']:.4f}",
-        **{
-            f"sets asked to hold the true class for {level} %": sentences.set_coverage(sets)
-            for level, sets in sentences.class_sets(test).items()
-        },
-    }
-
-
-def _predictions_section(split: str, drawn: Path) -> Section:
-    pictures = _pictures(
-        drawn,
-        "tta_evaluate",
-        ("confusion.png", f"Confusion matrix on {split}, TTA", "confusion matrix"),
-        ("calibration.png", "Confidence and accuracy", "reliability diagram"),
-        ("mistakes.png", "The most confident mistakes", "misclassified images"),
-    )
-    return Section(heading="Correct and wrong predictions", pictures=pictures)

@@ -34,7 +34,7 @@ def plot_confusion(path: Path, *, confusion: npt.ArrayLike, classes: Sequence[st
         ax.grid(which="major", visible=False)
         ax.tick_params(which="both", length=0)
         ax.set(xlabel="predicted", ylabel="true")
-        note = "Blue: correct. Orange: wrong. A darker shade is a larger share of the true class."
+        note = "Blue: correct. Orange: wrong. A stronger shade is a larger share of the true class."
         fig.supxlabel(note, fontsize=10, color=GREY, x=0.01, ha="left")
 
 

@@ -121,6 +121,11 @@ def similarity(found: Json, *, lr_setting: str = "full_train.lr") -> str:
             return f"The data is very similar to the pretraining data: training all layers changed the loss by {span}."
         case "different":
             return f"The data differs from the pretraining data: training all layers changed the loss by {span}."
+        case "unclear":
+            return (
+                "Whether the data is like the pretraining data cannot be told, because the validation images are too "
+                f"few: training all layers changed the loss by {span}."
+            )
     return f"The first cycle after unfreezing made the loss worse, by {span}: try a lower {lr_setting}."
 
 

@@ -1,4 +1,4 @@
-"""`python -m pipeline.tracking {follow,publish,end} --spec FILE`, `... orphans --state DIR`, and `... ui`.
+"""`python -m pipeline.tracking {follow,publish,summary,end} --spec FILE`, `... orphans --state DIR`, and `... ui`.
 
 All but the last exit with status 0 even if the store is unavailable.
 """
@@ -14,12 +14,13 @@ from pipeline.tracking.open_rows import LOCK_TIMEOUT_S, end_open, end_orphans, r
 from pipeline.tracking.publish import publish_row
 from pipeline.tracking.spec import FollowSpec, RowSpec
 from pipeline.tracking.store import StoreUnavailableError
+from pipeline.tracking.summary import SummarySpec, publish_summary
 from pipeline.tracking.ui import DEFAULT_PORT, serve_ui
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.tracking", description=__doc__)
-    parser.add_argument("command", choices=["follow", "publish", "end", "orphans", "ui"])
+    parser.add_argument("command", choices=["follow", "publish", "summary", "end", "orphans", "ui"])
     parser.add_argument("--spec", type=Path, help="JSON file written by RowSpec.write or FollowSpec.write")
     parser.add_argument("--status", choices=["FAILED", "KILLED"], default="KILLED", help="of a row that ends")
     parser.add_argument("--state", type=Path, help="the folder .unfreeze, for orphans")
@@ -33,6 +34,8 @@ def main() -> None:
         parser.error(f"{arguments.command} needs --spec")
     elif arguments.command == "publish":
         publish_row(RowSpec.read(arguments.spec))
+    elif arguments.command == "summary":
+        publish_summary(SummarySpec.read(arguments.spec))
     elif arguments.command == "end":
         _end(FollowSpec.read(arguments.spec), status=arguments.status)
     else:

@@ -172,6 +172,10 @@ class Store:
         self._client.set_terminated(run_id, status)
         self.set_tags(run_id, {NOTE: note, OPEN: "true" if stays_open else "false"})
 
+    def add_tags(self, run_id: str, tags: dict[str, str]) -> None:
+        """Add tags to a row, open or closed."""
+        self.set_tags(run_id, tags)
+
     def delete_row(self, run_id: str) -> None:
         """Move the row to MLflow's trash."""
         self._client.delete_run(run_id)

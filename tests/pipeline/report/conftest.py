@@ -221,12 +221,18 @@ def write_unfreeze(folder: Path) -> None:
 
 def write_tta_evaluate(folder: Path) -> None:
     (folder / "model").mkdir(parents=True)
-    write_json(folder / "metrics.json", {"valid": SCORES, "test": SCORES} | CALIBRATED)
+    write_json(folder / "metrics.json", {"valid": SCORES, "test": SCORES, "chosen": "tta"} | CALIBRATED)
     write_text(folder / "confusion.csv", "label,cat,dog\ncat,1,0\ndog,1,0\n")
     header = "low,high,count,correct,confidence,accuracy,accuracy_low,accuracy_high"
     write_text(folder / "calibration.csv", f"{header}\n0.0,0.5,0,0,,,0.0,1.0\n0.5,1.0,2,1,0.8,0.5,0.1,0.9\n")
     mistake = {"path": "images/dog-10.png", "label": "dog", "predicted": "cat", "confidence": 0.9}
-    write_json(folder / "mistakes.json", [mistake])
+    hit = {"path": "images/cat-10.png", "label": "cat", "predicted": "cat", "confidence": 0.55}
+    write_json(folder / "mistakes.json", [mistake | {"map": [[0, 255], [128, 0]]}])
+    write_json(folder / "doubtful.json", [hit | {"map": [[0]]}])
+    header = "class,images,correct,precision,recall,recall_low,recall_high,f1"
+    write_text(folder / "classes.csv", f"{header}\ncat,1,1,0.5,1.0,0.2,1.0,0.667\ndog,1,0,0.0,0.0,0.0,0.8,0.0\n")
+    write_json(folder / "model" / "model.json", {"image_size": 32})
+    write_text(folder / "model" / "policy.yaml", POLICY)
     write_json(folder / "model" / "tta.json", {"tta": {"mode": "augment"}, "seed": 0, "plain_weight": None})
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.report.html import Picture, Report, Section, Table, Tile, write_report
+from pipeline.report.html import Picture, Report, Section, Shot, Table, Tile, write_report
 
 HOSTILE = "<script>alert(1)</script>\"'&{{ 7 * 7 }}"
 
@@ -33,7 +33,8 @@ class _Page(HTMLParser):
 
 @pytest.fixture
 def picture(tmp_path: Path) -> Picture:
-    Image.new("RGB", (30, 20), "red").save(tmp_path / "red.png")
+    for name in ("red.png", "red.webp"):
+        Image.new("RGB", (30, 20), "red").save(tmp_path / name)
     return Picture(tmp_path / "red.png", caption=HOSTILE, alt=HOSTILE)
 
 
@@ -43,16 +44,19 @@ def _write(path: Path, report: Report) -> str:
 
 
 def _report(picture: Picture) -> Report:
+    shot = Shot([picture.path.with_name("red.webp")] * 2, [HOSTILE, HOSTILE], HOSTILE)
     table = Table([HOSTILE, "rate"], [[HOSTILE, 0.00123456], ["b", None]])
     return Report(
         HOSTILE,
         HOSTILE,
         [Tile(HOSTILE, HOSTILE, HOSTILE)],
         [
-            Section(HOSTILE, HOSTILE, [HOSTILE], [picture], table),
+            Section(HOSTILE, HOSTILE, [HOSTILE], [picture], table, [shot, Shot([], [], "gone")], [HOSTILE]),
             Section("Head", 3),
             Section("Plain"),
         ],
+        figure=HOSTILE,
+        verdict=[(HOSTILE, HOSTILE)],
     )
 
 
@@ -60,7 +64,7 @@ def test_text_from_outside_stays_text(tmp_path: Path, picture: Picture) -> None:
     page = _Page(_write(tmp_path / "report.html", _report(picture)))
     assert "script" not in page.tags
     assert ("alt", HOSTILE) in page.attributes
-    assert page.text.count(HOSTILE) >= 9
+    assert page.text.count(HOSTILE) >= 15
     assert not [name for name, _ in page.attributes if name.startswith("on")]
 
 
@@ -69,9 +73,9 @@ def test_the_page_needs_nothing_beside_it(tmp_path: Path, picture: Picture) -> N
     page = _Page(text)
     links = [value for name, value in page.attributes if name in {"src", "href"}]
     assert links
-    assert all(link.startswith(("data:image/png;base64,", "#")) for link in links)
+    assert all(link.startswith(("data:image/png;base64,", "data:image/webp;base64,", "#")) for link in links)
     assert not re.search(r"url\(|@import|https?:", text)
-    embedded = next(link for link in links if link.startswith("data:"))
+    embedded = next(link for link in links if link.startswith("data:image/png"))
     assert base64.b64decode(embedded.split(",")[1]) == picture.path.read_bytes()
     assert ("width", "30") in page.attributes
 
@@ -124,6 +128,21 @@ def test_only_png_is_embedded(tmp_path: Path) -> None:
     sections = [Section("s", pictures=[Picture(tmp_path / "x.png", "c", "a")])]
     with pytest.raises(ValueError, match="not a PNG"):
         write_report(tmp_path / "report.html", report=Report("r", "h", sections=sections))
+
+
+def test_backticks_set_code_and_an_odd_one_stays(tmp_path: Path) -> None:
+    sections = [Section("s", paragraphs=["type `a < b`, or c", "one ` alone", "90 %"])]
+    text = _write(tmp_path / "report.html", Report("r", "h", sections=sections))
+    assert "<p>type <code>a &lt; b</code>, or c</p>" in text
+    assert "<p>one ` alone</p>" in text
+    assert "<p>90\N{NO-BREAK SPACE}%</p>" in text
+
+
+def test_plots_are_turned_over_on_dark_paper_and_photos_are_not(tmp_path: Path, picture: Picture) -> None:
+    text = _write(tmp_path / "report.html", _report(picture))
+    dark = text[text.index("@media screen and (prefers-color-scheme: dark)") :].partition("\n}")[0]
+    assert re.findall(r"(\S+ img) \{ filter: invert", dark) == [".frame img"]
+    assert "filter" not in text[text.index("@media print") :].partition("</style>")[0]
 
 
 def test_a_ragged_table_is_refused() -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from pipeline.files import read_json, write_json, write_text
 from pipeline.report.pictures import PAINTERS, draw_stage
+from pipeline.report.tiles import heat_over
 from stages import STAGES
 from tests.pipeline.report.conftest import write_solved_head
 
@@ -28,13 +29,24 @@ PICTURES = {
     "tta_evaluate": ["calibration.png", "confusion.png", "mistakes.png"],
 }
 
+TILES = {
+    "ingest": [f"samples-{label:02}-{i:02}.webp" for label in range(2) for i in range(4)],
+    "augment_config": [f"augmentations-{row:02}-{i:02}.webp" for row in range(2) for i in range(4)],
+    "cross_validate": ["suspects-00.webp", "suspects-01.webp"],
+    "tta_evaluate": ["doubtful-00.webp", "mistakes-00-where.webp", "mistakes-00.webp"],
+}
+"""Nothing spoke for the doubtful hit, so there is no second tile."""
+
 
 @pytest.mark.parametrize("stage", PICTURES)
 def test_two_draws_give_the_same_pictures(stage: str, folders: dict[str, Path], tmp_path: Path) -> None:
     first, second = (draw_stage(stage, folders, tmp_path / name) for name in "ab")
     assert [picture.name for picture in first] == PICTURES[stage]
     assert [picture.read_bytes() for picture in first] == [picture.read_bytes() for picture in second]
-    for picture in first:
+    tiles = [{p.name: p.read_bytes() for p in (tmp_path / name / "tiles").glob("*")} for name in "ab"]
+    assert tiles[0] == tiles[1]
+    assert sorted(tiles[0]) == TILES.get(stage, [])
+    for picture in [*first, *(tmp_path / "a" / "tiles").glob("*")]:
         with Image.open(picture) as image:
             image.verify()
 
@@ -53,6 +65,14 @@ def test_a_solved_head_shows_its_weight_decays(folders: dict[str, Path], tmp_pat
 
 def test_pictures_belong_to_stages() -> None:
     assert set(PAINTERS) <= set(STAGES)
+
+
+def test_a_map_colours_the_places_that_matter() -> None:
+    image = Image.new("RGB", (100, 100), "white")
+    hot = heat_over(image, [[255, 0], [0, 0]])
+    colours = [hot.getpixel(at) for at in ((10, 10), (90, 90))]
+    assert colours[0] == pytest.approx((243, 117, 27), abs=12)
+    assert colours[1] == pytest.approx((178, 178, 178), abs=3)
 
 
 def test_old_pictures_go_and_other_files_stay(folders: dict[str, Path], tmp_path: Path) -> None:

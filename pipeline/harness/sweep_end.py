@@ -1,0 +1,76 @@
+"""How a sweep ends: a table of its jobs, what it says, and what to type next.
+
+Which jobs there were, and how they ended, is in what they wrote about themselves (`job_record`).
+"""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.comparison.files import write_summary
+from pipeline.comparison.runs import JOB, jobs_of, read_run
+from pipeline.comparison.table import Row, Summary, summarise
+from pipeline.comparison.texts import Failed, terminal_lines
+from pipeline.console import show
+from pipeline.files import read_json
+from pipeline.harness.quoting import typed
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a sweep has left."""
+
+    files: list[Path]
+    """Its summary."""
+    best: Path | None
+    """The folder of the best job."""
+
+
+def end_sweep(folder: Path) -> Ended:
+    """Show the table of a sweep's jobs, and write its summary into `folder`."""
+    jobs = {job: read_json(job / JOB) for job in jobs_of(folder)}
+    if not jobs:
+        return Ended([], None)
+    done = [read_run(job, name=job.name) for job, record in jobs.items() if record["status"] == "done"]
+    summary, failed = summarise(done), [failed_job(job, record) for job, record in jobs.items() if _failed(record)]
+    best = summary.rows[0].run.folder if summary.rows else None
+    command = None if best is None else use_job(jobs[best])
+    show(["", _heading(folder, summary, failed), "", *terminal_lines(summary, use_winner=command, failed=failed)])
+    files = write_summary(folder, summary, title=f"Sweep {folder}", use_winner=command, failed=failed)
+    kinds = ",".join(file.suffix[1:] for file in files)
+    show(["", f"Written: {folder}/summary.{{{kinds}}}", ""])
+    return Ended(files, best)
+
+
+def use_job(record: Mapping[str, Any]) -> str:
+    """The command that runs the whole pipeline with a job's overrides."""
+    words = [f"-S {shlex.quote(override)}" for override in _settings_of(record)]
+    return " ".join(["dvc exp run", *words])
+
+
+def use_row(row: Row) -> str:
+    """The command that runs the whole pipeline with the settings in which a run differs from the others."""
+    return f"dvc exp run {typed(row.differing, flag='-S')}".rstrip()
+
+
+def failed_job(job: Path, record: Mapping[str, Any]) -> Failed:
+    """Say why a job did not end, and how to repeat it."""
+    words = " ".join(map(shlex.quote, record["overrides"]))
+    reason = f"failed: {record['error']}" if record["status"] == "failed" else "was stopped before its end."
+    return Failed(job.name, reason, f"python -m {record['program']} {words}".rstrip())
+
+
+def _settings_of(record: Mapping[str, Any]) -> list[str]:
+    return [o for o in record["overrides"] if not o.lstrip("+~").startswith(("hydra.", "hydra/"))]
+
+
+def _failed(record: Mapping[str, Any]) -> bool:
+    return bool(record["status"] != "done")
+
+
+def _heading(folder: Path, summary: Summary, failed: Sequence[Failed]) -> str:
+    jobs = len(summary.rows) + len(failed)
+    lost = f", {len(failed)} not finished" if failed else ""
+    return f"Sweep of {jobs} {'job' if jobs == 1 else 'jobs'}{lost}: {folder}"

@@ -1,0 +1,88 @@
+"""The picture of several runs: accuracies with their intervals as bars, or a heat map over two settings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from pipeline.report.style import BLUE, GREY, INK, SKY, figure
+from pipeline.report.text import drawable
+
+SHOWN = 30
+"""Bars; of more runs the best are shown."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One run, with its accuracy in 0..1."""
+
+    label: str
+    accuracy: float
+    low: float
+    high: float
+    is_unclear: bool
+    """Whether a paired test cannot tell it from the best."""
+
+
+def plot_bars(path: Path, *, bars: Sequence[Bar], accuracy: str, title: str) -> None:
+    """Draw the runs below each other in the given order, the best first."""
+    shown = bars[:SHOWN]
+    y = np.arange(len(shown))
+    with figure(path, title=title, height_in=1.6 + 0.42 * max(len(shown), 2)) as fig:
+        ax = fig.subplots()
+        for at, bar in zip(y, shown, strict=True):
+            color = BLUE if at == 0 else SKY if bar.is_unclear else "#C9CED6"
+            ax.barh(at, 100 * bar.accuracy, height=0.68, color=color)
+            errors = [[100 * (bar.accuracy - bar.low)], [100 * (bar.high - bar.accuracy)]]
+            ax.errorbar(100 * bar.accuracy, at, xerr=errors, color=INK, lw=1.2, capsize=3)
+        low = min((bar.low for bar in shown), default=0.0)
+        ax.set_xlim(max(0.0, 100 * low - 8), 101)
+        ax.set_yticks(y, [drawable(bar.label, 48) for bar in shown])
+        ax.set_ylim(len(shown) - 0.4, -0.6)
+        ax.set_xlabel(f"{accuracy}, %, with its 95% interval")
+        ax.grid(axis="y", visible=False)
+        note = "Dark: the lowest loss on valid. Light: no clear difference to it there. Grey: clearly worse."
+        fig.supxlabel(note, fontsize=9, color=GREY, x=0.01, ha="left")
+
+
+def plot_grid(
+    path: Path,
+    *,
+    values: Sequence[Sequence[float]],
+    rows: tuple[str, Sequence[str]],
+    columns: tuple[str, Sequence[str]],
+    best: tuple[int, int],
+    accuracy: str,
+    title: str,
+) -> None:
+    """Draw accuracies [R, C] in 0..1 over two settings; `rows` and `columns` are a setting's name and its values."""
+    shares = 100 * np.asarray(values, dtype=np.float64)
+    (row_name, row_values), (column_name, column_values) = rows, columns
+    with figure(path, title=title, height_in=2.2 + 0.7 * len(row_values)) as fig:
+        ax = fig.subplots()
+        image = ax.imshow(shares, cmap="Blues", aspect="auto", vmin=shares.min() - 0.3 * np.ptp(shares) - 1e-9)
+        _write_values(ax, shares, best)
+        ax.set_xticks(range(len(column_values)), [drawable(v) for v in column_values])
+        ax.set_yticks(range(len(row_values)), [drawable(v) for v in row_values])
+        ax.set(xlabel=drawable(column_name, 40), ylabel=drawable(row_name, 40))
+        ax.grid(visible=False)
+        ax.tick_params(length=0)
+        fig.colorbar(image, ax=ax, label=f"{accuracy}, %")
+        note = "Framed: the lowest loss on valid."
+        fig.supxlabel(note, fontsize=9, color=GREY, x=0.01, ha="left")
+
+
+def _write_values(ax: Axes, shares: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]", best: tuple[int, int]) -> None:
+    middle = (shares.min() + shares.max()) / 2
+    for (row, column), share in np.ndenumerate(shares):
+        color = "white" if share > middle else INK
+        ax.text(column, row, f"{share:.1f}", ha="center", va="center", color=color)
+    row, column = best
+    ax.plot(
+        np.array([-0.46, 0.46, 0.46, -0.46, -0.46]) + column,
+        np.array([-0.44, -0.44, 0.44, 0.44, -0.44]) + row,
+        color="#D55E00",
+        lw=2.5,
+    )
