@@ -141,12 +141,14 @@ class Model(_Section):
     """The backbone and its weights."""
 
     arch: str
-    """Any torchvision classifier, by its function's name."""
+    """Any torchvision classifier, by its function's name, or any of timm, after `timm/`: `timm/vit_tiny_patch16_224`.
+    """
     weights: str
-    """`glyphs` (shipped), `imagenet` (torchvision's download), `none`, or a .safetensors file."""
+    """`glyphs` (shipped), `imagenet` (torchvision's download), `pretrained` (torchvision's or timm's, by the name of the
+    architecture), `none`, or a .safetensors file."""
     head_init: Literal["auto", "random"]
     """How the head is initialised. `auto`: from the classification layer of the weights, where they hold one
-    (torchvision's do, `glyphs` does not); otherwise, and with `random`, at random."""
+    (torchvision's and most of timm's do, `glyphs` does not); otherwise, and with `random`, at random."""
     dropout: Share
     """Dropout probability in the head."""
     precision: Literal["fp32", "bf16"]
@@ -456,6 +458,7 @@ def _check_together(s: Settings) -> None:
     for name, find in (("lr_find_head", s.lr_find_head), ("lr_find_full", s.lr_find_full)):
         if find.start_lr >= find.end_lr:
             raise SettingsError(f"{name}.start_lr={find.start_lr:g} must be below {name}.end_lr={find.end_lr:g}")
+    _check_weights(s.model)
     _check_schedules(s)
     _check_rates(s)
     batch = s.full_train.batch_size if s.full_train.batch_size is not None else s.data.batch_size
@@ -465,6 +468,14 @@ def _check_together(s: Settings) -> None:
             "of a batch, are not those of the batch"
         )
     _check_tta(s)
+
+
+def _check_weights(model: Model) -> None:
+    if model.arch.startswith("timm/") and model.weights in ("glyphs", "imagenet"):
+        raise SettingsError(
+            f"model.weights={model.weights} does not fit model.arch={model.arch}: set model.weights=pretrained for "
+            "timm's own, none, or a .safetensors file"
+        )
 
 
 def _check_tta(s: Settings) -> None:

@@ -14,6 +14,7 @@ from pipeline.harness.checked import read_checked
 from pipeline.harness.compose import is_sweep, run_app
 from pipeline.harness.delivery import publish_now
 from pipeline.harness.execute import Audience, StageFolders, execute, read_published, read_record
+from pipeline.harness.fingerprints import write_model_fingerprints
 from pipeline.harness.stage import Stage
 from pipeline.params import flatten, to_yaml
 from pipeline.paths import ARTIFACTS, PARAMS, state_dir
@@ -43,10 +44,14 @@ def run_job(
     audience: Audience = Audience(),  # noqa: B008 (frozen)
 ) -> float | None:
     """Run `stages` on `params` into `folder`; write the job's row; return the objective."""
-    runtime = with_environment(read_checked(params, source="settings").runtime)
-    folders = upstream_folders(stages, ARTIFACTS)
-    check_upstream(params, folders)
+    settings = read_checked(params, source="settings")
+    runtime, folders = with_environment(settings.runtime), upstream_folders(stages, ARTIFACTS)
+    fingerprinted = any("config" in stage.upstream for stage in stages)  # then of this job's settings
+    check_upstream(params, {n: f for n, f in folders.items() if not (fingerprinted and n == "config")})
     folder.mkdir(parents=True, exist_ok=True)
+    if fingerprinted:
+        folders["config"] = folder / "config"
+        write_model_fingerprints(settings, folders["config"])
     write_text(folder / PARAMS.name, to_yaml(params))
     objective = None
     for stage in stages:

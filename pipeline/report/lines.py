@@ -66,6 +66,7 @@ def _precompute(folder: Path, _: Timings) -> list[str]:
         f"{settings['model.arch']} ({settings['model.weights']}): {metrics['num_features']} features for each of "
         f"{images}{views}",
         f"the head begins with {metrics['head_begins']}{_first_accuracy(folder / 'journal.jsonl')}",
+        *_precompute_remarks(folder),
     ]
 
 
@@ -149,6 +150,12 @@ def _cost(split: str, timings: Timings) -> str:
     return "" if plain is None or tta is None else f"; {plain:.3g} and {tta:.3g} ms an image"
 
 
+def _precompute_remarks(folder: Path) -> list[str]:
+    """The licence of the weights, where it is known: what is trained from them is bound by it."""
+    card = read_json(folder / "model.json")
+    return [f"weights from {card['weights']}, licence: {card['licence']}"] if card.get("licence") else []
+
+
 def _cross_validate_remarks(folder: Path) -> list[str]:
     metrics = read_json(folder / "metrics.json")
     return [sentences.suspects(metrics), *sentences.unknown_classes(metrics)]
@@ -189,6 +196,7 @@ RUN_SUMMARIES: dict[str, Callable[[Mapping[str, Path]], list[str]]] = {"report":
 """Stages that sum up the whole run: they get the folders of all stages."""
 
 REMARKS: dict[str, Callable[[Path], list[str]]] = {
+    "precompute": _precompute_remarks,
     "cross_validate": _cross_validate_remarks,
     "lr_find_head": _lr_find_remarks,
     "unfreeze": _unfreeze_remarks,
