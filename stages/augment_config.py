@@ -1,8 +1,8 @@
 """Step 1: enable augmentation.
 
-Reads the `augment` settings, the list of images, and which filter suits the architecture. Writes `policy.yaml`, which every later stage builds its views
-from, and `samples.json`: which images are shown beside which of their random views, to be looked at before anything
-trains.
+Reads the `augment` settings, the list of images, and the filter that the architecture's weights expect. Writes
+`policy.yaml`, which every later stage builds its views from, and `samples.json`: which images are shown beside which of
+their random views, to be looked at before anything trains.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """Which backbone? The recipe's first steps in one job: `python -m stages.head -m model.arch=resnet18,mobilenet_v2`.
 
-Reads what `ingest` made; runs `precompute`, `lr_find_head`, `head_train` and `cross_validate` into the job's folder. Its
-objective is the log loss of `cross_validate`, on images that no head has seen: unlike accuracy it tells apart backbones
-that make the same few mistakes, and unlike `head_train`'s loss on valid it uses train and valid and chooses nothing.
+Reads what `ingest` made; runs `precompute`, `lr_find_head`, `head_train` and `cross_validate` into the job's folder.
+Its objective is the log loss of `cross_validate`: it tells apart backbones that make the same few mistakes, which
+accuracy does not, and is measured on all images of train and valid, each by a head that has not seen it.
 """
 
 from pipeline.harness.start import main

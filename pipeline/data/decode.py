@@ -141,7 +141,7 @@ def fit_inner(image: Image.Image, framing: Framing) -> Image.Image:
 
 
 def filter_for(scale: float, framing: Framing) -> Image.Resampling:
-    """The filter to scale an image by `scale`: bicubic to enlarge it, `framing.interpolation` to reduce it, antialiased.
+    """The filter to scale an image by `scale`: bicubic to enlarge it, that of `framing` to reduce it, antialiased.
 
     Torchvision trained and measured most of its weights with bilinear, which is also faster. Bicubic is smoother.
     """

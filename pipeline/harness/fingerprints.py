@@ -56,7 +56,7 @@ def write_fingerprints(settings: Settings, folder: Path, stages: tuple[str, ...]
 
 
 def write_model_fingerprints(settings: Settings, folder: Path) -> None:
-    """Write into `folder` what `precompute` reads of the stage `config`. Raises FileNotFoundError for missing weights."""
+    """Write into `folder` what `precompute` reads of it. Raises FileNotFoundError or ValueError for missing weights."""
     weights = fingerprint_weights(settings.model.arch, settings.model.weights)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "weights.json", weights)

@@ -94,5 +94,5 @@ def _mean_answer(classifier: nn.Linear, features: Tensor) -> Tensor:
 
     There may be 21,000 classes and thousands of images.
     """
-    parts = features.split(max(1, 2**25 // classifier.out_features))
+    parts = torch.split(features, max(1, 2**25 // classifier.out_features))
     return torch.stack([classifier(part).double().softmax(1).sum(0) for part in parts]).sum(0) / len(features)

@@ -117,33 +117,31 @@ def check_timm_size(arch: str, image_size: int, *, built_for: int | None = None)
 def _cut(network: nn.Module, config: Any, arch: str) -> TimmNetwork:
     """Put nothing in place of each classification layer: what is left gives the features that the layer was given."""
     names = (config.classifier,) if isinstance(config.classifier, str) else tuple(config.classifier or ())
-    layers = [layer for name in names if not isinstance(layer := network.get_submodule(name), nn.Identity)]
-    if any(not isinstance(layer, nn.Linear) and not _is_linear(layer) for layer in layers):
-        raise ValueError(f"model.arch={arch} ends in {layers[0]}, which cannot be replaced by a head; take another")
-    widths = {layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels for layer in layers}
+    removed = [layer for name in names if not isinstance(layer := network.get_submodule(name), nn.Identity)]
+    linears = [_as_linear(layer, arch) for layer in removed]
+    widths = sorted({layer.in_features for layer in linears})
     if len(widths) > 1:
         raise ValueError(
-            f"model.arch={arch} has classification layers of different widths ({sorted(widths)}), which cannot be "
-            "replaced by one head; take another"
+            f"model.arch={arch} has classification layers of different widths ({widths}), which cannot be replaced by "
+            "one head; take another architecture"
         )
-    for name in names if layers else ():
+    for name in names if removed else ():
         setattr(network.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], nn.Identity())
     return TimmNetwork(
         network,
-        widths.pop() if widths else network.head_hidden_size,
-        names,
-        _as_linear(layers[0]) if len(layers) == 1 else None,
-        Normalisation(tuple(config.mean), tuple(config.std)),
+        num_features=widths[0] if widths else int(network.head_hidden_size),  # type: ignore[arg-type]
+        cut=names,
+        classifier=linears[0] if len(linears) == 1 else None,
+        normalisation=Normalisation(tuple(config.mean), tuple(config.std)),
     )
 
 
-def _is_linear(layer: nn.Module) -> bool:
-    """Whether a convolution is a linear layer at each position."""
-    return isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1
-
-
-def _as_linear(layer: nn.Module) -> nn.Linear:
+def _as_linear(layer: nn.Module, arch: str) -> nn.Linear:
     """A linear layer with the weights of `layer`, which is one, or a 1x1 convolution; without a bias it gets zeros."""
+    is_convolution = isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1
+    if not isinstance(layer, nn.Linear) and not is_convolution:
+        kind = type(layer).__name__
+        raise ValueError(f"model.arch={arch} ends in {kind}, which cannot be replaced by a head; take another")
     assert isinstance(layer, nn.Linear | nn.Conv2d)
     weight = layer.weight.detach().flatten(1)
     bias = torch.zeros_like(weight[:, 0]) if layer.bias is None else layer.bias.detach()

@@ -63,7 +63,9 @@ def _load(
     )
 
 
-def _possible_classes(classifier: str | tuple[str, ...] | None, published: int, tensors: dict[str, Tensor]) -> list[int]:
+def _possible_classes(
+    classifier: str | tuple[str, ...] | None, published: int, tensors: dict[str, Tensor]
+) -> list[int]:
     """How many classes weights may have: as many as their last layer has rows; where it has another name (timm renames
     those of its sources), as many as timm says; or none, if they were stored without that layer."""
     names = (classifier,) if isinstance(classifier, str) else classifier or ()

@@ -18,7 +18,12 @@ ARCHS = {"shufflenet_v2_x0_5": 1024, "squeezenet1_1": 512}
 
 
 def test_each_architecture_gets_its_own_features_scores_and_row(
-    recipe: Run, tmp_path: Path, compose_conf: Compose, pictures: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+    recipe: Run,
+    tmp_path: Path,
+    compose_conf: Compose,
+    pictures: Path,
+    runtime: Runtime,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(recipe.artifacts.parent)
     before = read_json(recipe.folder("config") / "weights.json")

@@ -28,17 +28,13 @@ timm = pytest.importorskip("timm")
 
 FAMILIES = {  # a small one of each, and the optimizer that suits it
     "test_resnet": "sgd",
-    "test_byobnet": "sgd",
     "test_efficientnet": "sgd",
     "test_nfnet": "sgd",
     "mobilenetv3_small_050": "sgd",
     "regnetx_002": "sgd",
     "densenet121": "sgd",
-    "ghostnet_050": "sgd",
     "test_convnext": "adamw",
-    "test_convnext2": "adamw",
     "test_vit": "adamw",
-    "test_vit4": "adamw",
     "deit_tiny_patch16_224": "adamw",
     "swin_tiny_patch4_window7_224": "adamw",
     "test_coatnet": "adamw",
@@ -67,7 +63,7 @@ def test_features_are_what_the_last_layer_sees(name: str, tmp_path: Path) -> Non
     assert all(torch.equal(own[n], whole[n]) for n in own)
 
 
-@pytest.mark.parametrize("name", [*FAMILIES, "beit_base_patch16_224", "hiera_tiny_224", "volo_d1_224"])
+@pytest.mark.parametrize("name", [*FAMILIES, "beit_base_patch16_224", "hiera_tiny_224"])
 def test_layer_groups_hold_each_parameter_once_and_run_one_after_the_other(name: str) -> None:
     with torch.device("meta"):
         backbone = build_backbone(f"timm/{name}")
@@ -75,7 +71,7 @@ def test_layer_groups_hold_each_parameter_once_and_run_one_after_the_other(name:
     size = trained_size(f"timm/{name}")
     assert size is not None
     order = _order_of_calls(model, torch.empty(1, 3, size, size, device="meta"))
-    for num_groups in (2, 3, 4):
+    for num_groups in (2, 3, 5):
         groups = split_layer_groups(model, num_groups)
         assert sorted(n for g in groups for n in g.parameters) == sorted(n for n, _ in model.named_parameters())
         assert all(g.parameters for g in groups)
@@ -122,7 +118,7 @@ def test_names_sizes_and_ends_that_do_not_fit_are_refused_with_a_fix() -> None:
     for name in ("hf_hub:timm/resnet18.a1_in1k", "local-dir:/tmp", "hf-hub:someone/model"):
         with pytest.raises(ValueError, match="is not a classifier of timm"):
             check_architecture(f"timm/{name}")
-    with pytest.raises(ValueError, match="image_size=100 does not fit timm/test_coatnet .*were made for 160"):
+    with pytest.raises(ValueError, match=r"image_size=100 does not fit timm/test_coatnet .*were made for 160"):
         check_image_size("timm/test_coatnet", 100)
     with pytest.raises(ValueError, match="was built for 224 and cannot change its size"):
         check_sizes(Card("timm/test_vit", 0.0, "fp32", 224, ("a",), IMAGENET), [224, 160])
@@ -140,7 +136,9 @@ def test_checking_a_size_draws_no_random_numbers() -> None:
 def test_weights_that_are_no_classifier_start_no_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of ImageNet's classes, or of the user's own: answers. A projection, as CLIP's, is published with other widths."""
     for num_classes in (1000, 7):
-        found = _load(tmp_path, "timm/test_resnet", timm.create_model("test_resnet", num_classes=num_classes).state_dict())
+        found = _load(
+            tmp_path, "timm/test_resnet", timm.create_model("test_resnet", num_classes=num_classes).state_dict()
+        )
         assert found.classifier is not None
         assert found.classifier.out_features == num_classes
     published = dataclasses.replace(timm_config("timm/test_resnet"), num_classes=7)
@@ -216,7 +214,9 @@ def test_a_stored_model_predicts_the_same(tmp_path: Path) -> None:
 
 def test_settings_that_contradict_timm_are_refused(compose_conf: Compose) -> None:
     for weights in ("glyphs", "imagenet"):
-        with pytest.raises(SettingsError, match=f"model.weights={weights} does not fit .* set model.weights=pretrained"):
+        with pytest.raises(
+            SettingsError, match=f"model.weights={weights} does not fit .* set model.weights=pretrained"
+        ):
             compose_conf("model.arch=timm/test_vit", f"model.weights={weights}")
     assert compose_conf("model=timm")["model"]["weights"] == "pretrained"
     check_architecture(compose_conf("model=timm")["model"]["arch"])
@@ -236,7 +236,7 @@ def _order_of_calls(model: nn.Module, images: torch.Tensor) -> list[str]:
 
     for name, module in model.named_modules():
         if next(module.parameters(recurse=False), None) is not None:
-            module.register_forward_pre_hook(lambda *_, name=name: called.setdefault(f"{name}."))  # type: ignore[misc]
+            module.register_forward_pre_hook(lambda *_, name=name: called.setdefault(f"{name}."))
     with torch.no_grad():
         model(images)
     return list(called)
