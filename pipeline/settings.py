@@ -141,7 +141,7 @@ class Model(_Section):
     """The backbone and its weights."""
 
     arch: str
-    """Any torchvision classifier, by its function's name, or any of timm, after `timm/`: `timm/resnet18.a1_in1k`."""
+    """Any torchvision classifier, by its function's name, or any of timm: `timm/resnet18.a1_in1k`."""
     weights: str
     """`glyphs` (shipped), `imagenet` (torchvision's download), `pretrained` (torchvision's or timm's, by the name of the
     architecture), `none`, or a .safetensors file."""
