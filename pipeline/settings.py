@@ -143,8 +143,8 @@ class Model(_Section):
     arch: str
     """Any torchvision classifier, by its function's name, or any of timm: `timm/resnet18.a1_in1k`."""
     weights: str
-    """`glyphs` (shipped), `imagenet` (torchvision's download), `pretrained` (torchvision's or timm's, by the name of the
-    architecture), `none`, or a .safetensors file."""
+    """`glyphs` (shipped), `imagenet` (torchvision's download), `pretrained` (that of the architecture's own library,
+    torchvision or timm), `none`, or a .safetensors file."""
     head_init: Literal["auto", "random"]
     """How the head is initialised. `auto`: from the classification layer of the weights, where they hold one
     (torchvision's and most of timm's do, `glyphs` does not); otherwise, and with `random`, at random."""

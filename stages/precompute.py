@@ -79,7 +79,7 @@ def run(context: StageContext[Reads]) -> Metrics:
         licence=pretrained.licence,
     )
     save_card(card, context.out)
-    if trained_size(model.arch) not in (None, image_size):
+    if model.weights != "none" and trained_size(model.arch) not in (None, image_size):
         context.say(f"{model.arch} was trained on images of {trained_size(model.arch)} px, and gets {image_size} here")
 
     backbone.to(choose_device(context.runtime)).eval()

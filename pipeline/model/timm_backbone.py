@@ -43,13 +43,12 @@ def timm_library(arch: str) -> Any:
 def timm_config(arch: str) -> Any:
     """timm's configuration of `arch` and its weights. Raises ValueError, with the nearest names, if there is none."""
     timm, name = timm_library(arch), arch.removeprefix(PREFIX)
-    tagged = timm.list_pretrained()
-    known = {*timm.list_models(), *tagged}
+    known = {*timm.list_models(), *timm.list_pretrained()}
     if name not in known:
-        near = difflib.get_close_matches(name, sorted(known), n=3) or tagged[:3]
+        near = [PREFIX + n for n in difflib.get_close_matches(name, sorted(known), n=3)]
         raise ValueError(
-            f"model.arch={arch} is not a classifier of timm {timm.__version__}; nearest: "
-            f"{', '.join(PREFIX + n for n in near)}"
+            f"model.arch={arch} is not a classifier of timm {timm.__version__}; "
+            + (f"nearest: {', '.join(near)}" if near else "`timm.list_models()` in Python lists them")
         )
     return timm.get_pretrained_cfg(name)
 
