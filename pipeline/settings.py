@@ -24,7 +24,13 @@ Rate = Annotated[float, Field(ge=1e-10, le=1e4)]
 BatchSize = Count | Literal["full"]
 TtaMode = Literal["augment", "multi_crop", "sliding_window", "multi_scale", "flip"]
 
-_FIXED_SIZE = {"vit": "position embeddings", "maxvit": "window partitioning"}
+_FIXED_SIZE = {
+    **{
+        name: "position embeddings"
+        for name in ("vit", "timm/vit", "timm/deit", "timm/deit3", "timm/beit", "timm/eva02")
+    },
+    **{name: "window partitioning" for name in ("maxvit", "timm/maxvit", "timm/coatnet", "timm/swin", "timm/swinv2")},
+}
 """Architectures that take images of one size only, by the beginning of their names, and why."""
 
 _TTA_NEEDS: dict[str, set[str]] = {

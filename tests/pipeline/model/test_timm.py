@@ -218,6 +218,8 @@ def test_settings_that_contradict_timm_are_refused(compose_conf: Compose) -> Non
             SettingsError, match=f"model.weights={weights} does not fit .* set model.weights=pretrained"
         ):
             compose_conf("model.arch=timm/test_vit", f"model.weights={weights}")
+    with pytest.raises(SettingsError, match=r"multi_scale does not fit model\.arch=timm/vit_x, whose position embed"):
+        compose_conf("model.arch=timm/vit_x", "model.weights=none", "tta_evaluate=multi_scale")
     assert compose_conf("model=timm")["model"]["weights"] == "pretrained"
     check_architecture(compose_conf("model=timm")["model"]["arch"])
 
