@@ -24,7 +24,10 @@ Rate = Annotated[float, Field(ge=1e-10, le=1e4)]
 BatchSize = Count | Literal["full"]
 TtaMode = Literal["augment", "multi_crop", "sliding_window", "multi_scale", "flip"]
 
-_FIXED_SIZE = {"vit": "position embeddings", "maxvit": "window partitioning"}
+_FIXED_SIZE = {
+    **dict.fromkeys(("vit", "timm/vit", "timm/deit", "timm/deit3", "timm/beit", "timm/eva02"), "position embeddings"),
+    **dict.fromkeys(("maxvit", "timm/maxvit", "timm/coatnet", "timm/swin", "timm/swinv2"), "window partitioning"),
+}
 """Architectures that take images of one size only, by the beginning of their names, and why."""
 
 _TTA_NEEDS: dict[str, set[str]] = {
@@ -141,12 +144,13 @@ class Model(_Section):
     """The backbone and its weights."""
 
     arch: str
-    """Any torchvision classifier, by its function's name."""
+    """Any torchvision classifier, by its function's name, or any of timm: `timm/resnet18.a1_in1k`."""
     weights: str
-    """`glyphs` (shipped), `imagenet` (torchvision's download), `none`, or a .safetensors file."""
+    """`glyphs` (shipped), `imagenet` (torchvision's download), `pretrained` (that of the architecture's own library,
+    torchvision or timm), `none`, or a .safetensors file."""
     head_init: Literal["auto", "random"]
     """How the head is initialised. `auto`: from the classification layer of the weights, where they hold one
-    (torchvision's do, `glyphs` does not); otherwise, and with `random`, at random."""
+    (torchvision's and most of timm's do, `glyphs` does not); otherwise, and with `random`, at random."""
     dropout: Share
     """Dropout probability in the head."""
     precision: Literal["fp32", "bf16"]
@@ -472,6 +476,7 @@ def _check_together(s: Settings) -> None:
     for name, find in (("lr_find_head", s.lr_find_head), ("lr_find_full", s.lr_find_full)):
         if find.start_lr >= find.end_lr:
             raise SettingsError(f"{name}.start_lr={find.start_lr:g} must be below {name}.end_lr={find.end_lr:g}")
+    _check_weights(s.model)
     _check_schedules(s)
     _check_rates(s)
     batch = s.full_train.batch_size if s.full_train.batch_size is not None else s.data.batch_size
@@ -481,6 +486,14 @@ def _check_together(s: Settings) -> None:
             "of a batch, are not those of the batch"
         )
     _check_tta(s)
+
+
+def _check_weights(model: Model) -> None:
+    if model.arch.startswith("timm/") and model.weights in ("glyphs", "imagenet"):
+        raise SettingsError(
+            f"model.weights={model.weights} does not fit model.arch={model.arch}: set model.weights=pretrained for "
+            "timm's own, none, or a .safetensors file"
+        )
 
 
 def _check_tta(s: Settings) -> None:

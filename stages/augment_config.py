@@ -1,8 +1,8 @@
 """Step 1: enable augmentation.
 
-Reads the `augment` settings and the list of images. Writes `policy.yaml`, which every later stage builds its views
-from, and `samples.json`: which images are shown beside which of their random views, to be looked at before anything
-trains.
+Reads the `augment` settings, the list of images, and the filter that the architecture's weights expect. Writes
+`policy.yaml`, which every later stage builds its views from, and `samples.json`: which images are shown beside which of
+their random views, to be looked at before anything trains.
 """
 
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from pipeline.data.manifest import Manifest, Sample, read_manifest
 from pipeline.files import write_json
 from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
+from pipeline.model.backbone import interpolation_of
 from pipeline.settings import Augment, FramingSettings
 
 SHOWN_IMAGES = 8
@@ -20,16 +21,23 @@ SHOWN_VIEWS = 7
 
 
 @dataclass(frozen=True)
+class ModelReads:
+    arch: str
+
+
+@dataclass(frozen=True)
 class Reads:
     seed: int
     augment: Augment
     data: FramingSettings
+    model: ModelReads
 
 
 def run(context: StageContext[Reads]) -> Metrics:
     """Resolve the policy, and choose what is shown of it."""
     seed, data, augment = context.settings.seed, context.settings.data, context.settings.augment
-    framing = Framing(data.image_size, data.fit, data.background, data.margin)
+    interpolation = interpolation_of(context.settings.model.arch)
+    framing = Framing(data.image_size, data.fit, data.background, data.margin, interpolation)
     write_policy(context.out / "policy.yaml", augment, framing)
     shown = _one_per_class(read_manifest(context.input("ingest")))
     rows = [

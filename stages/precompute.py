@@ -23,7 +23,7 @@ from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.files import read_json
 from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
-from pipeline.model.backbone import Backbone, check_image_size
+from pipeline.model.backbone import Backbone, check_image_size, interpolation_of, trained_size
 from pipeline.model.batches import even_batches
 from pipeline.model.card import Card, save_card
 from pipeline.model.compute import Computation, choose_device, forward
@@ -62,13 +62,25 @@ def run(context: StageContext[Reads]) -> Metrics:
     image_size = settings.head_train.image_size or settings.data.image_size
     model, num_views = settings.model, {"train": 1 + settings.precompute.views, "valid": 1}
     check_image_size(model.arch, image_size)
-    framing = Framing(image_size, settings.data.fit, settings.data.background, settings.data.margin)
+    data = settings.data
+    framing = Framing(image_size, data.fit, data.background, data.margin, interpolation_of(model.arch))
     policy = _policy(context, framing) if settings.precompute.views else None
     pretrained = load_pretrained(model.arch, model.weights, seed=settings.seed, image_size=image_size)
     backbone = pretrained.backbone
     save_tensors(backbone.state_dict(), context.out / "backbone.safetensors")
-    card = Card(model.arch, model.dropout, model.precision, image_size, manifest.classes, backbone.normalisation)
+    card = Card(
+        model.arch,
+        model.dropout,
+        model.precision,
+        image_size,
+        manifest.classes,
+        backbone.normalisation,
+        weights=pretrained.source,
+        licence=pretrained.licence,
+    )
     save_card(card, context.out)
+    if model.weights != "none" and trained_size(model.arch) not in (None, image_size):
+        context.say(f"{model.arch} was trained on images of {trained_size(model.arch)} px, and gets {image_size} here")
 
     backbone.to(choose_device(context.runtime)).eval()
     counts = {split: len(manifest.of(split)) for split in SPLITS}

@@ -50,7 +50,7 @@ class Policy:
         if scale >= 1:
             return image
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        return image.resize(size, filter_for(scale))
+        return image.resize(size, filter_for(scale, self.framing))
 
     def describe(self) -> list[str]:
         """The transforms as text, in order."""
@@ -63,7 +63,10 @@ def _steps(a: Augment, framing: Framing) -> tuple[v2.Transform, ...]:
     if a.crop_min < 1:
         steps.append(
             v2.RandomResizedCrop(
-                framing.image_size, scale=(a.crop_min, 1.0), ratio=_RATIO, interpolation=InterpolationMode.BILINEAR
+                framing.image_size,
+                scale=(a.crop_min, 1.0),
+                ratio=_RATIO,
+                interpolation=InterpolationMode(framing.interpolation),
             )
         )
     if a.flip in ("horizontal", "dihedral"):
@@ -99,7 +102,7 @@ def write_policy(path: Path, augment: Augment, framing: Framing) -> None:
     """Write the policy as YAML: the settings to build it from, and the resulting transforms as text."""
     text = yaml.safe_dump(
         {
-            "framing": {"fit": framing.fit, "background": framing.background, "margin": framing.margin},
+            "framing": {name: value for name, value in asdict(framing).items() if name != "image_size"},
             "augment": asdict(augment),
             "train": Policy(augment, framing).describe(),
             "valid": [f"{framing.fit} to {framing.image_size} px"],

@@ -69,6 +69,8 @@ class Framing:
     """Colour of padding and margin, and behind transparent pixels, by CSS name or #rrggbb."""
     margin: float = 0.0
     """Share of `image_size` that is left free at each side; if negative, that is cut off."""
+    interpolation: str = "bilinear"
+    """The filter that reduces images: `bilinear`, `bicubic`, or another by Pillow's name."""
 
     @property
     def margin_px(self) -> int:
@@ -132,18 +134,18 @@ def fit_inner(image: Image.Image, framing: Framing) -> Image.Image:
     size = (framing.inner_px, framing.inner_px)
     scales = (framing.inner_px / image.width, framing.inner_px / image.height)
     if framing.fit == "squish":
-        return image.resize(size, filter_for(max(scales)))
+        return image.resize(size, filter_for(max(scales), framing))
     if framing.fit == "pad":
-        return ImageOps.pad(image, size, filter_for(min(scales)), color=ImageColor.getrgb(framing.background))
-    return ImageOps.fit(image, size, filter_for(max(scales)))
+        return ImageOps.pad(image, size, filter_for(min(scales), framing), color=ImageColor.getrgb(framing.background))
+    return ImageOps.fit(image, size, filter_for(max(scales), framing))
 
 
-def filter_for(scale: float) -> Image.Resampling:
-    """The filter to scale an image by `scale`: antialiased bilinear to reduce it, bicubic to enlarge it.
+def filter_for(scale: float, framing: Framing) -> Image.Resampling:
+    """The filter to scale an image by `scale`: bicubic to enlarge it, that of `framing` to reduce it, antialiased.
 
     Torchvision trained and measured most of its weights with bilinear, which is also faster. Bicubic is smoother.
     """
-    return Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.BILINEAR
+    return Image.Resampling.BICUBIC if scale > 1 else Image.Resampling[framing.interpolation.upper()]
 
 
 def add_margin(inner: Image.Image, framing: Framing) -> Image.Image:

@@ -34,7 +34,7 @@ def canvas(image: Image.Image, framing: Framing, zoom: float) -> Image.Image:
         return add_margin(fit_inner(image, larger), larger)
     scale = larger.inner_px / min(image.size)
     width, height = (max(larger.inner_px, round(side * scale)) for side in image.size)
-    return add_margin(image.resize((width, height), filter_for(scale)), larger)
+    return add_margin(image.resize((width, height), filter_for(scale, framing)), larger)
 
 
 def _decode_canvas(file: Path, framing: Framing, zoom: float) -> Image.Image:

@@ -16,6 +16,7 @@ from pipeline.harness.compose import is_sweep, run_app
 from pipeline.harness.delivery import Occasion, publish_now, publish_summary
 from pipeline.harness.ending import show_ending
 from pipeline.harness.execute import Audience, StageFolders, execute, read_published, read_record
+from pipeline.harness.fingerprints import write_model_fingerprints
 from pipeline.harness.live import end_orphans
 from pipeline.harness.quoting import typed
 from pipeline.harness.stage import Stage
@@ -57,11 +58,15 @@ def run_job(
     audience: Audience = Audience(),  # noqa: B008 (frozen)
 ) -> float | None:
     """Run `stages` on `params` into `folder`; write the job's row; return the objective."""
-    began, runtime = time.time(), with_environment(read_checked(params, source="settings").runtime)
+    began, settings = time.time(), read_checked(params, source="settings")
+    runtime, folders = with_environment(settings.runtime), upstream_folders(stages, ARTIFACTS)
     store_uri(Path(), runtime.tracking_uri)  # refused now, not after training
-    folders = upstream_folders(stages, ARTIFACTS)
-    check_upstream(params, folders)
+    fingerprinted = any("config" in stage.upstream for stage in stages)  # then of this job's settings
+    check_upstream(params, {n: f for n, f in folders.items() if not (fingerprinted and n == "config")})
     folder.mkdir(parents=True, exist_ok=True)
+    if fingerprinted:
+        folders["config"] = folder / "config"
+        write_model_fingerprints(settings, folders["config"])
     write_text(folder / PARAMS.name, to_yaml(params))
     objective = None
     for stage in stages:

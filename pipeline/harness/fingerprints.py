@@ -22,6 +22,7 @@ from typing import Any
 from pipeline.data.sources import fingerprint_source
 from pipeline.files import digest, file_digest, write_json
 from pipeline.harness.stage import FORMAT
+from pipeline.model.timm_name import is_timm, timm_version
 from pipeline.model.weights_file import find_weights_file
 from pipeline.params import flatten
 from pipeline.paths import PROJECT
@@ -46,20 +47,28 @@ def write_fingerprints(settings: Settings, folder: Path, stages: tuple[str, ...]
 
     Raises SettingsError or FileNotFoundError where the settings name images or weights that are not there.
     """
-    data, weights = fingerprint_source(settings.data), fingerprint_weights(settings.model.arch, settings.model.weights)
+    data = fingerprint_source(settings.data)
     (folder / "code").mkdir(parents=True, exist_ok=True)
+    write_model_fingerprints(settings, folder)
     write_json(folder / "data.json", data)
-    write_json(folder / "weights.json", weights)
-    write_json(folder / "views.json", settings_of_views(settings))
     for name in stages:
         write_json(folder / "code" / f"{name}.json", code_fingerprint(f"stages.{name}"))
 
 
+def write_model_fingerprints(settings: Settings, folder: Path) -> None:
+    """Write into `folder` what `precompute` reads of it. Raises FileNotFoundError or ValueError for missing weights."""
+    weights = fingerprint_weights(settings.model.arch, settings.model.weights)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "weights.json", weights)
+    write_json(folder / "views.json", settings_of_views(settings))
+
+
 def fingerprint_weights(arch: str, weights: str) -> dict[str, Any]:
-    """What shows that the weights changed: for a file, its content."""
-    if weights in ("none", "imagenet"):
-        return {"arch": arch, "weights": weights}
-    return {"arch": arch, "weights": weights, "sha256": file_digest(find_weights_file(arch, weights))}
+    """What shows that the weights changed: for a file, its content; for an architecture of timm, timm's version."""
+    named = {"arch": arch, "weights": weights} | ({"timm": timm_version(arch)} if is_timm(arch) else {})
+    if weights in ("none", "imagenet", "pretrained"):
+        return named
+    return named | {"sha256": file_digest(find_weights_file(arch, weights))}
 
 
 def settings_of_views(settings: Settings) -> dict[str, Any]:

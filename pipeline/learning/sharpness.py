@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pipeline.learning.checkpoint import load_snapshot
 from pipeline.learning.loop import Learner, TrainingRun
@@ -92,7 +93,9 @@ def measure_sharpness(computation: Computation, images: MicroBatch, *, seed: int
     generator = torch.Generator().manual_seed(seed_of(seed, "sharpness"))
     lines = [_noise(parameters, generator) for _ in range(NUM_LINES)]
     few = hessian_images(inputs)
-    top = leading_eigenvalue(F.cross_entropy(model(inputs[:few]), targets[:few]), parameters, lines[0])
+    with sdpa_kernel(SDPBackend.MATH):  # the fast kernels of attention cannot be differentiated twice
+        loss_of_few = F.cross_entropy(model(inputs[:few]), targets[:few])
+    top = leading_eigenvalue(loss_of_few, parameters, lines[0])
     with torch.no_grad():
         loss = F.cross_entropy(model(inputs), targets)
     rises = [_perturbed_loss(model, inputs, targets, parameters, line) for line in lines]

@@ -1,4 +1,4 @@
-"""Any torchvision classifier as a backbone: it turns each image into one feature vector."""
+"""Any classifier of torchvision, or of timm, as a backbone: it turns each image into one feature vector."""
 
 import difflib
 from collections.abc import Callable
@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from pipeline.data.normalisation import Normalisation
 from pipeline.model.card import IMAGENET
+from pipeline.model.timm_backbone import TimmNetwork, build_timm, check_timm_size, timm_config
+from pipeline.model.timm_name import PREFIX, is_timm
 from pipeline.vision import models
 
 MEAN, STD = IMAGENET.mean, IMAGENET.std
@@ -17,15 +19,23 @@ MEAN, STD = IMAGENET.mean, IMAGENET.std
 class Backbone(nn.Module):
     """A classifier without its last layer: normalised images [N, 3, H, W] to features [N, num_features]."""
 
-    def __init__(self, network: nn.Module, *, arch: str, num_features: int, cut: str) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        arch: str,
+        num_features: int,
+        cut: tuple[str, ...],
+        normalisation: Normalisation = IMAGENET,
+    ) -> None:
         super().__init__()
         self.network = network
         self.arch = arch
         self.num_features = num_features
         self.cut = cut
-        """torchvision's name of the last layer, which was removed."""
-        self.normalisation: Normalisation = IMAGENET
-        """What images are normalised with: as torchvision's weights, and the shipped ones, expect it."""
+        """The library's names of the classification layers, which were removed: one, in all but a few networks."""
+        self.normalisation = normalisation
+        """What images are normalised with, as the architecture's weights expect it."""
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.network(images)
@@ -39,11 +49,17 @@ def architectures() -> list[str]:
 
 
 def check_architecture(arch: str) -> None:
-    """Raise ValueError, with the nearest names, if torchvision has no such classifier."""
+    """Raise ValueError, with the nearest names, if torchvision or timm has no such classifier."""
+    if is_timm(arch):
+        timm_config(arch)
+        return
     known = architectures()
     if arch not in known:
         near = difflib.get_close_matches(arch, known, n=3) or known
-        raise ValueError(f"model.arch={arch} is not a torchvision classifier; nearest: {', '.join(near)}")
+        raise ValueError(
+            f"model.arch={arch} is not a torchvision classifier; nearest: {', '.join(near)} (timm's are written "
+            f"{PREFIX}{arch})"
+        )
 
 
 def build_backbone(arch: str, *, image_size: int | None = None) -> Backbone:
@@ -52,6 +68,8 @@ def build_backbone(arch: str, *, image_size: int | None = None) -> Backbone:
     `image_size`, in pixels, matters only to architectures with a fixed input size; others take any size.
     """
     check_architecture(arch)
+    if is_timm(arch):
+        return timm_backbone(arch, build_timm(arch, image_size=image_size))
     network = _builder(arch)(**_build_arguments(arch, image_size))
     name, last = _last_layer(network)
     parent = network.get_submodule(name.rpartition(".")[0])
@@ -61,7 +79,28 @@ def build_backbone(arch: str, *, image_size: int | None = None) -> Backbone:
     else:
         num_features = last.in_features
         setattr(parent, name.rpartition(".")[2], nn.Identity())
-    return Backbone(network, arch=arch, num_features=num_features, cut=name)
+    return Backbone(network, arch=arch, num_features=num_features, cut=(name,))
+
+
+def timm_backbone(arch: str, built: TimmNetwork) -> Backbone:
+    """The backbone that a network of timm is."""
+    return Backbone(
+        built.network,
+        arch=arch,
+        num_features=built.num_features,
+        cut=built.cut,
+        normalisation=built.normalisation,
+    )
+
+
+def interpolation_of(arch: str) -> str:
+    """The filter that images are reduced with for this architecture: `bilinear`, or what timm says of its weights."""
+    return str(timm_config(arch).interpolation) if is_timm(arch) else "bilinear"
+
+
+def trained_size(arch: str) -> int | None:
+    """The image size in pixels that timm's weights were trained at; None for torchvision, which does not say."""
+    return int(timm_config(arch).input_size[-1]) if is_timm(arch) else None
 
 
 def check_image_size(arch: str, image_size: int, *, built_for: int | None = None) -> None:
@@ -69,6 +108,9 @@ def check_image_size(arch: str, image_size: int, *, built_for: int | None = None
 
     Transformers with position embeddings or fixed windows take only the size they were `built_for`.
     """
+    if is_timm(arch):
+        check_timm_size(arch, image_size, built_for=built_for)
+        return
     if arch.startswith(("vit", "maxvit")) and built_for not in (None, image_size):
         raise ValueError(
             f"image_size={image_size} does not fit {arch}, which was built for {built_for} and cannot change its size "

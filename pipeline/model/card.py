@@ -23,6 +23,10 @@ class Card:
     classes: tuple[str, ...]
     normalisation: Normalisation
     """What the model's images are normalised with."""
+    weights: str | None = None
+    """Where the backbone's weights came from, before training; None if they were random, or the card is older."""
+    licence: str | None = None
+    """That of these weights, where their library states it."""
 
 
 def save_card(card: Card, folder: Path) -> None:

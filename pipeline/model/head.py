@@ -81,9 +81,18 @@ def start_from_classifier(head: Head, classifier: nn.Linear, activations: Tensor
     """
     standardise, layer = standardise_of(head), linear_of(head)
     of_class = (activations[targets == c] for c in range(layer.out_features))
-    seen_as = torch.stack([classifier(features).double().softmax(1).mean(0) for features in of_class])
+    seen_as = torch.stack([_mean_answer(classifier, features) for features in of_class])
     entropies = torch.special.entr(seen_as).sum(1)
     seen_as -= seen_as.mean(0)
     weight, bias = seen_as @ classifier.weight.double(), seen_as @ classifier.bias.double() + entropies
     layer.weight.copy_(weight * standardise.scale)
     layer.bias.copy_(bias + weight @ standardise.mean.double())
+
+
+def _mean_answer(classifier: nn.Linear, features: Tensor) -> Tensor:
+    """The mean of the distributions [out_features] that `classifier` predicts for `features`, in parts that fit memory.
+
+    There may be 21,000 classes and thousands of images.
+    """
+    parts = torch.split(features, max(1, 2**25 // classifier.out_features))
+    return torch.stack([classifier(part).double().softmax(1).sum(0) for part in parts]).sum(0) / len(features)

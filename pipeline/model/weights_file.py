@@ -16,14 +16,14 @@ def find_weights_file(arch: str, weights: str) -> Path:
             shipped = sorted(p.stem for p in GLYPHS_DIR.glob("*.safetensors"))
             raise FileNotFoundError(
                 f"model.weights=glyphs is not shipped for model.arch={arch}, only for {', '.join(shipped)}: use one "
-                "of these, set model.weights=imagenet, or train it with `dvc repro` in pretraining/"
+                "of these, set model.weights=pretrained, or train it with `dvc repro` in pretraining/"
             )
         return path
     path = from_checkout(weights)
     if not path.is_file():
         raise FileNotFoundError(
             f"model.weights={weights}: no such file ({path.resolve()}); give a .safetensors file, "
-            "or one of glyphs, imagenet, none"
+            "or one of glyphs, imagenet, pretrained, none"
         )
     if path.suffix != ".safetensors":
         raise ValueError(f"model.weights={weights}: only .safetensors files are loaded, because others can run code")

@@ -1,5 +1,6 @@
 """Batches depend on seed, draw and sample only, not on workers or order."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,16 @@ def test_a_policy_comes_back_from_its_file(tmp_path: Path, compose_conf: Compose
     read = read_policy(tmp_path / "policy.yaml", image_size=48)
     assert read.framing == Framing(48, "zoom", "white")
     assert read.describe() == Policy(wanted, Framing(48, "zoom", "white")).describe()
+
+
+def test_a_policy_keeps_its_filter_and_older_files_mean_bilinear(tmp_path: Path, compose_conf: Compose) -> None:
+    file, wanted = tmp_path / "policy.yaml", augment(compose_conf, "side_on")
+    write_policy(file, replace(wanted, crop_min=0.5), replace(FRAMING, interpolation="bicubic"))
+    read = read_policy(file, image_size=32)
+    assert read.framing.interpolation == "bicubic"
+    assert "InterpolationMode.BICUBIC" in read.describe()[0]
+    file.write_text("".join(line for line in file.read_text().splitlines(True) if "  interpolation:" not in line))
+    assert read_policy(file, image_size=32).framing == FRAMING
 
 
 def test_images_kept_in_memory_equal_those_read_again(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:

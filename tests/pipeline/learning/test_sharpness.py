@@ -12,6 +12,7 @@ from pipeline.learning import sharpness
 from pipeline.learning.sharpness import Sharpness, hessian_images, leading_eigenvalue, measure_sharpness
 from pipeline.model.compute import Computation
 from pipeline.seeds import seed_of
+from pipeline.vision import models
 
 
 def tiny() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
@@ -109,3 +110,13 @@ def test_the_rise_uses_all_images_and_the_eigenvalue_the_first(monkeypatch: pyte
     bounded = measure_sharpness(made, (inputs, targets), seed=0)
     assert bounded == Sharpness(whole.rise, part.hessian_top)
     assert whole.hessian_top != part.hessian_top
+
+
+def test_networks_with_attention_have_a_hessian_too() -> None:
+    """The fast kernels of attention cannot be differentiated twice."""
+    torch.manual_seed(0)
+    model = models.VisionTransformer(16, 8, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=8, num_classes=3)
+    nn.init.normal_(model.heads.head.weight)  # torchvision's is zero: nothing below it would matter
+    made = Computation(model, torch.device("cpu"), "fp32", 8)
+    images = torch.randn(6, 3, 16, 16), torch.arange(6) % 3
+    assert measure_sharpness(made, images, seed=0).hessian_top != 0

@@ -124,7 +124,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Backbone, torc
     torch.manual_seed(0)
     templates = 0.4 * torch.randn(2, 4, 3, 8, 8)
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU())
-    backbone = Backbone(network, arch="tiny", num_features=8, cut="fc")
+    backbone = Backbone(network, arch="tiny", num_features=8, cut=("fc",))
     data = images_of(templates[0], 1024, seed=1), images_of(templates[0], 64, seed=2)
     fit(Classifier(backbone, Head(8, 4, dropout=0.0)), data, epochs=4, scratch=tmp_path_factory.mktemp("a") / "b")
     return backbone, templates
