@@ -1,4 +1,4 @@
-"""`unfreeze predict` and `unfreeze ui`: what a trained model's user types."""
+"""`unfreeze predict`, `unfreeze export` and `unfreeze ui`: what a trained model's user types."""
 
 import argparse
 import sys
@@ -11,15 +11,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="unfreeze", description="The recipe for a world-class image classifier.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    # `predict` has a parser of its own, which loads torch: its options, --help among them, are handed on to it.
+    # These have parsers of their own, so that only what is asked for is loaded: their options are handed on to them.
     commands.add_parser("predict", help="classify images with a trained model", add_help=False)
+    commands.add_parser("export", help="write a trained model as an ONNX or torch.export file", add_help=False)
     ui = commands.add_parser("ui", help="open the table of runs in a browser")
     ui.add_argument("--port", type=int, default=5000)
     arguments, others = parser.parse_known_args(argv)
     if arguments.command == "predict":
-        from pipeline.evaluation import prediction
+        from pipeline.deployment import predict
 
-        return prediction.main(others, prog="unfreeze predict")
+        return predict.main(others, prog="unfreeze predict")
+    if arguments.command == "export":
+        from pipeline.deployment import export
+
+        return export.main(others, prog="unfreeze export")
     if others:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     return _serve(arguments.port)

@@ -24,7 +24,7 @@ all its coefficients must be in memory at once.
 MAX_JPEG_PIXELS = 134_217_728
 """Larger JPEGs are rejected too, since not all progressive ones are marked: 6 bytes per pixel are then below 1 GB."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
-"""Formats that are read, beside HEIC; JPEG includes MPO. Others of Pillow's run programs or accept any file as theirs."""
+"""Formats that are read, beside HEIC; JPEG includes MPO. Others of Pillow's run programs or accept any file."""
 SUFFIXES = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "MPO": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),

@@ -17,7 +17,7 @@ _CROP_BYTES = 40
 
 
 def heic(*, turned: bool = False) -> bytes:
-    """The photo; or all 64 x 64 pixels of it, to be turned a quarter to the left, as a phone stores an upright photo."""
+    """The photo; or all 64 x 64 pixels of it, to be turned a quarter to the left, as a phone stores it."""
     photo = base64.b64decode(_PHOTO)
     if not turned:
         return photo
