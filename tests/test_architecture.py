@@ -27,7 +27,7 @@ TOP = {"cli": {"deployment", "tracking"}, "__main__": {"harness"}}
 KNOWS = {
     "hydra": {"pipeline/harness/compose.py"},
     "dvc": {"pipeline/harness/dvc_lock.py", "pipeline/__main__.py"},
-    "mlflow": {"pipeline/tracking/store.py"},
+    "mlflow": {"pipeline/tracking/store.py", "pipeline/tracking/models.py"},
     "rich": {"pipeline/console.py"},
     "matplotlib": {"pipeline/report"},
 }

@@ -1,5 +1,6 @@
 """Opens the model that a person names: a folder, one in the registry or of a run in MLflow, or an exported file."""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import torch
 
 from pipeline.deployment.exported import SUFFIXES, read_exported
 from pipeline.evaluation.prediction import Predictor, load_predictor
+from pipeline.tracking.models import download_model
+from pipeline.tracking.spec import store_uri
 
 _IN_MLFLOW = ("models:/", "runs:/")
 
@@ -25,9 +28,8 @@ def open_predictor(model: str, device: torch.device) -> Predictor:
 def locate(model: str, scratch: Path) -> Path:
     """The model folder or exported file that `model` names; one in MLflow is downloaded into `scratch`."""
     if model.startswith(_IN_MLFLOW):
-        from pipeline.tracking.models import download_model
-
-        return _inside_mlflow(download_model(model, scratch))
+        uri = os.environ.get("UNFREEZE_TRACKING_URI") or store_uri(Path.cwd())
+        return _inside_mlflow(download_model(model, scratch, uri=uri))
     path = Path(model).expanduser()
     if path.suffix in SUFFIXES and not path.is_file():
         raise FileNotFoundError(f"{model}: there is no such file; `unfreeze export` makes one")

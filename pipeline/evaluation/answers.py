@@ -164,6 +164,6 @@ def _shares(predictor: Predictor, some: list[_Views]) -> list[float]:
     pixels = torch.stack([views.plain for views in some])
     features = [
         features_of_pixels(computation, part, normalisation=normalisation)
-        for part in pixels.split(computation.micro_batch_size)
+        for part in torch.split(pixels, computation.micro_batch_size)
     ]
-    return predictor.compared().share_nearer(torch.cat(features)).tolist()
+    return [float(share) for share in predictor.compared().share_nearer(torch.cat(features))]

@@ -48,7 +48,7 @@ def row_spec(
     """
     root = from_checkout(".").resolve()
     return RowSpec(
-        params=dict(params),
+        params={name: value for name, value in params.items() if name != "publish"},  # it changes no result
         experiment=runtime.experiment,
         tracking_uri=runtime.tracking_uri or store_uri(root),
         state_dir=state_dir(),

@@ -11,11 +11,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pipeline.files import atomic_folder, read_json, write_json
-from pipeline.tracking.content import Content, drawn_files, files_of, read_content
+from pipeline.tracking.content import PREDICTIONS, Content, drawn_files, files_of, read_content
+from pipeline.tracking.models import log_model_once
 from pipeline.tracking.spec import RowSpec, delivery_digest, drawn_digest, row_digest, sqlite_file, state_digest
 from pipeline.tracking.store import OPEN, ROW, STATE, Store, StoreUnavailableError, origin_tags, reachable
 
-_KEPT = ("stage.json", "metrics.json", "journal.jsonl")
+_KEPT = ("stage.json", "metrics.json", "journal.jsonl", PREDICTIONS)
 """What is copied from each stage's folder while its row waits for delivery. The model is too large, so it is linked."""
 
 _LOCK_TIMEOUT_S = 30
@@ -71,6 +72,7 @@ def _deliver(spec: RowSpec, content: Content) -> str:
             duplicate = store.find(**{ROW: row_digest(spec), OPEN: "true"})
             if duplicate is not None:
                 store.delete_row(duplicate)
+    log_model_once(spec, run_id)
     store.end_orphans()
     store.show_columns(spec.columns)
     _write_receipt(spec, run_id)
