@@ -15,6 +15,7 @@ from pipeline.params import load_params
 from pipeline.paths import ARTIFACTS, PARAMS
 from pipeline.settings import Publish, read_settings, with_environment
 from pipeline.tracking import RowSpec, publish_row
+from pipeline.tracking.content import MODEL_CARD
 from pipeline.tracking.models import Registry
 from pipeline.tracking.store import StoreUnavailableError
 from stages import STAGES
@@ -48,7 +49,7 @@ def _register(spec: RowSpec, run_id: str, publish: Publish) -> None:
         return
     from pipeline.deployment.promotion import promote  # imports SciPy and MLflow
 
-    card = None if spec.drawn is None else spec.drawn / "MODEL_CARD.md"
+    card = None if spec.drawn is None else spec.drawn / MODEL_CARD
     description = card.read_text(encoding="utf-8") if card is not None and card.is_file() else ""
     try:
         text = promote(Registry(spec.tracking_uri), run_id, publish, description=description)

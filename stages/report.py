@@ -1,7 +1,7 @@
 """The report: every picture, and one page that tells the whole story.
 
-Reads the folders that all stages left. Writes `<stage>/<picture>.png` and `report.html`. It owns the code that draws:
-when that changes, everything is drawn again in seconds, and nothing trains again.
+Reads the folders that all stages left. Writes `<stage>/<picture>.png`, `report.html` and `MODEL_CARD.md`. It owns the
+code that draws: when that changes, everything is drawn again in seconds, and nothing trains again.
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
 from pipeline.paths import state_dir
 from pipeline.report.html import write_report
+from pipeline.report.model_card import NAME, write_model_card
 from pipeline.report.recipe import build_report
 from stages import STAGES
 
@@ -32,6 +33,7 @@ def run(context: StageContext[Reads]) -> Metrics:
             pictures = draw_once(name, folders, context.out / name, state=state_dir(), draw=_draw)
             bar.advance(note=f"{name}: {len(pictures)} pictures")
     write_report(context.out / "report.html", report=build_report(folders, context.out))
+    write_model_card(context.out / NAME, folders)
     return {"pictures": len(list(context.out.glob("*/*.png")))}
 
 

@@ -5,7 +5,7 @@ import json
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from pipeline.deployment.inputs import find_inputs
 from pipeline.deployment.models import locate
 from pipeline.evaluation.answers import answer
 from pipeline.evaluation.prediction import CPU, Predictor, load_predictor
+from pipeline.evaluation.tta import Probs
 from pipeline.files import copy_file
 from pipeline.model.classifier import load_model
 
@@ -64,12 +65,15 @@ def export(folder: Path, out: Path, files: Sequence[Path], *, images: str, toler
     Raises ValueError, and leaves no file, if they differ by more than `tolerance`, or if the model cannot be exported.
     """
     predictor = load_predictor(folder)
+    expected = _expected(predictor, files)
+    if not expected:
+        raise ValueError(f"none of {len(files)} files ({images}) is a readable image: nothing to compare on")
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / f"model{out.suffix}"
         write_exported(folder, predictor, draft)
         if others := [p.name for p in Path(scratch).iterdir() if p != draft]:
             raise ValueError(f"{out}: the model does not fit into one file (beside it: {', '.join(others)}); try .pt2")
-        parity = compare(predictor, read_exported(draft, CPU), files, images=images)
+        parity = compare(expected, read_exported(draft, CPU), images=images)
         if not parity.largest <= tolerance:
             raise ValueError(
                 f"{out} was not written: its probabilities differ from those of {folder} by up to {parity.largest:.2g} "
@@ -108,16 +112,17 @@ def _save_onnx(program: torch.export.ExportedProgram, out: Path, described: dict
     made.save(out)
 
 
-def compare(predictor: Predictor, other: Predictor, files: Sequence[Path], *, images: str) -> Parity:
-    """Compare the calibrated probabilities of both, computed in single precision, on the files that can be read."""
-    exact = replace(predictor, computation=replace(predictor.computation, precision="fp32"))
-    pairs = zip(answer(exact, files), answer(other, files), strict=True)
-    differences = [
-        float(np.abs(a.probs - b.probs).max()) for a, b in pairs if a.probs is not None and b.probs is not None
-    ]
-    if not differences:
-        raise ValueError(f"none of {len(files)} files ({images}) is a readable image: nothing to compare on")
+def compare(expected: Mapping[Path, Probs], exported: Predictor, *, images: str) -> Parity:
+    """Compare the calibrated probabilities of an exported model with those that are `expected` for each file."""
+    answers = answer(exported, list(expected))
+    differences = [float(np.abs(a.probs - expected[a.file]).max()) for a in answers if a.probs is not None]
     return Parity(max(differences), len(differences), images)
+
+
+def _expected(predictor: Predictor, files: Sequence[Path]) -> dict[Path, Probs]:
+    """The calibrated probabilities of the files that can be read, computed in single precision as exported files do."""
+    exact = replace(predictor, computation=replace(predictor.computation, precision="fp32"))
+    return {a.file: a.probs for a in answer(exact, files) if a.probs is not None}
 
 
 def images_to_compare(folder: Path, given: Sequence[str], scratch: Path) -> tuple[list[Path], str]:

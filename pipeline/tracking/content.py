@@ -16,6 +16,8 @@ from pipeline.tracking.spec import RowSpec
 Points = dict[tuple[str, int], float]
 """Values by metric name (`<stage>/<name>`) and step."""
 
+MODEL_CARD = "MODEL_CARD.md"
+
 PREDICTIONS = "predictions.csv"
 """What the model answers for each test image: later models are compared with it."""
 
@@ -80,10 +82,10 @@ def files_of(spec: RowSpec) -> list[tuple[Path, str]]:
 
 
 def drawn_files(spec: RowSpec) -> list[tuple[Path, str]]:
-    """List the report and the pictures: `report.html` goes to the root, `<stage>/*.png` to `pictures/<stage>`."""
+    """List what was drawn: the report and the model card go to the root, `<stage>/*.png` to `pictures/<stage>`."""
     if spec.drawn is None:
         return []
-    reports = [(report, "") for report in spec.drawn.glob("report.html")]
+    reports = [(file, "") for file in (spec.drawn / "report.html", spec.drawn / MODEL_CARD) if file.is_file()]
     return reports + [(picture, f"pictures/{picture.parent.name}") for picture in sorted(spec.drawn.glob("*/*.png"))]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.files import copy_file
+from pipeline.tracking.content import MODEL_CARD
 from pipeline.tracking.spec import RowSpec, sqlite_file
 from pipeline.tracking.store import StoreUnavailableError, reachable
 
@@ -60,7 +61,7 @@ def log_model_once(spec: RowSpec, run_id: str) -> None:
     if folder is None or _logged(client, run_id) is not None:
         return
     run = client.get_run(run_id)
-    card = None if spec.drawn is None else spec.drawn / "MODEL_CARD.md"
+    card = None if spec.drawn is None else spec.drawn / MODEL_CARD
     with tempfile.TemporaryDirectory() as scratch:
         model = client.create_logged_model(
             run.info.experiment_id, name=NAME, source_run_id=run_id, params=run.data.params, model_type="classifier"
