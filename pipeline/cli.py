@@ -1,4 +1,4 @@
-"""`unfreeze predict`, `compare`, `diff` and `ui`: what the user of trained models types."""
+"""`unfreeze predict`, `export`, `compare`, `diff` and `ui`: what the user of trained models types."""
 
 import argparse
 import sys
@@ -12,17 +12,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="unfreeze", description="The recipe for a world-class image classifier.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    # `predict` has a parser of its own, which loads torch: its options, --help among them, are handed on to it.
+    # These have parsers of their own, so that only what is asked for is loaded: their options are handed on to them.
     commands.add_parser("predict", help="classify images with a trained model", add_help=False)
     commands.add_parser("compare", help="compare finished runs in a table", add_help=False)
     commands.add_parser("diff", help="say what differs between two runs, with pictures", add_help=False)
+    commands.add_parser("export", help="write a trained model as an ONNX or torch.export file", add_help=False)
     ui = commands.add_parser("ui", help="open the table of runs in a browser")
     ui.add_argument("--port", type=int, default=5000)
     arguments, others = parser.parse_known_args(argv)
     if arguments.command == "predict":
-        from pipeline.evaluation import prediction
+        from pipeline.deployment import predict
 
-        return prediction.main(others, prog="unfreeze predict")
+        return predict.main(others, prog="unfreeze predict")
+    if arguments.command == "export":
+        from pipeline.deployment import export
+
+        return export.main(others, prog="unfreeze export")
     if arguments.command == "compare":
         return _compare(others)
     if arguments.command == "diff":

@@ -331,6 +331,17 @@ class TtaEvaluate(_Section):
 
 
 @dataclass(frozen=True)
+class Publish(_Section):
+    """What becomes of the finished model in MLflow, beside its row."""
+
+    register: str | None
+    """Name in MLflow's registry under which the model gets a version; null: it is not registered."""
+    promote: Literal["always", "better", "never"]
+    """Whether the alias `champion` moves to that version. `better`: if it classifies the same test images better than
+    the champion does, by an exact paired test; the first version of a name becomes champion without a test."""
+
+
+@dataclass(frozen=True)
 class Runtime(_Section):
     """How a run is executed. Nothing here may change the result, except `threads` and `device`, which are recorded.
 
@@ -372,6 +383,7 @@ class Settings(_Section):
     lr_find_full: LrFind
     full_train: FullTrain
     tta_evaluate: TtaEvaluate
+    publish: Publish
     runtime: Runtime
 
 
@@ -486,6 +498,16 @@ def _check_together(s: Settings) -> None:
             "of a batch, are not those of the batch"
         )
     _check_tta(s)
+    _check_publish(s.publish)
+
+
+def _check_publish(publish: Publish) -> None:
+    if publish.register is None and publish.promote != "better":
+        raise SettingsError(
+            f"publish.promote={publish.promote} has no effect without publish.register: set that to a model's name"
+        )
+    if publish.register is not None and (not publish.register.strip() or set(publish.register) & set("/:@%'\"")):
+        raise SettingsError(f"publish.register={publish.register!r} must be a name without / : @ % and quotes: photos")
 
 
 def _check_weights(model: Model) -> None:

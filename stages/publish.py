@@ -1,4 +1,4 @@
-"""The last stage: say how the run ended, and complete its MLflow row.
+"""The last stage: say how the run ended, complete its MLflow row, and register the model where one is named.
 
 Reads the folders of all stages, those restored from DVC's cache too. Writes nothing here; the row in MLflow gets all
 settings, rates, learning curves, scores, pictures, the report and the model. Runs at every `dvc repro`, and does
@@ -6,15 +6,20 @@ nothing where the row is complete.
 """
 
 import sys
+from dataclasses import asdict
 
 from pipeline.console import complain, say
+from pipeline.files import digest, write_json
 from pipeline.harness.delivery import row_spec, run_occasion
 from pipeline.harness.ending import show_ending
 from pipeline.harness.live import RunClock
 from pipeline.params import load_params
 from pipeline.paths import ARTIFACTS, PARAMS
-from pipeline.settings import read_settings, with_environment
-from pipeline.tracking import publish_row
+from pipeline.settings import Publish, read_settings, with_environment
+from pipeline.tracking import RowSpec, publish_row
+from pipeline.tracking.content import MODEL_CARD
+from pipeline.tracking.models import Registry
+from pipeline.tracking.store import StoreUnavailableError
 from stages import STAGES
 
 
@@ -24,7 +29,8 @@ def main() -> int:
         folders = {name: ARTIFACTS / name for name in STAGES if (ARTIFACTS / name / "stage.json").exists()}
         show_ending(folders, report=ARTIFACTS / "report" / "report.html")
         params = load_params(PARAMS)
-        runtime = with_environment(read_settings(params, source=str(PARAMS)).runtime)
+        settings = read_settings(params, source=str(PARAMS))
+        runtime = with_environment(settings.runtime)
         if not runtime.tracking:
             say("publish", "runtime.tracking=false: nothing is sent to MLflow")
             return 0
@@ -32,12 +38,36 @@ def main() -> int:
         clock = RunClock(params, runtime)
         occasion = run_occasion(clock.since)
         spec = row_spec(params=params, folders=folders, drawn=drawn, runtime=runtime, occasion=occasion)
-        publish_row(spec)
+        run_id = publish_row(spec)
         clock.stop()
+        if run_id is not None and settings.publish.register is not None:
+            _register(spec, run_id, settings.publish)
     except (ValueError, OSError) as error:
         complain("publish", str(error))
         return 1
     return 0
+
+
+def _register(spec: RowSpec, run_id: str, publish: Publish) -> None:
+    """Register the run's model, unless that was done here before with the same settings."""
+    done = spec.state_dir / "registered" / f"{digest([spec.tracking_uri, run_id, asdict(publish)])}.json"
+    if done.exists():
+        return
+    from pipeline.deployment.promotion import promote  # imports SciPy and MLflow
+
+    card = None if spec.drawn is None else spec.drawn / MODEL_CARD
+    description = card.read_text(encoding="utf-8") if card is not None and card.is_file() else ""
+    try:
+        text = promote(Registry(spec.tracking_uri), run_id, publish, description=description)
+    except StoreUnavailableError as error:
+        say("publish", f"the model is not registered: {error}; the next `publish` tries again")
+        return
+    if text is None:
+        say("publish", f"publish.register={publish.register}: the row has no model")
+        return
+    say("publish", text)
+    done.parent.mkdir(parents=True, exist_ok=True)
+    write_json(done, {"run_id": run_id, "text": text})
 
 
 if __name__ == "__main__":

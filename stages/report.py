@@ -1,8 +1,9 @@
 """The report: every picture, and one page that tells the whole story.
 
-Reads the folders that all stages left. Writes `<stage>/<picture>.png`, `report.html` and `facts.json`. It owns the code
-that draws: when that changes, everything is drawn again in seconds, and nothing trains again. `facts.json`, and what of
-it the page shows, is all in which the results of two equal runs differ: date, durations, commit, and the run before.
+Reads the folders that all stages left. Writes `<stage>/<picture>.png`, `report.html`, `MODEL_CARD.md` and `facts.json`.
+It owns the code that draws: when that changes, everything is drawn again in seconds, and nothing trains again.
+`facts.json`, and what of it the page shows, is all in which the results of two equal runs differ: date, durations,
+commit, and the run before.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
 from pipeline.paths import state_dir
 from pipeline.report.html import write_report
+from pipeline.report.model_card import NAME, write_model_card
 from pipeline.report.recipe import build_report
 from stages import STAGES
 
@@ -38,6 +40,7 @@ def run(context: StageContext[Reads]) -> Metrics:
     facts = gather_facts(folders)
     write_report(context.out / "report.html", report=build_report(folders, context.out, facts))
     write_json(context.out / "facts.json", dataclasses.asdict(facts))
+    write_model_card(context.out / NAME, folders)
     return {"pictures": len(list(context.out.glob("*/*.png")))}
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
 from pipeline.data.colour import Notes, to_rgb
+from pipeline.data.heif import is_heif, open_heif
 
 MAX_PIXELS = 89_478_485
 """Larger images are rejected: decoding takes up to 9 bytes per pixel, and a file of a few KB can claim any size.
@@ -23,7 +24,7 @@ all its coefficients must be in memory at once.
 MAX_JPEG_PIXELS = 134_217_728
 """Larger JPEGs are rejected too, since not all progressive ones are marked: 6 bytes per pixel are then below 1 GB."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
-"""Formats that are read; JPEG includes MPO. Others of Pillow's run programs or accept any file as theirs."""
+"""Formats that are read, beside HEIC; JPEG includes MPO. Others of Pillow's run programs or accept any file."""
 SUFFIXES = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "MPO": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -35,6 +36,7 @@ SUFFIXES = {
     "AVIF": (".avif", ".avifs"),
     "JPEG2000": (".jp2", ".j2k", ".jpx", ".jpf", ".j2c", ".jpc"),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    "HEIF": (".heic", ".heif", ".heics", ".heifs", ".hif"),
 }
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -105,7 +107,7 @@ def decode(path: Path, *, background: str, at_least_px: int | None = None) -> De
     notes = Notes()
     try:
         _check_is_file(path)
-        with Image.open(path, formats=FORMATS) as file:
+        with _open(path) as file:
             _check_header(file, path, notes)
             _reduce(file, at_least_px)
             file.load()
@@ -163,6 +165,15 @@ def hash_pixels(image: Image.Image) -> str:
     return digest.hexdigest()
 
 
+def _open(path: Path) -> Image.Image:
+    try:
+        return Image.open(path, formats=FORMATS)
+    except UnidentifiedImageError:
+        if not is_heif(path):
+            raise
+        return open_heif(path)
+
+
 def _check_is_file(path: Path) -> None:
     """Reject pipes and devices, which may never end, and folders and empty files."""
     found = path.stat()
@@ -214,6 +225,8 @@ def _reason(path: Path, error: Exception) -> str:
     match error:
         case UnidentifiedImageError():
             return _identify(path)
+        case ModuleNotFoundError(name="pi_heif"):
+            return "HEIC: `pip install pi-heif` to read it, or convert it to JPEG"
         case Image.DecompressionBombError():
             return _too_large(2 * MAX_PIXELS).replace(":", " by far:")
         case PermissionError():
@@ -226,7 +239,7 @@ def _reason(path: Path, error: Exception) -> str:
             return "a link to itself"
         case OSError(errno=int(), strerror=str(text)):
             return f"cannot be read: {text}"
-    return f"damaged: {error}" if str(error) else f"damaged: {type(error).__name__}"
+    return f"damaged: {str(error).strip() or type(error).__name__}"
 
 
 def _identify(path: Path) -> str:
@@ -236,8 +249,8 @@ def _identify(path: Path) -> str:
     for signature, name in _OTHERS:
         if start.startswith(signature):
             return f"not an image but {name}"
-    if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"mif1"):
-        return "HEIC: convert it to JPEG or PNG"
+    if is_heif(path):
+        return "damaged HEIC"
     text = start.lstrip().lower()
     if text.startswith((b"<!doctype html", b"<html")):
         return "not an image but an HTML page"

@@ -26,6 +26,11 @@ def find_in_folder(root: Path, *, relative_to: Path) -> Iterator[FoundFile]:
     yield from walk.strays(root, below=[p.name for p in splits.values()])
 
 
+def find_below(folder: Path) -> Iterator[FoundFile]:
+    """Yield every file below `folder`, however its folders are named, in a fixed order; the paths start there."""
+    return _Walk(folder, folder).files(folder, "", None)
+
+
 def _split_folders(root: Path) -> dict[str, Path]:
     """The folders `train/`, `valid/` and so on, by split; empty if `root` holds class folders."""
     folders = [p for p in _entries(root) if p.is_dir()]

@@ -113,12 +113,9 @@ def features_of(
     return torch.cat([*_features(computation, files, policy, normalisation, workers)])
 
 
-@torch.no_grad()
 def _features(
     computation: Computation, files: Sequence[Path], policy: Policy, normalisation: Normalisation, workers: int
 ) -> Iterator[Tensor]:
-    computation.model.eval()
-    backbone = _backbone_of(computation.model)
     loader: DataLoader[Tensor] = DataLoader(
         _Plain(files, policy),
         batch_size=computation.micro_batch_size,
@@ -126,7 +123,14 @@ def _features(
         generator=torch.Generator(),  # otherwise the loader draws its base seed from the global one
     )
     for pixels in loader:
-        yield forward(computation, normalise(pixels, normalisation), backbone).cpu()
+        yield features_of_pixels(computation, pixels, normalisation=normalisation)
+
+
+@torch.no_grad()
+def features_of_pixels(computation: Computation, pixels: Tensor, *, normalisation: Normalisation) -> Tensor:
+    """What the model's backbone makes of framed images, uint8 [N, 3, H, W]: [N, num_features]. See `features_of`."""
+    computation.model.eval()
+    return forward(computation, normalise(pixels, normalisation), _backbone_of(computation.model)).cpu()
 
 
 def _backbone_of(model: nn.Module) -> Backbone:

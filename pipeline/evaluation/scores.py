@@ -88,15 +88,18 @@ def choose_mode(valid: Mapping[str, Any]) -> Mode:
 def write_predictions(
     path: Path, samples: Sequence[Sample], classes: Sequence[str], *, plain: Probs, tta: Probs
 ) -> None:
-    """Write a row per image: file, true class, predicted class plain and with TTA, and TTA's probabilities.
+    """Write a row per image: file, digest of its pixels, true class, predicted class plain and with TTA, and TTA's
+    probabilities.
 
     `label` and `correct` are empty for an image without a label.
     """
-    rows: list[list[Any]] = [["path", "label", "plain", "tta", "correct", *(f"p({name})" for name in classes)]]
+    rows: list[list[Any]] = [
+        ["path", "sha256", "label", "plain", "tta", "correct", *(f"p({name})" for name in classes)]
+    ]
     for sample, alone, combined in zip(samples, plain, tta, strict=True):
         guess = classes[int(combined.argmax())]
         correct = int(guess == sample.label) if sample.label else ""
-        row = [sample.path, sample.label, classes[int(alone.argmax())], guess, correct]
+        row = [sample.path, sample.sha256, sample.label, classes[int(alone.argmax())], guess, correct]
         rows.append([*row, *(f"{p:.6f}" for p in combined)])
     write_csv(path, rows)
 

@@ -66,7 +66,7 @@ class TtaPrediction:
 
 
 @dataclass(frozen=True)
-class _ViewsOfFiles(Dataset[list[Tensor]]):
+class ViewsOfFiles(Dataset[list[Tensor]]):
     """`[i]` gives views of file i, each uint8 [3, H, W]: the plain image if `tta` is None, else all the others."""
 
     files: Sequence[ImageFile]
@@ -117,7 +117,7 @@ def predict_with_tta(
     times.append(time.monotonic())
     if tta.views == 0:
         return TtaPrediction(plain, plain, np.zeros(len(plain), dtype=np.int64), (times[1] - times[0], 0.0))
-    means = _mean_probs(computation, _ViewsOfFiles(files, tta, policy, seed), normalisation, workers, bar)
+    means = _mean_probs(computation, ViewsOfFiles(files, tta, policy, seed), normalisation, workers, bar)
     times.append(time.monotonic())
     num_views = np.array([count for _, count in means])
     views = np.stack([mean if count else alone for (mean, count), alone in zip(means, plain, strict=True)])
@@ -168,7 +168,7 @@ def predict_plain(
     bar: Bar | None = None,
 ) -> Probs:
     """Predict the plain images alone: [len(files), num_classes]. See `predict_with_tta`."""
-    means = _mean_probs(computation, _ViewsOfFiles(files, None, policy, 0), normalisation, workers, bar or Bar())
+    means = _mean_probs(computation, ViewsOfFiles(files, None, policy, 0), normalisation, workers, bar or Bar())
     return np.stack([mean for mean, _ in means])
 
 
@@ -190,15 +190,15 @@ def _read_part(path: Path) -> TtaPrediction:
 
 
 def _mean_probs(
-    computation: Computation, images: _ViewsOfFiles, normalisation: Normalisation, workers: int, bar: Bar
+    computation: Computation, images: ViewsOfFiles, normalisation: Normalisation, workers: int, bar: Bar
 ) -> list[tuple[Probs, int]]:
     """For each image, the mean prediction [num_classes] over its views (empty if it has none), and their number."""
     loader: DataLoader[list[Tensor]] = DataLoader(
-        images, batch_size=None, num_workers=workers, collate_fn=_unchanged, generator=torch.Generator()
+        images, batch_size=None, num_workers=workers, collate_fn=unchanged, generator=torch.Generator()
     )
     means: list[tuple[Probs, int]] = []
     for some in _group(loader, computation.micro_batch_size):
-        probs = iter(_predict_each(computation, [view for views in some for view in views], normalisation))
+        probs = iter(predict_each(computation, [view for views in some for view in views], normalisation))
         for views in some:
             own = [next(probs) for _ in views]
             means.append((np.mean(own, axis=0) if own else np.empty(0), len(own)))
@@ -219,7 +219,7 @@ def _group(images: Iterable[list[Tensor]], num_views: int) -> Iterator[list[list
 
 
 @torch.no_grad()
-def _predict_each(computation: Computation, views: Sequence[Tensor], normalisation: Normalisation) -> list[Probs]:
+def predict_each(computation: Computation, views: Sequence[Tensor], normalisation: Normalisation) -> list[Probs]:
     """Probabilities [num_classes] of each view; views of the same shape are computed together."""
     computation.model.eval()
     rows: dict[int, Probs] = {}
@@ -231,5 +231,5 @@ def _predict_each(computation: Computation, views: Sequence[Tensor], normalisati
     return [rows[i] for i in range(len(views))]
 
 
-def _unchanged(views: list[Tensor]) -> list[Tensor]:
+def unchanged(views: list[Tensor]) -> list[Tensor]:
     return views

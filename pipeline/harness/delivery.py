@@ -59,7 +59,7 @@ def row_spec(*, params: Params, folders: Folders, runtime: Runtime, drawn: Path 
     scores = headline(folders, timings)
     name = run_name if occasion.job is None else job_name
     return RowSpec(
-        params=dict(params),
+        params={name: value for name, value in params.items() if name != "publish"},  # it changes no result
         experiment=runtime.experiment,
         tracking_uri=store_uri(root, runtime.tracking_uri),
         state_dir=state,

@@ -90,14 +90,22 @@ def processor() -> str:
 
 def choose_device(runtime: Runtime) -> torch.device:
     """The device that `runtime.device` names. Raises SettingsError if this machine does not have it."""
-    if runtime.device == "auto":
+    return find_device(runtime.device, setting="runtime.device=")
+
+
+def find_device(name: str, *, setting: str = "--device ") -> torch.device:
+    """The device of this name: `auto` (CUDA where present), `cpu`, `cuda:1`, ...
+
+    Raises SettingsError, which names the `setting`, if this machine does not have it.
+    """
+    if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(runtime.device)
+        device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise SettingsError(
-            f"runtime.device={runtime.device} is not usable here ({str(error).splitlines()[0]}); try auto or cpu"
+            f"{setting}{name} is not usable here ({str(error).splitlines()[0]}); try auto or cpu"
         ) from None
     return device
 

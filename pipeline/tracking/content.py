@@ -14,6 +14,11 @@ from pipeline.tracking.spec import RowSpec
 Points = dict[tuple[str, int], float]
 """Values by metric name and step."""
 
+MODEL_CARD = "MODEL_CARD.md"
+
+PREDICTIONS = "predictions.csv"
+"""What the model answers for each test image: later models are compared with it."""
+
 _FORBIDDEN = re.compile(r"[^\w\-. :/]")
 """MLflow refuses names with other characters."""
 
@@ -60,19 +65,19 @@ def read_content(spec: RowSpec) -> Content:
 
 
 def files_of(spec: RowSpec) -> list[tuple[Path, str]]:
-    """List the files of the row, each with its folder among the row's artifacts: what was drawn, and the model."""
-    files = drawn_files(spec)
-    for folder in spec.folders.values():
-        model = folder / "model"
-        files += [(f, str(f.parent.relative_to(folder))) for f in sorted(model.rglob("*")) if f.is_file()]
-    return files
+    """List the files of the row, each with its folder among the row's artifacts: what was drawn, and the predictions.
+
+    The model is logged as one, see `models.log_model_once`.
+    """
+    predicted = (folder / PREDICTIONS for stage, folder in spec.folders.items() if stage == "tta_evaluate")
+    return drawn_files(spec) + [(file, "evaluation") for file in predicted if file.is_file()]
 
 
 def drawn_files(spec: RowSpec) -> list[tuple[Path, str]]:
-    """List the report and the pictures: `report.html` goes to the root, `<stage>/*.png` to `pictures/<stage>`."""
+    """List what was drawn: the report and the model card go to the root, `<stage>/*.png` to `pictures/<stage>`."""
     if spec.drawn is None:
         return []
-    reports = [(report, "") for report in spec.drawn.glob("report.html")]
+    reports = [(file, "") for file in (spec.drawn / "report.html", spec.drawn / MODEL_CARD) if file.is_file()]
     return reports + [(picture, f"pictures/{picture.parent.name}") for picture in sorted(spec.drawn.glob("*/*.png"))]
 
 

@@ -13,13 +13,14 @@ from filelock import FileLock, Timeout
 from pipeline.console import note
 from pipeline.files import atomic_folder, read_json, write_json
 from pipeline.processes import process_name
-from pipeline.tracking.content import Content, Points, drawn_files, files_of, read_content
+from pipeline.tracking.content import PREDICTIONS, Content, Points, drawn_files, files_of, read_content
+from pipeline.tracking.models import log_model_once
 from pipeline.tracking.open_rows import LOCK_TIMEOUT_S, forget_open, row_lock
 from pipeline.tracking.origin import origin_tags
 from pipeline.tracking.spec import RowSpec, delivery_digest, drawn_digest, row_digest, sqlite_file, state_digest
 from pipeline.tracking.store import NOTE, OPEN, ROW, STATE, Store, StoreUnavailableError, reachable
 
-_KEPT = ("stage.json", "metrics.json", "journal.jsonl")
+_KEPT = ("stage.json", "metrics.json", "journal.jsonl", PREDICTIONS)
 """What is copied from each stage's folder while its row waits for delivery. The model is too large, so it is linked."""
 
 _FINISHED_AND_NONE_OPEN = f"""
@@ -67,6 +68,7 @@ def _deliver(spec: RowSpec, content: Content) -> str:
             if duplicate is not None:
                 store.delete_row(duplicate)
         forget_open(spec)
+    log_model_once(spec, run_id)
     store.end_orphans()
     store.show_views(spec)
     _write_receipt(spec, run_id)

@@ -15,10 +15,11 @@ from pipeline.data.decode import Framing
 from pipeline.data.found import UNLABELLED
 from pipeline.data.images import open_images_of
 from pipeline.data.manifest import read_manifest
+from pipeline.deployment.predict import main as predict_main
+from pipeline.evaluation.answers import answer
 from pipeline.evaluation.calibration import at_temperature
 from pipeline.evaluation.metrics import log_loss
-from pipeline.evaluation.prediction import describe, load_predictor
-from pipeline.evaluation.prediction import main as predict_main
+from pipeline.evaluation.prediction import load_predictor
 from pipeline.evaluation.scores import targets_of
 from pipeline.files import read_json
 from pipeline.harness.by_hand import check_upstream, run_job, upstream_folders
@@ -198,7 +199,10 @@ def test_the_model_folder_alone_predicts_the_same(recipe: Run, tmp_path: Path) -
     with (recipe.folder("tta_evaluate") / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     predictor = load_predictor(moved)
-    assert [line.split("\t")[1] for line in describe(predictor, files)] == [r["plain"] for r in rows]
+    classes = predictor.card.classes
+    answers = [a.probs for a in answer(predictor, files)]
+    assert [classes[int(p.argmax())] for p in answers if p is not None] == [r["plain"] for r in rows]
+    np.testing.assert_allclose([p for p in answers if p is not None], predictor.predict(files), atol=1e-6)
     with_tta = [[float(v) for k, v in r.items() if k.startswith("p(")] for r in rows]
     np.testing.assert_allclose(predictor.predict(files, tta=True, calibrated=False), with_tta, atol=1e-4)
 
@@ -226,14 +230,15 @@ def test_prediction_gives_sets_of_classes_and_how_unlike_training_an_image_is(
     model, picture = recipe.folder("tta_evaluate") / "model", str(pictures / "dots" / "00.jpg")
     strange = tmp_path / "strange.png"
     Image.effect_mandelbrot((40, 40), (-2, -2, 2, 2), 100).convert("RGB").save(strange)
-    assert predict_main([str(model), picture, str(strange), "--coverage", "0.8", "--novelty"]) == 0
-    known, unknown = (line.split("\t") for line in capfd.readouterr().out.splitlines())
+    asked = ["--coverage", "0.8", "--novelty", "--format", "csv"]
+    assert predict_main([str(model), picture, str(strange), *asked]) == 0
+    known, unknown = csv.DictReader(capfd.readouterr().out.splitlines())
     predictor = load_predictor(model)
     sets = predictor.plain_calibration.sets(predictor.predict([Path(picture)]), 0.8)[0]
-    assert known[:2] == [picture, "dots"]
-    assert set(known[3].split(" | ")) == {CLASSES[i] for i in np.flatnonzero(sets)}
-    assert known[3].split(" | ")[0] == "dots"
-    assert float(known[4]) < float(unknown[4]) == 1
+    assert (known["file"], known["class"], known["error"]) == (picture, "dots", "")
+    assert set(known["set"].split(" | ")) == {CLASSES[i] for i in np.flatnonzero(sets)}
+    assert known["set"].split(" | ")[0] == "dots"
+    assert float(known["novelty"]) < float(unknown["novelty"]) == 1
     assert predict_main([str(model), picture, "--coverage", "0.999", "--tta"]) == 1
     assert "coverage=0.999 cannot be promised with" in capfd.readouterr().err
 
@@ -252,16 +257,15 @@ def test_model_folders_made_before_the_calibration_predict_as_they_did(
         assert "dvc repro tta_evaluate" in capfd.readouterr().err
 
 
-def test_prediction_names_what_it_cannot_read(
+def test_prediction_names_what_is_no_model(
     recipe: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str], pictures: Path
 ) -> None:
     model, picture = str(recipe.folder("tta_evaluate") / "model"), str(pictures / "bars" / "00.jpg")
     assert predict_main([model, picture, "--tta"]) == 0
-    assert capfd.readouterr().out.startswith(f"{picture}\tbars\t")
-    (tmp_path / "x.jpg").write_text("no image")
+    assert capfd.readouterr().out.splitlines()[1].startswith(f"{picture}  bars ")
     for arguments, named in (
-        ([model, str(tmp_path / "x.jpg")], "not an image"),
         ([str(tmp_path), picture], f"{tmp_path} is not a model folder"),
+        ([str(recipe.folder("tta_evaluate")), picture], f"take {model}"),
         ([str(recipe.folder("full_train")), picture], "full_train is not a model folder"),
     ):
         assert predict_main(arguments) == 1

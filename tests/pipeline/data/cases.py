@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tests.pipeline.data.heic import heic
 from tests.pipeline.data.wide_gamut import wide_profile
 
 
@@ -127,7 +128,10 @@ CASES = [
     Case("header.jpg", content(lambda: JPEG[:20]), "rejected", ""),
     Case("double.jpg", content(lambda: b"\x00\x05\x16\x07" + bytes(60)), "rejected", "AppleDouble"),
     Case("._double.jpg", content(lambda: b"\x00\x05\x16\x07" + bytes(60)), "ignored", "hidden"),
-    Case("photo.heic", content(lambda: b"\0\0\0\x18ftypheic" + bytes(60)), "rejected", "HEIC"),
+    Case("photo.heic", content(heic), "accepted"),
+    Case("photo-as.jpg", content(lambda: heic(turned=True)), "flagged", "named .jpg, but HEIF"),
+    Case("half.heic", content(lambda: heic()[:400]), "rejected", "damaged"),
+    Case("header.heic", content(lambda: heic()[:28] + bytes(60)), "rejected", "damaged HEIC"),
     Case("really-a-jpeg.png", image(kind="JPEG", seed=11), "flagged", "named .png, but JPEG"),
     Case("no-suffix", image(seed=12), "accepted"),
     Case("x.jfif", image(kind="JPEG", seed=13), "accepted"),

@@ -1,5 +1,6 @@
 """The decoder, on files whose correct result is known."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 
 from pipeline.data.decode import DecodeError, Framing, decode, fit_image
 from pipeline.vision import v2
+from tests.pipeline.data.heic import heic
 
 
 def pixels(path: Path, background: str = "white") -> np.ndarray:
@@ -167,3 +169,30 @@ def test_an_image_too_large_even_at_half_size_is_refused(tmp_path: Path, monkeyp
     for name in ("progressive.jpg", "x.png", "larger.jpg"):
         with pytest.raises(DecodeError, match="million pixels, more than"):
             decode(tmp_path / name, background="white")
+
+
+RED, GREEN, BLUE = (220, 40, 40), (40, 200, 40), (40, 40, 220)
+
+
+@pytest.mark.parametrize(
+    ("turned", "size", "corners"),
+    [(False, (64, 48), [GREEN, RED, GREEN, BLUE]), (True, (64, 64), [RED, BLUE, GREEN, GREEN])],
+)
+def test_photos_of_phones_are_read_upright(
+    tmp_path: Path, turned: bool, size: tuple[int, int], corners: list[tuple[int, int, int]]
+) -> None:
+    (tmp_path / "x.heic").write_bytes(heic(turned=turned))
+    decoded = decode(tmp_path / "x.heic", background="white")
+    assert decoded.image.size == size
+    assert decoded.conversions == decoded.flags == ()
+    seen = np.asarray(decoded.image)[[2, 2, -2, -2], [2, -2, 2, -2]].astype(int)
+    assert np.abs(seen - corners).max() < 8
+
+
+def test_without_the_plugin_a_photo_of_a_phone_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pi_heif", None)
+    (tmp_path / "x.heic").write_bytes(heic())
+    with pytest.raises(DecodeError, match="pip install pi-heif"):
+        decode(tmp_path / "x.heic", background="white")

@@ -53,7 +53,7 @@ class _Colours(nn.Sequential):
 
 def _classifier(network: nn.Module, num_features: int, arch: str = "resnet18") -> Classifier:
     head = Head(num_features, 2, dropout=0.5)
-    return Classifier(Backbone(network, arch=arch, num_features=num_features, cut=""), head)
+    return Classifier(Backbone(network, arch=arch, num_features=num_features, cut=()), head)
 
 
 def _colours() -> Classifier:
