@@ -19,7 +19,7 @@ git:
 	  echo '  git init && git add -A && git commit -m start'; exit 1; }
 
 experiments: $(READY)  ## the table of DVC's experiments: what was changed, and what came of it
-	@dvc exp show --no-pager --only-changed --keep 'accuracy$$|valid_loss' --drop '.*/|params.yaml'
+	@dvc exp show --no-pager --only-changed --keep 'accuracy$$|valid_loss' --drop '.*/|params.yaml|State|Executor'
 
 test: $(READY)  ## run the tests
 	python -m pytest

@@ -14,6 +14,12 @@ from tests.conftest import PROJECT, Compose
 CONF = PROJECT / "conf"
 
 
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    """A copy of `conf/` in a checkout that holds no experiment."""
+    return Path(shutil.copytree(CONF, tmp_path / "checkout" / "conf"))
+
+
 @pytest.mark.parametrize("file", sorted(CONF.glob("*/*.yaml")), ids=lambda f: f"{f.parent.name}={f.stem}")
 def test_every_shipped_file_composes(compose_conf: Compose, file: Path) -> None:
     group = file.parent.name
@@ -69,33 +75,34 @@ def test_conf_digest_notices_any_edit(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_setting_typed_to_a_hydra_app_is_named_in_one_line(
-    typed: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    typed: str, said: str, conf: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def job(*_: object) -> float:
         raise AssertionError("the job must not start")
 
-    monkeypatch.setattr("sys.argv", ["app", typed, f"hydra.run.dir={tmp_path}"])
+    monkeypatch.setattr("sys.argv", ["app", typed, f"hydra.run.dir={conf.parent}"])
 
-    assert not run_app(job, name="app", conf=CONF)
-    (line,) = capfd.readouterr().err.splitlines()
+    assert not run_app(job, name="app", conf=conf)
+    *before, line = capfd.readouterr().err.splitlines()
     assert said in line
+    assert all("base: conf/" in other for other in before)
 
 
-def test_arrays_of_rates_can_be_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arrays_of_rates_can_be_swept(conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
     def job(params: dict[str, Any], _: Path, overrides: list[str]) -> float:
-        assert compose(overrides, conf=CONF) == params  # DVC composes them again from what the job was given
+        assert compose(overrides, conf=conf) == params  # DVC composes them again from what the job was given
         seen.append((params["unfreeze"]["lr_ratio"], params["unfreeze"]["lrs"]))
         return 0.5
 
     typed = ["unfreeze.lr_ratio=null", "unfreeze.lrs=[1e-5,1e-4,1e-3],[1e-4,1e-3,1e-2]"]
-    monkeypatch.setattr("sys.argv", ["app", "-m", *typed, f"hydra.sweep.dir={tmp_path}"])
-    assert run_app(job, name="app", conf=CONF)
+    monkeypatch.setattr("sys.argv", ["app", "-m", *typed, f"hydra.sweep.dir={conf.parent}"])
+    assert run_app(job, name="app", conf=conf)
     assert seen == [(None, [1e-5, 1e-4, 1e-3]), (None, [1e-4, 1e-3, 1e-2])]
 
 
-def test_an_app_says_whether_its_job_came_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_app_says_whether_its_job_came_through(tmp_path: Path, conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
     def job(params: dict[str, Any], folder: Path, overrides: list[str]) -> float:
@@ -104,5 +111,5 @@ def test_an_app_says_whether_its_job_came_through(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr("sys.argv", ["app", "seed=7", f"hydra.run.dir={tmp_path}"])
 
-    assert run_app(job, name="app", conf=CONF)
+    assert run_app(job, name="app", conf=conf)
     assert seen == [(7, tmp_path, ["seed=7"])]
