@@ -45,7 +45,7 @@ def _name(file: Path) -> str:
 MODULES = {_name(file): file for file in SOURCES}
 
 
-def _imports(file: Path) -> Iterator[str]:
+def imports(file: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -69,12 +69,12 @@ def test_rooms_import_downwards_only() -> None:
     wrong = []
     for name, file in MODULES.items():
         allowed = MAY_IMPORT[_room(name)] | {_room(name)} if _is_room(name) else TOP.get(_room(name), set())
-        wrong += [f"{name} -> {i}" for i in _imports(file) if i in MODULES and _is_room(i) and _room(i) not in allowed]
+        wrong += [f"{name} -> {i}" for i in imports(file) if i in MODULES and _is_room(i) and _room(i) not in allowed]
     assert wrong == []
 
 
 def test_there_is_no_circle() -> None:
-    graph = {name: {i for i in _imports(file) if i in MODULES and i != name} for name, file in MODULES.items()}
+    graph = {name: {i for i in imports(file) if i in MODULES and i != name} for name, file in MODULES.items()}
     while leaves := [name for name, needed in graph.items() if not needed]:
         for leaf in leaves:
             del graph[leaf]
@@ -86,7 +86,7 @@ def test_there_is_no_circle() -> None:
 def test_stages_meet_in_files_only_and_what_computes_draws_nothing() -> None:
     for name, file in MODULES.items():
         if _room(name) == "stages" and name not in ("stages.registry", "stages.head", "stages.tail", "stages.__main__"):
-            imported = set(_imports(file))
+            imported = set(imports(file))
             assert {i for i in imported if i.startswith("stages")} <= {"stages", "stages.registry"}, name
             assert name == "stages.report" or not {i for i in imported if i.startswith("pipeline.report")}, name
 
@@ -96,7 +96,7 @@ def test_a_library_is_known_in_one_place(library: str) -> None:
     using = {
         file.relative_to(PROJECT).as_posix()
         for file in SOURCES
-        if any(i == library or i.startswith(f"{library}.") for i in _imports(file))
+        if any(i == library or i.startswith(f"{library}.") for i in imports(file))
     }
     assert using
     assert [f for f in using if not f.startswith(tuple(KNOWS[library]))] == []

@@ -41,7 +41,7 @@ def describe(predictor: Predictor, folder: Path) -> dict[str, str]:
         "margin_px": framing.margin_px,
         "inner_px": framing.inner_px,
         "background": framing.background,
-        "resize": "bilinear with antialiasing to reduce, bicubic to enlarge",
+        "resize": f"{framing.interpolation} with antialiasing to reduce, bicubic to enlarge",
         "mean": list(card.normalisation.mean),
         "std": list(card.normalisation.std),
         "normalised_inside": True,

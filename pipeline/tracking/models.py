@@ -4,15 +4,18 @@ What is stored is our model folder, the code that reads it, and the versions of 
 pickled. MLflow is imported only inside `reachable`.
 """
 
+import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import copy_file
+from pipeline.files import copy_file, read_json
 from pipeline.tracking.content import MODEL_CARD
-from pipeline.tracking.spec import RowSpec, sqlite_file
+from pipeline.tracking.spec import RowSpec, sqlite_file, uri_from_here
 from pipeline.tracking.store import StoreUnavailableError, reachable
 
 NAME = "model"
@@ -23,7 +26,7 @@ LOADER = "pipeline.deployment.served"
 """The module that MLflow loads the folder with."""
 CODE = Path(__file__).resolve().parents[1]
 PACKAGES = (
-    "filelock", "mlflow", "numpy", "omegaconf", "pandas", "pi-heif", "pillow", "pydantic", "pyyaml", "rich",
+    "mlflow", "numpy", "omegaconf", "pandas", "pi-heif", "pillow", "pydantic", "pyyaml",
     "safetensors", "scipy", "torch", "torchvision",
 )  # fmt: skip
 """What the stored code imports."""
@@ -57,7 +60,7 @@ def log_model_once(spec: RowSpec, run_id: str) -> None:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModelOutput
 
-    folder, client = model_folder(spec), MlflowClient(tracking_uri=spec.tracking_uri)
+    folder, client = model_folder(spec), MlflowClient(tracking_uri=uri_from_here(spec.tracking_uri))
     if folder is None or _logged(client, run_id) is not None:
         return
     run = client.get_run(run_id)
@@ -96,13 +99,22 @@ def _save(folder: Path, target: Path, *, run_id: str, model: Any, card: Path | N
         code_paths=[str(CODE)],
         signature=signature,
         input_example=pd.DataFrame({"image": [_EXAMPLE]}),
-        pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in PACKAGES],
+        pip_requirements=list(_requirements(folder)),
         mlflow_model=Model(
             artifact_path=model.artifact_location, run_id=run_id, model_uuid=model.model_id, model_id=model.model_id
         ),
     )
     if card is not None and card.is_file():
         copy_file(card, target / card.name)
+
+
+def _requirements(folder: Path) -> Iterator[str]:
+    """The packages as they are installed here, without what only tells one build from another (`+cpu`)."""
+    card = folder / "model.json"
+    uses_timm = card.is_file() and str(read_json(card)["arch"]).startswith("timm/")
+    for name in (*PACKAGES, *(["timm"] if uses_timm else [])):
+        with suppress(PackageNotFoundError):
+            yield f"{name}=={version(name).partition('+')[0]}"
 
 
 def _link_scores(client: Any, run: Any, model_id: str) -> None:
@@ -140,11 +152,10 @@ class Registry:
                 if known.run_id == run_id:
                     return _version(known)
             self._create_name(client, name)
+            # Not models:/<id>, which MLflow would look up in the store that is set for the whole process.
+            source = client.get_logged_model(model_id).artifact_location
             text = description[:_LONGEST_TEXT]
-            made = client.create_model_version(
-                name, f"models:/{model_id}", run_id=run_id, model_id=model_id, description=text
-            )
-            return _version(made)
+            return _version(client.create_model_version(name, source, run_id, model_id=model_id, description=text))
 
     def champion(self, name: str) -> Version | None:
         """The version that bears the alias, if one does."""
@@ -181,7 +192,7 @@ class Registry:
     def _client(self) -> Any:
         from mlflow import MlflowClient
 
-        return MlflowClient(tracking_uri=self._uri)
+        return MlflowClient(tracking_uri=uri_from_here(self._uri))
 
     def _create_name(self, client: Any, name: str) -> None:
         from mlflow.exceptions import MlflowException
@@ -203,10 +214,12 @@ def download_model(model: str, scratch: Path, *, uri: str) -> Path:
         raise FileNotFoundError(f"{model}: {file} does not exist: no run has been logged there yet")
     try:
         with reachable(uri):
-            import mlflow
+            from mlflow.artifacts import download_artifacts
 
-            mlflow.set_tracking_uri(uri)
-            return Path(mlflow.artifacts.download_artifacts(artifact_uri=model, dst_path=str(scratch)))
+            store = uri_from_here(uri)
+            registry = os.environ.get("MLFLOW_REGISTRY_URI") or store
+            found = download_artifacts(model, dst_path=str(scratch), tracking_uri=store, registry_uri=registry)
+            return Path(found)
     except StoreUnavailableError as error:
         raise ConnectionError(f"{model}: {error}") from error
 

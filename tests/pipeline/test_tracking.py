@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -50,6 +51,7 @@ def write_stage(folder: Path, *, salt: str = "") -> None:
     if folder.name == "tta_evaluate":
         (folder / "model").mkdir(exist_ok=True)
         (folder / "model" / "classes.json").write_text("[]")
+        (folder / "predictions.csv").write_text("path,label")
 
 
 def write_drawn(folder: Path, *, colour: str = "blue") -> None:
@@ -115,6 +117,13 @@ def artifact_text(spec: RowSpec, run_id: str, path: str, target: Path) -> str:
     return Path(client(spec).download_artifacts(run_id, path, str(target))).read_text()
 
 
+def stored_model(spec: RowSpec, row: Row) -> set[str]:
+    """The files of the model folder that a row has logged as its one model."""
+    [output] = row.outputs.model_outputs
+    location = client(spec).get_logged_model(output.model_id).artifact_location
+    return {file.name for file in Path(unquote(urlsplit(location).path)).joinpath("data", "model").iterdir()}
+
+
 TRAIN_LOSS = [(i, i / 7) for i in range(NUM_STEPS)]
 
 
@@ -167,6 +176,7 @@ def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_row_is_complete(spec: RowSpec) -> None:
+    (spec.folders["tta_evaluate"] / "model" / "tta.json").write_text("{}")
     run_id = publish_row(replace(spec, tags={"changed": "full_train.lr=0.01"}))
 
     (row,) = rows(spec)
@@ -185,8 +195,9 @@ def test_a_row_is_complete(spec: RowSpec) -> None:
     for stage in STAGES:
         assert curve(spec, row.info.run_id, f"curve/{stage}/train_loss") == TRAIN_LOSS
         assert artifacts(spec, row.info.run_id, f"pictures/{stage}") == {f"pictures/{stage}/plot.png"}
-    assert artifacts(spec, row.info.run_id, "") == {"model", "pictures", "report.html"}
-    assert artifacts(spec, row.info.run_id, "model") == {"model/classes.json"}
+    assert artifacts(spec, row.info.run_id, "") == {"evaluation", "pictures", "report.html"}
+    assert artifacts(spec, row.info.run_id, "evaluation") == {"evaluation/predictions.csv"}
+    assert stored_model(spec, row) == {"classes.json", "tta.json"}
 
 
 def test_the_table_has_a_view_of_runs_and_one_of_the_latest_sweep(spec: RowSpec) -> None:
@@ -418,7 +429,8 @@ def test_what_a_store_missed_is_delivered_after_the_next_state(
     assert late.info.status == "FINISHED"
     assert late.data.metrics["accuracy"] == 0.5
     assert curve(older, late.info.run_id, "curve/full_train/valid_loss") == [(i, i / 3) for i in range(NUM_STEPS)]
-    assert artifacts(older, late.info.run_id, "") == {"pictures", "report.html"}  # its model was overwritten
+    assert artifacts(older, late.info.run_id, "") == {"evaluation", "pictures", "report.html"}
+    assert not late.outputs.model_outputs  # its model was overwritten
     assert artifacts(older, late.info.run_id, "pictures/ingest") == {"pictures/ingest/plot.png"}
     assert "orange" in artifact_text(older, late.info.run_id, "report.html", tmp_path / "downloads")
     assert late.data.tags["unfreeze.stages"] == " ".join(older.folders)
