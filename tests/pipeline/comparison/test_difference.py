@@ -58,7 +58,8 @@ def test_only_images_with_the_same_label_are_compared() -> None:
     second = {"a": Answer("ant", "bee", 1.1), "b": Answer("ant", "ant", 0.1), "d": Answer("bee", "bee", 0.1)}
     change = compare_answers(first, second)
     assert change is not None
-    assert (change.num_images, change.only_first, change.loss) == (1, 1, pytest.approx(1.0))
+    assert (change.num_images, change.only_first) == (1, 1)
+    assert change.loss == pytest.approx(1.0)
     assert compare_answers(first, {}) is None
 
 
