@@ -16,7 +16,6 @@ from pipeline.harness.drawing import draw_once
 from pipeline.harness.provenance import gather_facts
 from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
-from pipeline.paths import state_dir
 from pipeline.report.html import write_report
 from pipeline.report.model_card import NAME, write_model_card
 from pipeline.report.recipe import build_report
@@ -35,9 +34,9 @@ def run(context: StageContext[Reads]) -> Metrics:
     folders = {name: context.input(name) for name in REPORTED}
     with context.progress(len(REPORTED)) as bar:
         for name in REPORTED:
-            pictures = draw_once(name, folders, context.out / name, state=state_dir(), draw=_draw)
+            pictures = draw_once(name, folders, context.out / name, state=context.state, draw=_draw)
             bar.advance(note=f"{name}: {len(pictures)} pictures")
-    facts = gather_facts(folders)
+    facts = gather_facts(folders, context.state)
     write_report(context.out / "report.html", report=build_report(folders, context.out, facts))
     write_json(context.out / "facts.json", dataclasses.asdict(facts))
     write_model_card(context.out / NAME, folders)

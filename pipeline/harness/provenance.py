@@ -12,7 +12,7 @@ from pipeline.comparison.runs import Run
 from pipeline.files import read_json
 from pipeline.harness.quoting import typed
 from pipeline.params import flatten, load_params
-from pipeline.paths import ARTIFACTS, HELD, PARAMS, state_dir
+from pipeline.paths import ARTIFACTS, HELD, PARAMS
 from pipeline.report.facts import Facts
 from pipeline.timings import read_timings
 
@@ -20,10 +20,10 @@ CODE = ("conf", "pipeline", "stages", "pyproject.toml", "constraints.txt")
 """What a commit has to hold for a run to be repeatable. Generated files and images stand beside it."""
 
 
-def gather_facts(folders: Mapping[str, Path]) -> Facts:
-    """Gather the circumstances of the run in these folders of stages, and remember it for the next one."""
+def gather_facts(folders: Mapping[str, Path], state: Path) -> Facts:
+    """Gather the circumstances of the run in these folders of stages, and remember it in `state` for the next one."""
     params, made = load_params(PARAMS) if PARAMS.exists() else {}, time.time()
-    run = Run("this run", ARTIFACTS, flatten(params), dict(folders), state_dir())
+    run = Run("this run", ARTIFACTS, flatten(params), dict(folders), state)
     before = run_before(run)
     remember(run, params, made)
     changed = read_json(HELD)["overrides"] if HELD.exists() else {}

@@ -98,6 +98,11 @@ class StageContext(Generic[Reads]):
     timings: dict[str, float] = dataclasses.field(default_factory=dict)
     """Durations that the stage measured, by name. They are kept beside its folder: clock time is not a result."""
 
+    @property
+    def state(self) -> Path:
+        """`.unfreeze/`, where what outlives a run is kept."""
+        return self.scratch.parents[1]
+
     def input(self, stage: str, file: str | None = None) -> Path:
         """The folder of an upstream stage, or one file of it. Raises UndeclaredReadError unless it is declared."""
         wanted = Input(stage, file)

@@ -58,10 +58,16 @@ def test_every_stage_leaves_what_the_design_names(recipe: Run) -> None:
         "head_train_augmented": ["head.safetensors", "history.csv", "cycles.json", "schedule.csv"],
         "unfreeze": ["model.safetensors", "plan.json"],
         "lr_find_full": ["lr.json", "curve.csv"],
-        "full_train": ["model.safetensors", "model.json", "verdict.json", "snapshots/cycle-1.safetensors"],
-        "tta_evaluate": ["predictions.csv", "confusion.csv", "calibration.csv", "mistakes.json", "model"],
+        "full_train": ["model.safetensors", "model.json", "verdict.json", "valid.csv", "snapshots/cycle-1.safetensors"],
+        "tta_evaluate": [
+            *(f"{name}.csv" for name in ("predictions", "answers", "classes", "confusion", "calibration")),
+            "mistakes.json",
+            "doubtful.json",
+            "model",
+        ],
         "report": [
             "report.html",
+            "facts.json",
             *(f"ingest/{name}.png" for name in ("samples", "class_counts")),
             "augment_config/augmentations.png",
             *(f"{name}/lr_find.png" for name in ("lr_find_head", "lr_find_full")),
@@ -190,6 +196,30 @@ def test_scores_agree_with_the_predictions_file(recipe: Run) -> None:
     assert len(rows) == scores["num_images"]
     for how in ("plain", "tta"):
         assert np.mean([r[how] == r["label"] for r in rows]) == pytest.approx(scores[how]["accuracy"])
+
+
+def test_answers_of_the_chosen_mode_agree_with_the_scores_and_each_shown_image_has_a_map(recipe: Run) -> None:
+    folder, metrics = recipe.folder("tta_evaluate"), recipe.metrics("tta_evaluate")
+    with (folder / "answers.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for split in ("valid", "test"):
+        answers = [row for row in rows if row["split"] == split]
+        scores = metrics[split][metrics["chosen"]]
+        assert np.mean([row["predicted"] == row["label"] for row in answers]) == pytest.approx(scores["accuracy"])
+        assert np.mean([float(row["loss"]) for row in answers]) == pytest.approx(scores["log_loss"], abs=1e-5)
+    doubtful = read_json(folder / "doubtful.json")
+    assert doubtful
+    assert all(shown["predicted"] == shown["label"] and np.max(shown["map"]) == 255 for shown in doubtful)
+    assert [x["confidence"] for x in doubtful] == sorted(x["confidence"] for x in doubtful)
+
+
+def test_the_report_says_when_from_which_code_and_with_which_settings(recipe: Run) -> None:
+    page = (recipe.folder("report") / "report.html").read_text(encoding="utf-8")
+    facts = read_json(recipe.folder("report") / "facts.json")
+    assert facts["date"] in page
+    assert set(facts["seconds"]) == {name for name in STAGES if name != "report"}
+    assert "Tells apart bars, dots and plain" in page
+    assert len(page.encode()) < 5_000_000
 
 
 def test_the_model_folder_alone_predicts_the_same(recipe: Run, tmp_path: Path) -> None:
