@@ -41,6 +41,9 @@ NOT_COMPUTING = (
 TELLING = ("say", "complain", "advance")
 """Calls of functions with these names, as statements of their own, show something to a person and compute nothing."""
 
+READ_BY_USERS = ("SettingsError", "DivergedError")
+"""Errors of our own whose text is shown, and never becomes a part of a result."""
+
 
 def write_fingerprints(settings: Settings, folder: Path, stages: tuple[str, ...]) -> None:
     """Write into `folder` what shows that images, weights or the code of `stages` changed.
@@ -205,8 +208,8 @@ def _only_tells(value: ast.expr) -> bool:
 
 
 def _stops_the_run(kind: ast.expr) -> bool:
-    """Whether errors of this kind reach the user, who alone reads their text: those of Python, and SettingsError."""
-    return isinstance(kind, ast.Name) and (kind.id == "SettingsError" or hasattr(builtins, kind.id))
+    """Whether errors of this kind reach the user, who alone reads their text: those of Python, and READ_BY_USERS."""
+    return isinstance(kind, ast.Name) and (kind.id in READ_BY_USERS or hasattr(builtins, kind.id))
 
 
 def _meaning_digest(file: Path) -> str:

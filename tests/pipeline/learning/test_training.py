@@ -37,6 +37,7 @@ def test_a_training_leaves_its_cycles_and_its_schedule(workspace: Workspace) -> 
     assert cycles.pop("ends") == [dataclasses.asdict(end) for end in outcome.run.ends]
     assert cycles.pop("kept") == dataclasses.asdict(outcome.kept)
     assert cycles.pop("verdict") == dataclasses.asdict(outcome.verdict)
+    assert set(cycles.pop("gain")) == {"loss", "accuracy"}
     assert cycles == {
         "num_cycles": 2,
         "cycle_epochs": [1, 2],
@@ -52,7 +53,12 @@ def test_a_training_leaves_its_cycles_and_its_schedule(workspace: Workspace) -> 
     assert [[float(rate) for rate in row[1:]] for row in rows] == pytest.approx(planned)
     used = read_points(workspace.journal.path)
     assert [float(row[-1]) for row in rows] == [used[step]["lr"] for step in range(15)]
-    assert sorted(p.name for p in workspace.out.iterdir()) == ["cycles.json", "journal.jsonl", "schedule.csv"]
+    assert sorted(p.name for p in workspace.out.iterdir()) == [
+        "cycles.json",
+        "journal.jsonl",
+        "schedule.csv",
+        "valid.csv",
+    ]
 
 
 def test_the_finder_leaves_its_choice_and_its_curves_and_no_words(workspace: Workspace) -> None:
