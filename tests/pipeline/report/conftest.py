@@ -130,7 +130,7 @@ def write_precompute(folder: Path) -> None:
     folder.mkdir()
     metrics = {"num_features": 512, "images": {"train": 20, "valid": 4}, "views": 2, "head_begins": "random weights"}
     write_json(folder / "metrics.json", metrics)
-    write_json(folder / "model.json", {"weights": "", "licence": ""})
+    write_json(folder / "model.json", {"arch": "resnet18", "weights": "glyphs", "licence": None})
     write_settings(folder, {"model.arch": "resnet18", "model.weights": "glyphs"})
 
 
