@@ -212,6 +212,7 @@ def test_the_module_holds_schema_and_checks_only() -> None:
         "_complaint",
         "_check_together",
         "_check_rates",
+        "_check_weights",
         "_check_tta",
         "_check_head_train",
         "_check_schedules",
