@@ -218,7 +218,6 @@ def test_the_module_holds_schema_and_checks_only() -> None:
         "_check_schedules",
         "_check_rejection",
         "_check_publish",
-        "_check_weights",
     }
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):

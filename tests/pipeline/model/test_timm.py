@@ -190,7 +190,7 @@ def test_without_a_network_the_error_names_the_file_and_the_setting(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     url = "https://huggingface.co/timm/test_vit.r160_in1k/resolve/main/model.safetensors"
-    with pytest.raises(ConnectionError, match=f"{url} cannot be downloaded .* set model.weights to its path"):
+    with pytest.raises(ConnectionError, match=f"{url} cannot be downloaded; .* set model.weights to its path"):
         load_pretrained("timm/test_vit.r160_in1k", "pretrained", seed=0)
 
 
