@@ -98,6 +98,6 @@ def _download(repository: str, arch: str, page: str) -> Path:
         return Path(hf_hub_download(repository, FILE))
     except (OSError, HfHubHTTPError) as error:
         raise ConnectionError(
-            f"model.weights=pretrained: {page}/resolve/main/{FILE} cannot be downloaded; fetch it on another machine and "
-            f"set model.weights to its path ({str(error).splitlines()[0]})"
+            f"model.weights=pretrained: {page}/resolve/main/{FILE} cannot be downloaded; fetch it on another machine "
+            f"and set model.weights to its path ({str(error).splitlines()[0]})"
         ) from error

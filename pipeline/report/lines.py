@@ -61,7 +61,7 @@ def _precompute(folder: Path, _: Timings) -> list[str]:
         f"{settings['model.arch']} ({settings['model.weights']}): {metrics['num_features']} features for each of "
         f"{images}{views}",
         f"the head begins with {metrics['head_begins']}{_first_accuracy(folder / 'journal.jsonl')}",
-        *_precompute_remarks(folder),
+        *_licence(folder),
     ]
 
 
@@ -145,7 +145,7 @@ def _cost(split: str, timings: Timings) -> str:
     return "" if plain is None or tta is None else f"; {plain:.3g} and {tta:.3g} ms an image"
 
 
-def _precompute_remarks(folder: Path) -> list[str]:
+def _licence(folder: Path) -> list[str]:
     """The licence of the weights, where it is known: what is trained from them is bound by it."""
     card = read_json(folder / "model.json")
     return [f"weights from {card['weights']}, licence: {card['licence']}"] if card.get("licence") else []

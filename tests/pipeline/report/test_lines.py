@@ -87,11 +87,10 @@ def test_the_first_accuracy_of_the_head_is_shown_where_it_was_measured(folders: 
     assert last == "the head begins with random weights: accuracy 0.2500 on valid"
 
 
-def test_a_licence_of_the_weights_is_printed_and_remarked(folders: dict[str, Path]) -> None:
+def test_a_licence_of_the_weights_is_printed(folders: dict[str, Path]) -> None:
     write_json(folders["precompute"] / "model.json", {"weights": "https://host/w", "licence": "cc-by-nc-4.0"})
     said = "weights from https://host/w, licence: cc-by-nc-4.0"
     assert summary("precompute", folders, {})[-1] == said
-    assert remarks_of("precompute", folders) == [said]
 
 
 def test_images_without_a_label_and_without_augmentation_are_mentioned(folders: dict[str, Path]) -> None:
