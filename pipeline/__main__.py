@@ -4,15 +4,17 @@ One job is one `dvc exp run`, so that DVC's cache serves what is unchanged; in a
 copy of the checkout. Any Hydra sweeper and launcher can drive it: a job returns the validation loss of `full_train`.
 """
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from pipeline.comparison.runs import JOB, jobs_of
 from pipeline.files import read_json
 from pipeline.harness.compose import is_sweep, run_app
 from pipeline.harness.delivery import publish_summary
-from pipeline.harness.revisions import fetch_run
+from pipeline.harness.revisions import fetch_run, read_at
 from pipeline.harness.sweep_end import end_sweep
 from pipeline.params import load_params
 from pipeline.paths import ARTIFACTS, PARAMS
@@ -36,10 +38,8 @@ def run_experiment(params: dict[str, Any], folder: Path, overrides: list[str]) -
     if subprocess.run(command, check=False).returncode:
         raise ChildProcessError(f"`{' '.join(command[2:])}` failed; its last lines say why")
     file, key = OBJECTIVE
-    if name is None:
-        return float(read_json(file)[key])
-    fetch_run(name, folder)
-    return float(read_json(folder / file.relative_to(ARTIFACTS))[key])
+    metrics = file.read_text(encoding="utf-8") if name is None else read_at(name, file)
+    return float(json.loads(metrics)[key])
 
 
 def _experiment(folder: Path) -> str:
@@ -48,6 +48,9 @@ def _experiment(folder: Path) -> str:
 
 
 def _end(sweep: Path) -> None:
+    for job in jobs_of(sweep):
+        if read_json(job / JOB)["status"] == "done":
+            fetch_run(_experiment(job), job)
     ended = end_sweep(sweep)
     if ended.best is not None:
         params, row = load_params(ended.best / PARAMS), {"dvc_exp_name": _experiment(ended.best)}

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "data": set(),
     "tracking": set(),
 }
-TOP = {"cli": {"harness", "comparison", "deployment", "tracking"}, "__main__": {"harness"}}
+TOP = {"cli": {"harness", "comparison", "deployment", "tracking"}, "__main__": {"harness", "comparison"}}
 """Starters at the top of pipeline/; the other modules there import no room."""
 KNOWS = {
     "hydra": {"pipeline/harness/compose.py", "pipeline/harness/typed.py"},

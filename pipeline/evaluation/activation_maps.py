@@ -1,6 +1,7 @@
 """Where a network looked for its answer: class-activation maps (Grad-CAM, Selvaraju et al. 2017, arXiv:1610.02391).
 
-For each image, the features of one layer are weighed by how much the logit of a class rises with them, and summed. The
+For each image, the features of one layer are weighed by how much the logit of a class rises with them, and summed. What
+is shown is relative to the place that says the least: zero means nothing, because the head standardises features. The
 layer is the last one that has positions at all, that these logits depend on, and that is not too coarse. It is found by
 hooks, so that any architecture will do: features may be [N, C, H, W], [N, H, W, C] (Swin), or tokens [N, L, C] (ViT).
 """
@@ -39,8 +40,8 @@ def activation_maps(
 ) -> list[Maps]:
     """For each plain image, how much each position speaks for its class: [h, w] from 0 to 255, the most at 255.
 
-    All zeros where nothing does, or where the network has no positions. Of an ensemble, the mean over its members.
-    Raises DecodeError for a file that is not a readable image.
+    All zeros where no position differs from another, or where the network has none. Of an ensemble, the mean over its
+    members. Raises DecodeError for a file that is not a readable image.
     """
     computation.model.eval()
     maps: list[Maps] = []
@@ -80,7 +81,8 @@ def _map_of(computation: Computation, model: Classifier, image: Tensor, wanted: 
         features, slopes = _positions(output, model), None if slope is None else _positions(slope, model)
         if features is not None and slopes is not None and slopes.abs().sum() > 0:
             weights = slopes.float().mean((1, 2), keepdim=True)
-            return (weights * features.detach().float()).sum(0).relu().cpu()
+            evidence = (weights * features.detach().float()).sum(0).cpu()
+            return evidence - evidence.min()
     return torch.zeros(1, 1)
 
 

@@ -75,7 +75,8 @@ def run_job(
         objective = _pick(metrics, stage.objective) if stage.objective else objective
     say(name, f"{', '.join(overrides) or 'no overrides'}: {folder}" + _objective_text(stages, objective))
     if stages[-1].name == "tta_evaluate":
-        show_ending(folders, report=folder / "report")
+        shown = {name: Path(_shown(made)) for name, made in folders.items()}
+        show_ending(shown, report=Path(_shown(folder)) / "report")
     if runtime.tracking:
         made = {n: f for n, f in folders.items() if (f / "stage.json").exists()}
         sweep = _shown(folder.parent) if is_sweep() else None

@@ -16,6 +16,12 @@ READ = (
 """The files of a stage's folder that comparisons read."""
 
 
+def read_at(revision: str, file: Path, *, checkout: Path = Path()) -> str:
+    """Read a text file as it was at `revision`, from git or from DVC's cache."""
+    with DVCFileSystem(str(checkout.resolve()), rev=revision).open(file.as_posix(), "r", encoding="utf-8") as text:
+        return str(text.read())
+
+
 def fetch_run(revision: str, target: Path, *, checkout: Path = Path()) -> None:
     """Copy what comparisons read of the run at `revision` into the folder `target`, which then is one of a run.
 

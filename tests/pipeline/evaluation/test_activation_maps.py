@@ -88,8 +88,9 @@ def test_every_kind_of_network_has_a_map(arch: str, size: int, half_red: ImageFi
     backbone = build_backbone(arch, image_size=size)
     model = Classifier(backbone, Head(backbone.num_features, 2, dropout=0.0))
     grids = _maps(model, half_red, policy_at(size, compose_conf))
-    assert min(grids[0].shape) >= MIN_SIDE or arch == "swin_t"
-    assert max(grid.max() for grid in grids) == 255  # untrained, everything may speak against one of the classes
+    for grid in grids:
+        assert min(grid.shape) >= MIN_SIDE or arch == "swin_t"
+        assert (grid.min(), grid.max()) == (0, 255)
 
 
 def test_maps_change_nothing_in_the_model(half_red: ImageFile, policy: Policy) -> None:
