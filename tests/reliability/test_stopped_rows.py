@@ -45,18 +45,22 @@ def statuses(checkout: Path) -> list[str]:
         return [status for (status,) in connection.execute("SELECT status FROM runs")]
 
 
-def wait_for(checkout: Path, expected: list[str]) -> None:
+def noted_as_open(checkout: Path) -> int:
+    return len(list((checkout / ".unfreeze" / "open").glob("*.json")))
+
+
+def wait_for(checkout: Path, expected: list[str], *, noted: int) -> None:
+    """Wait for the rows' status, and for the notes of open rows, which follow it."""
     deadline = time.monotonic() + 120
-    while statuses(checkout) != expected:
-        assert time.monotonic() < deadline, statuses(checkout)
+    while (statuses(checkout), noted_as_open(checkout)) != (expected, noted):
+        assert time.monotonic() < deadline, (statuses(checkout), noted_as_open(checkout))
         time.sleep(0.1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_stage_that_is_stopped_ends_its_row(checkout: Path, number: signal.Signals) -> None:
     process = start(checkout)
-    wait_for(checkout, ["RUNNING"])  # the second time, the row of the first is continued
+    wait_for(checkout, ["RUNNING"], noted=1)  # the second time, the row of the first is continued
     process.send_signal(number)
     process.wait()
-    wait_for(checkout, ["KILLED"])
-    assert list((checkout / ".unfreeze" / "open").iterdir()) == []
+    wait_for(checkout, ["KILLED"], noted=0)
