@@ -73,9 +73,10 @@ def published(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> P
 @pytest.fixture(scope="module")
 def loaded(published: Published) -> Any:
     """The model, as any program loads it that knows MLflow and nothing of this project."""
-    with reachable(published.uri):
+    with reachable(published.uri), pytest.MonkeyPatch.context() as patch:
         import mlflow
 
+        patch.setenv("MLFLOW_TRACKING_URI", published.uri)  # the next line sets it for the process: here it ends
         mlflow.set_tracking_uri(published.uri)
         return mlflow.pyfunc.load_model(f"models:/photos@{CHAMPION}")
 
