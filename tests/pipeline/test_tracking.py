@@ -376,6 +376,7 @@ def test_a_row_that_no_store_can_end_stays_noted(follow_spec: FollowSpec) -> Non
     assert is_open(away)
 
 
+@pytest.mark.slow
 def test_a_follower_without_a_server_warns_once_and_ends(
     follow_spec: FollowSpec, capsys: pytest.CaptureFixture[str]
 ) -> None:

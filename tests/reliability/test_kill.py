@@ -32,6 +32,7 @@ def hashes(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_a_stage_killed_in_training_resumes_and_ends_in_the_same_bytes(recipe: Run, tmp_path: Path) -> None:
     shutil.copytree(recipe.artifacts, tmp_path / "artifacts")
     (tmp_path / "params.yaml").write_text(to_yaml(recipe.params))

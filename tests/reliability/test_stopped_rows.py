@@ -57,6 +57,7 @@ def wait_for(checkout: Path, expected: list[str], *, noted: int) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_stage_that_is_stopped_ends_its_row(checkout: Path, number: signal.Signals) -> None:
     process = start(checkout)

@@ -197,6 +197,7 @@ def ask(address: str, images: Sequence[object], **params: object) -> list[dict[s
         return predictions
 
 
+@pytest.mark.slow
 def test_the_server_answers_good_images_bad_ones_and_fifty_at_once(
     server: str, photos: list[Path], predictor: Predictor
 ) -> None:

@@ -9,6 +9,8 @@ from pipeline.files import read_json, write_json
 from pipeline.report.model_card import write_model_card
 from tests.conftest import Run
 
+pytestmark = pytest.mark.xdist_group("recipe")
+
 STAGES = ("ingest", "precompute", "full_train", "tta_evaluate")
 
 
