@@ -28,7 +28,7 @@ def open_predictor(model: str, device: torch.device) -> Predictor:
 def locate(model: str, scratch: Path) -> Path:
     """The model folder or exported file that `model` names; one in MLflow is downloaded into `scratch`."""
     if model.startswith(_IN_MLFLOW):
-        uri = os.environ.get("UNFREEZE_TRACKING_URI") or store_uri(Path.cwd())
+        uri = store_uri(Path.cwd(), os.environ.get("UNFREEZE_TRACKING_URI"))
         return _inside_mlflow(download_model(model, scratch, uri=uri))
     path = Path(model).expanduser()
     if path.suffix in SUFFIXES and not path.is_file():

@@ -4,7 +4,7 @@ What is stored is our model folder, the code that reads it, and the versions of 
 pickled. MLflow is imported only inside `reachable`.
 """
 
-import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -34,6 +34,8 @@ _MARK = "tta.json"
 """A file that shows a folder to be a model folder."""
 _EXAMPLE = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAFUlEQVR42mNsaGhgwAaYGHCAwSkBADAXAZDUexXGAAAAAElFTkSuQmCC"
 """A gray PNG of 8 x 8 pixels."""
+_UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""What MLflow answers where there is no run, model, version or alias of a name."""
 _LONGEST_TEXT = 5000
 """Characters that MLflow's database keeps of a description."""
 
@@ -165,7 +167,7 @@ class Registry:
             try:
                 return _version(self._client().get_model_version_by_alias(name, CHAMPION))
             except MlflowException as error:
-                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                if error.error_code in _UNKNOWN:
                     return None
                 raise
 
@@ -207,21 +209,56 @@ class Registry:
 def download_model(model: str, scratch: Path, *, uri: str) -> Path:
     """Download a model that `models:/NAME@champion`, `models:/NAME/3` or `runs:/ID/model` names.
 
-    Raises FileNotFoundError if there is no store, ConnectionError if it does not respond or has no such model.
+    Raises ValueError for any other form, FileNotFoundError if there is no store or no such model in it, and
+    ConnectionError if it does not respond.
     """
+    place = _read_place(model)
     file = sqlite_file(uri)
     if file is not None and not file.is_file():
         raise FileNotFoundError(f"{model}: {file} does not exist: no run has been logged there yet")
     try:
         with reachable(uri):
+            from mlflow import MlflowClient
             from mlflow.artifacts import download_artifacts
 
+            # Found here and not by MLflow, which looks for models:/ in the store that is set for the whole process.
             store = uri_from_here(uri)
-            registry = os.environ.get("MLFLOW_REGISTRY_URI") or store
-            found = download_artifacts(model, dst_path=str(scratch), tracking_uri=store, registry_uri=registry)
-            return Path(found)
+            found = _locate(MlflowClient(tracking_uri=store), place)
+            if found is not None:
+                return Path(download_artifacts(found, dst_path=str(scratch), tracking_uri=store))
     except StoreUnavailableError as error:
         raise ConnectionError(f"{model}: {error}") from error
+    raise FileNotFoundError(f"{model}: there is no such model in {uri}; `make ui` shows what there is")
+
+
+_FORMS = (
+    re.compile(r"runs:/(?P<run>\w+)/model"),
+    re.compile(r"models:/(?P<name>[^/@]+)@(?P<alias>[^/@]+)"),
+    re.compile(r"models:/(?P<name>[^/@]+)/(?P<number>\d+)"),
+)
+
+
+def _read_place(model: str) -> dict[str, str]:
+    for form in _FORMS:
+        if found := form.fullmatch(model.rstrip("/")):
+            return found.groupdict()
+    raise ValueError(f"{model}: give models:/NAME@{CHAMPION}, models:/NAME/VERSION or runs:/ID/{NAME}")
+
+
+def _locate(client: Any, place: dict[str, str]) -> str | None:
+    """The address of a model's files; None if there is none of this name."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if "run" in place:
+            model_id = _logged(client, place["run"])
+            return str(client.get_logged_model(model_id).artifact_location) if model_id is not None else None
+        number = place.get("number") or client.get_model_version_by_alias(place["name"], place["alias"]).version
+        return str(client.get_model_version_download_uri(place["name"], number))
+    except MlflowException as error:
+        if error.error_code in _UNKNOWN:
+            return None
+        raise
 
 
 def _version(found: Any) -> Version:

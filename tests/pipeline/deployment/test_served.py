@@ -22,7 +22,7 @@ from pipeline.deployment.models import open_predictor
 from pipeline.deployment.predict import main as predict_main
 from pipeline.evaluation.prediction import CPU, Predictor, load_predictor
 from pipeline.tracking import RowSpec, publish_row, store_uri
-from pipeline.tracking.models import CHAMPION, PACKAGES, Registry
+from pipeline.tracking.models import CHAMPION, PACKAGES, Registry, download_model
 from pipeline.tracking.store import reachable
 from tests.pipeline.data.heic import heic
 from tests.test_architecture import MODULES, imports
@@ -71,14 +71,14 @@ def published(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> P
 
 
 @pytest.fixture(scope="module")
-def loaded(published: Published) -> Any:
+def loaded(published: Published, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The model, as any program loads it that knows MLflow and nothing of this project."""
-    with reachable(published.uri), pytest.MonkeyPatch.context() as patch:
-        import mlflow
+    with reachable(published.uri):
+        from mlflow.pyfunc import load_model
 
-        patch.setenv("MLFLOW_TRACKING_URI", published.uri)  # the next line sets it for the process: here it ends
-        mlflow.set_tracking_uri(published.uri)
-        return mlflow.pyfunc.load_model(f"models:/photos@{CHAMPION}")
+        # Not by its name and mlflow.set_tracking_uri, which would name this store to all tests that follow.
+        folder = tmp_path_factory.mktemp("loaded")
+        return load_model(str(download_model(f"models:/photos@{CHAMPION}", folder, uri=published.uri)))
 
 
 @pytest.fixture(scope="module")
@@ -90,16 +90,13 @@ def as_text(file: Path) -> str:
     return base64.b64encode(file.read_bytes()).decode()
 
 
-def test_what_is_stored_names_everything_and_runs_nothing(published: Published, loaded: Any) -> None:
+def test_what_is_stored_names_everything_and_runs_nothing(published: Published, loaded: Any, tmp_path: Path) -> None:
     described = loaded.metadata
     assert [column.name for column in described.get_input_schema().inputs] == ["image"]
     assert [column.name for column in described.get_output_schema().inputs] == ["class", "probability", "top", "error"]
     assert {p.name: p.default for p in described.get_params_schema().params} == {"tta": False, "top_k": 5}
     assert described.flavors["python_function"]["loader_module"] == "pipeline.deployment.served"
-    with reachable(published.uri):
-        from mlflow.artifacts import download_artifacts
-
-        folder = Path(download_artifacts(f"runs:/{published.run_id}/model", tracking_uri=published.uri))
+    folder = download_model(f"runs:/{published.run_id}/model", tmp_path, uri=published.uri)
     names = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     assert {"MODEL_CARD.md", "data/model/model.safetensors", "code/pipeline/deployment/served.py"} <= names
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pyc", ".pth"))]
@@ -142,7 +139,7 @@ def test_it_answers_as_predict_does(loaded: Any, predictor: Predictor, photos: l
 def test_runs_and_aliases_are_models_for_predict(
     published: Published, photos: list[Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", published.uri)
+    monkeypatch.setenv("UNFREEZE_TRACKING_URI", published.uri)
     for model in (f"models:/photos@{CHAMPION}", "models:/photos/1", f"runs:/{published.run_id}/model"):
         assert open_predictor(model, CPU).predict(photos).shape == (len(photos), 3)
     assert predict_main(["models:/photos@nobody", str(photos[0])]) == 1
@@ -150,7 +147,9 @@ def test_runs_and_aliases_are_models_for_predict(
     assert predict_main([f"runs:/{'0' * 32}/model", str(photos[0])]) == 1
     errors = capfd.readouterr().err.splitlines()
     assert len(errors) == 3
-    assert all(error.startswith(("error: models:/", "error: runs:/")) for error in errors)
+    assert all("there is no such model in sqlite:///" in error for error in errors)
+    assert predict_main(["models:/photos", str(photos[0])]) == 1
+    assert "give models:/NAME@champion, models:/NAME/VERSION or runs:/ID/model" in capfd.readouterr().err
 
 
 @pytest.fixture(scope="module")
