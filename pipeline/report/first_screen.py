@@ -84,16 +84,16 @@ def tiles(folders: Folders, facts: Facts) -> Iterator[Tile]:
         yield Tile("Made", facts.date, took)
     if facts.commit:
         yield Tile("Code", facts.commit, "with changes that are not committed" if facts.is_dirty else "committed")
-    if (score := read_score(folders)) is not None and facts.date:
-        yield Tile("Against the run before", *_against(score, facts.before))
+    if read_score(folders) is not None and facts.date:
+        yield Tile("Against the run before", *_against(facts.before))
 
 
-def _against(score: Score, before: Before | None) -> tuple[str, str]:
+def _against(before: Before | None) -> tuple[str, str]:
     if before is None:
         return "no earlier run", "the next one is compared with this"
     then = f"{percent(before.accuracy)} on {before.date}"
     if before.change is None:
-        return f"{points(score.accuracy - before.accuracy)} points", f"{then}, on other images: not comparable"
+        return "–", f"{then}, on other images: not comparable"
     tested = "" if before.p is None else f"; paired test p = {before.p:.2g}"
     clear = "" if before.p is None or before.p < 0.05 else ", no clear difference"
     return f"{points(before.change)} points", f"{then}{tested}{clear}"

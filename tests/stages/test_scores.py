@@ -11,6 +11,8 @@ from pipeline.harness.dag import METRICS, PLOTS
 from stages.scores import headline, main, mean_sweep
 from tests.conftest import PROJECT, Run
 
+pytestmark = pytest.mark.xdist_group("recipe")
+
 
 @pytest.fixture
 def written(recipe: Run, monkeypatch: pytest.MonkeyPatch) -> Path:
