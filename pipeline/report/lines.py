@@ -32,6 +32,9 @@ def _ingest(folder: Path, _: Timings) -> list[str]:
         f"{metrics['used']} images in {metrics['classes']} classes ({splits}); {metrics['converted']} converted, "
         f"{metrics['flagged']} flagged, {metrics['rejected']} rejected"
     ]
+    fraction = read_json(folder / "stage.json")["settings"].get("data.train_fraction", 1.0)
+    if fraction < 1:
+        lines.append(f"data.train_fraction={fraction:g}: the other training images are left out")
     if metrics["unlabelled"]:
         lines.append(f"{metrics['unlabelled']} images without a label, for predictions only")
     if metrics.get("dropped"):
