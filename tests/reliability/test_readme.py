@@ -42,14 +42,14 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def type_in(clone: Path, command: str, *, more: str = "") -> str:
-    """Run a command that the README shows, and return what it prints; `more` is appended."""
+    """Run a command that the README shows, and return what it prints, also to standard error; `more` is appended."""
     assert command in (PROJECT / "README.md").read_text(encoding="utf-8"), command
     words = shlex.split(f"{command} {more}")
     home = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(clone)}
     unset = {name: value for name, value in os.environ.items() if not name.startswith(("UNFREEZE_", "MLFLOW_"))}
     done = subprocess.run(words, cwd=clone, env={**unset, **home}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
+    return done.stdout + done.stderr
 
 
 def test_own_photos_to_a_class_to_a_sweep_to_its_winner(clone: Path) -> None:
