@@ -276,6 +276,7 @@ def test_publishing_again_does_not_import_mlflow(spec: RowSpec) -> None:
     assert float(seconds) < 1.0  # about 0.1 s, 3 s with MLflow
 
 
+@pytest.mark.slow
 def test_points_sent_live_are_not_sent_again(spec: RowSpec, follow_spec: FollowSpec) -> None:
     lines = [json.loads(line) for line in (spec.folders["full_train"] / "journal.jsonl").read_text().splitlines()]
     write_journal(follow_spec.journal, lines[:10])
@@ -296,6 +297,7 @@ def test_points_sent_live_are_not_sent_again(spec: RowSpec, follow_spec: FollowS
     assert curve(spec, row.info.run_id, "curve/head_train/train_loss") == TRAIN_LOSS
 
 
+@pytest.mark.slow
 def test_a_killed_follower_leaves_a_row_that_publish_completes(spec: RowSpec, follow_spec: FollowSpec) -> None:
     write_journal(follow_spec.journal, [{"step": 0, "values": {"train_loss": 0.0}}])
     follower = start("follow", follow_spec)

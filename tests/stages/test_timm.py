@@ -19,7 +19,7 @@ from stages.registry import ALL
 from tests.conftest import TINY, Compose, Run
 
 timm = pytest.importorskip("timm")
-pytestmark = pytest.mark.xdist_group("timm")
+pytestmark = [pytest.mark.xdist_group("timm"), pytest.mark.slow]
 ARCH = "timm/test_vit.r160_in1k"
 
 

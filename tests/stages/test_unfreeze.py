@@ -29,6 +29,7 @@ def test_the_default_plan_is_sgd_by_ratio(recipe: Run) -> None:
     assert read_json(recipe.folder("full_train") / "verdict.json")["rates"] is None
 
 
+@pytest.mark.slow
 def test_given_rates_are_trained_at_and_the_finders_is_only_reported(
     recipe: Run, tmp_path: Path, compose_conf: Compose, pictures: Path
 ) -> None:

@@ -31,6 +31,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, model_folder: Path, photo
 
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.xdist_group("export"),
     # torch's exporter uses names that torch itself has deprecated.
     pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),

@@ -80,6 +80,7 @@ def test_what_cannot_be_done_is_told(
     assert told in printed.err
 
 
+@pytest.mark.slow
 def test_a_reader_that_stops_early_ends_it_quietly(model_folder: Path, photos: list[Path]) -> None:
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     command = [*COMMAND, str(model_folder), *map(str, photos * 30)]

@@ -89,6 +89,7 @@ def dvc(checkout: Path, *words: str) -> str:
     return done.stderr
 
 
+@pytest.mark.slow
 def test_experiments_lie_over_each_other_in_the_workspace_and_in_the_queue(checkout: Path) -> None:
     photos = ("experiment=photos", "data.root='my photos'", "model.arch=squeezenet1_1")
     first = dvc(checkout, *(word for setting in photos for word in ("-S", setting)))

@@ -36,7 +36,7 @@ folder.mkdir(parents=True)
 folder.joinpath("made.json").write_text(json.dumps({"stage": sys.argv[1], **yaml.safe_load(open("params.yaml"))}))
 """
 
-pytestmark = pytest.mark.xdist_group("dvc_lock")
+pytestmark = [pytest.mark.xdist_group("dvc_lock"), pytest.mark.slow]
 
 
 def environment(folder: Path, *, repairing: bool) -> dict[str, str]:
