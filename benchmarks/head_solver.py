@@ -25,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from benchmarks.head_init import Study, build_learner, prepare, some_of_each
-from benchmarks.image_folders import write_letters, write_photo_tiles
+from benchmarks.image_folders import SETTINGS, write_letters, write_photo_tiles
 from pipeline.harness.compose import compose
 from pipeline.journal import Journal
 from pipeline.learning.head_path import train_to_minimum
@@ -37,7 +37,6 @@ from pipeline.settings import HeadTraining, read_settings
 from pipeline.workspace import Workspace
 
 GRID = tuple(1e-5 * 3**k for k in range(15))
-FOLDER = ("data=folder", "data.image_size=32", "data.margin=0.0")
 FEW = 11
 """Of each digit, in the set of few: about a tenth."""
 
@@ -81,7 +80,7 @@ def own_sets(root: Path, overrides: Iterable[str]) -> list[Subject]:
     """The digits, a tenth of them, rendered letters, and tiles of two photos."""
     write_letters(root / "letters")
     write_photo_tiles(root / "tiles")
-    folders = [Subject(name, (*FOLDER, f"data.root={root / name}", *overrides)) for name in ("letters", "tiles")]
+    folders = [Subject(name, (*SETTINGS, f"data.root={root / name}", *overrides)) for name in ("letters", "tiles")]
     return [Subject("digits", tuple(overrides)), Subject("few digits", tuple(overrides), FEW), *folders]
 
 

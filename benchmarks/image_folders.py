@@ -16,6 +16,8 @@ from pretraining.settings import load_settings
 LETTERS = 26
 LETTERS_EACH = 20
 TILE_PX = 16
+SETTINGS = ("data=folder", "data.image_size=32", "data.margin=0.0")
+"""What suits the folders that are written here, beside `data.root`."""
 
 
 def write_letters(folder: Path) -> None:

@@ -23,15 +23,14 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 from torch import Tensor
 
-from benchmarks.image_folders import write_letters, write_photo_tiles
+from benchmarks.image_folders import SETTINGS, write_letters, write_photo_tiles
 from pipeline.data.augment import read_policy
 from pipeline.data.images import open_images_of
 from pipeline.data.manifest import read_manifest
-from pipeline.evaluation.bootstrap import chance_of_best
-from pipeline.files import atomic_file
+from pipeline.files import atomic_file, read_json
 from pipeline.harness.compose import compose
 from pipeline.harness.dag import run_stages
-from pipeline.learning.snapshots import CHANCE, mean_state
+from pipeline.learning.snapshots import mean_state
 from pipeline.learning.sources import in_order
 from pipeline.model.card import load_card
 from pipeline.model.classifier import Classifier, assemble, load_classifier
@@ -40,8 +39,6 @@ from pipeline.model.tensors import read_tensors
 from pipeline.settings import Settings, read_settings
 from stages import STAGES
 from stages.registry import ALL
-
-FOLDER = ("data=folder", "data.image_size=32", "data.margin=0.0")
 
 Logits = dict[str, Tensor]
 """Of `valid` and `test`, [N, num_classes] each."""
@@ -59,6 +56,8 @@ class Run:
     """At the end of each cycle."""
     halves: list[Logits]
     """Of the mean of the weights before and at the end of each cycle."""
+    kept: list[int]
+    """The cycles that the run itself kept, by `snapshots=cautious`; 0 is the state before."""
 
 
 def main() -> None:
@@ -88,8 +87,8 @@ def own_sets(root: Path) -> dict[str, list[str]]:
     write_photo_tiles(root / "tiles")
     return {
         "digits": ["data.train_fraction=0.2"],
-        "letters": [*FOLDER, f"data.root={root / 'letters'}"],
-        "tiles": [*FOLDER, f"data.root={root / 'tiles'}", "data.train_fraction=0.2"],
+        "letters": [*SETTINGS, f"data.root={root / 'letters'}"],
+        "tiles": [*SETTINGS, f"data.root={root / 'tiles'}", "data.train_fraction=0.2"],
     }
 
 
@@ -98,7 +97,7 @@ def collect(name: str, overrides: Sequence[str], seed: int, raw: Path) -> Run:
     file = raw / f"{name}-{seed}.pt"
     if not file.exists():
         with tempfile.TemporaryDirectory() as folder:
-            params = compose([*overrides, f"seed={seed}"])
+            params = compose([*overrides, f"seed={seed}", "full_train.snapshots=cautious"])
             artifacts = run_stages(ALL, params, Path(folder), only=STAGES[: STAGES.index("full_train") + 1])
             run = measure(artifacts, read_settings(params, source=name))
         with atomic_file(file) as out:
@@ -133,7 +132,8 @@ def measure(artifacts: Path, settings: Settings) -> Run:
             found.append(logits(model))
     model.load_state_dict(start)
     targets = {split: source.targets for split, source in sources.items()}
-    return Run(targets, first, logits(model), ends, halves)
+    kept = read_json(full_train / "cycles.json")["kept"]["cycles"]
+    return Run(targets, first, logits(model), ends, halves, kept)
 
 
 def losses(run: Run, logits: Logits, split: str) -> NDArray[np.float64]:
@@ -161,13 +161,11 @@ def take_half(run: Run) -> Logits:
 
 
 def take_cautiously(run: Run) -> Logits:
-    """What `snapshots=cautious` keeps."""
-    cycle, before = best(run), losses(run, run.before, "valid")
-    if cycle is None:
+    """What `snapshots=cautious` kept."""
+    cycle, *others = run.kept
+    if cycle == 0:
         return run.before
-    if chance_of_best(np.stack([losses(run, end, "valid") for end in run.ends]) - before, seed=0) < CHANCE:
-        return run.ends[cycle]
-    return run.halves[cycle] if losses(run, run.halves[cycle], "valid").mean() < before.mean() else run.before
+    return run.halves[cycle - 1] if others else run.ends[cycle - 1]
 
 
 RULES: dict[str, Callable[[Run], Logits]] = {

@@ -3,10 +3,7 @@
 A pair of scores hardly tells two runs apart; their answers for the same images do, because most are equal.
 """
 
-import csv
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +11,7 @@ from pipeline.comparison.runs import Run
 from pipeline.data.manifest import read_manifest
 from pipeline.evaluation.bootstrap import paired_interval
 from pipeline.evaluation.metrics import mcnemar_exact
+from pipeline.report.reading import read_rows
 
 LEVEL = 0.95
 SEED = 0
@@ -66,7 +64,7 @@ def valid_answers(run: Run) -> Answers:
     """The answers of the kept model for the images of valid; empty for a run that was made before they were kept."""
     if run.trained is None or not (file := run.stages[run.trained] / "valid.csv").exists():
         return {}
-    rows = [*_rows(file)]
+    rows = [*read_rows(file)]
     if run.ingest is None:
         names, classes = [str(i) for i in range(len(rows))], None
     else:
@@ -85,7 +83,7 @@ def answers_of(run: Run, split: str) -> Answers:
         return {}
     return {
         row["path"]: Answer(row["label"], row["predicted"], float(row["loss"]), float(row["p"]))
-        for row in _rows(file)
+        for row in read_rows(file)
         if row["split"] == split
     }
 
@@ -116,8 +114,3 @@ def compare_answers(first: Answers, second: Answers, *, num_tests: int = 1) -> C
 
 def _class(number: str, classes: tuple[str, ...] | None) -> str:
     return number if classes is None else classes[int(number)]
-
-
-def _rows(file: Path) -> Iterator[dict[str, str]]:
-    with file.open(encoding="utf-8", newline="") as text:
-        yield from csv.DictReader(text)

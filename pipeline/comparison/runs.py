@@ -61,9 +61,13 @@ class Run:
 
     def seconds(self, stages: Iterable[str]) -> float | None:
         """What these of its own stages took together; None where that is not known."""
-        known = [read_timings(self.state, self.json(name, "stage.json")["digest"]) for name in stages]
-        seconds = [timings["seconds"] for timings in known if "seconds" in timings]
-        return sum(seconds) if seconds else None
+        known = self.seconds_by_stage(stages)
+        return sum(known.values()) if known else None
+
+    def seconds_by_stage(self, stages: Iterable[str]) -> dict[str, float]:
+        """What each of these of its own stages took; those that it is not known of are left out."""
+        known = {name: read_timings(self.state, self.json(name, "stage.json")["digest"]) for name in stages}
+        return {name: timings["seconds"] for name, timings in known.items() if "seconds" in timings}
 
     def _upstream_digests(self) -> dict[str, str]:
         found: dict[str, str] = {}

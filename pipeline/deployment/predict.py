@@ -164,8 +164,9 @@ def _bar(total: int) -> Iterator[Bar]:
 
 
 def _workers(num_files: int) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores - 1, 8) if num_files >= _MANY else 0
+    from pipeline.model.compute import num_cores
+
+    return min(num_cores() - 1, 8) if num_files >= _MANY else 0
 
 
 if __name__ == "__main__":

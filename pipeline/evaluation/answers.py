@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,10 +13,8 @@ from pipeline.data.augment import Policy
 from pipeline.data.decode import DecodeError, decode, hash_pixels
 from pipeline.evaluation.novelty import features_of_pixels
 from pipeline.evaluation.prediction import Predictor, TtaCard
-from pipeline.evaluation.tta import ImageFile, Probs, TtaPrediction, ViewsOfFiles, predict_each, unchanged
+from pipeline.evaluation.tta import ImageFile, Probs, TtaPrediction, ViewsOfFiles, grouped, predict_each, unchanged
 from pipeline.workspace import Bar
-
-_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -93,7 +90,7 @@ def answer(
         images, batch_size=None, num_workers=workers, collate_fn=unchanged, generator=torch.Generator()
     )
     bar = bar or Bar()
-    for some in _groups(zip(files, loader, strict=True), predictor.computation.micro_batch_size):
+    for some in grouped(zip(files, loader, strict=True), predictor.computation.micro_batch_size, size=_num_views):
         predictor, answers = _with_less_memory(predictor, some, tta=tta, novelty=novelty)
         for each in answers:
             bar.advance()
@@ -103,16 +100,10 @@ def answer(
 _Found = tuple[Path, "_Views | str"]
 
 
-def _groups(found: Iterator[_Found], num_views: int) -> Iterator[list[_Found]]:
-    """Consecutive files, as many as it takes to have `num_views` views."""
-    some: list[_Found] = []
-    for each in found:
-        some.append(each)
-        if sum(1 + len(views.others) for _, views in some if isinstance(views, _Views)) >= num_views:
-            yield some
-            some = []
-    if some:
-        yield some
+def _num_views(found: _Found) -> int:
+    """Of a file that can be read; none of any other."""
+    _, views = found
+    return 1 + len(views.others) if isinstance(views, _Views) else 0
 
 
 def _with_less_memory(

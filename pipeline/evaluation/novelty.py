@@ -16,19 +16,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from pipeline.data.augment import Policy
-from pipeline.data.decode import decode_framed
 from pipeline.data.images import normalise
 from pipeline.data.normalisation import Normalisation
+from pipeline.evaluation.tta import ImageFile, ViewsOfFiles
 from pipeline.model.backbone import Backbone
 from pipeline.model.classifier import Classifier
 from pipeline.model.compute import Computation, forward
 from pipeline.model.ensemble import Ensemble
 from pipeline.model.tensors import read_tensors, save_tensors
 from pipeline.seeds import permutation
-from pipeline.vision import v2
 
 Shares = NDArray[np.float64]
 _QUERIES = 256
@@ -87,21 +86,6 @@ def spread_sample(labels: Sequence[str], at_most: int, *parts: int | str) -> lis
     return sorted(index for _, _, index in sorted(ranked)[:at_most])
 
 
-@dataclass(frozen=True)
-class _Plain(Dataset[Tensor]):
-    """`[i]` is the plain image of file i, uint8 [3, image_size, image_size]."""
-
-    files: Sequence[Path]
-    policy: Policy
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> Tensor:
-        pixels: Tensor = v2.functional.pil_to_tensor(decode_framed(self.files[index], self.policy.framing))
-        return pixels
-
-
 def features_of(
     computation: Computation, files: Sequence[Path], policy: Policy, *, normalisation: Normalisation, workers: int = 0
 ) -> Tensor:
@@ -116,13 +100,14 @@ def features_of(
 def _features(
     computation: Computation, files: Sequence[Path], policy: Policy, normalisation: Normalisation, workers: int
 ) -> Iterator[Tensor]:
-    loader: DataLoader[Tensor] = DataLoader(
-        _Plain(files, policy),
+    plain = ViewsOfFiles([ImageFile(file, "") for file in files], None, policy, 0)
+    loader: DataLoader[list[Tensor]] = DataLoader(
+        plain,
         batch_size=computation.micro_batch_size,
         num_workers=workers,
         generator=torch.Generator(),  # otherwise the loader draws its base seed from the global one
     )
-    for pixels in loader:
+    for [pixels] in loader:
         yield features_of_pixels(computation, pixels, normalisation=normalisation)
 
 

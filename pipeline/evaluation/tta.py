@@ -5,9 +5,10 @@ Probabilities are averaged, not their logarithms. By default each view weighs as
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from pipeline.vision import v2
 from pipeline.workspace import Bar
 
 Probs = NDArray[np.float64]
+_Item = TypeVar("_Item")
 
 PART = 512
 """Files between two saves: a kill costs no more work than that."""
@@ -197,7 +199,7 @@ def _mean_probs(
         images, batch_size=None, num_workers=workers, collate_fn=unchanged, generator=torch.Generator()
     )
     means: list[tuple[Probs, int]] = []
-    for some in _group(loader, computation.micro_batch_size):
+    for some in grouped(loader, computation.micro_batch_size, size=len):
         probs = iter(predict_each(computation, [view for views in some for view in views], normalisation))
         for views in some:
             own = [next(probs) for _ in views]
@@ -206,12 +208,12 @@ def _mean_probs(
     return means
 
 
-def _group(images: Iterable[list[Tensor]], num_views: int) -> Iterator[list[list[Tensor]]]:
-    """Consecutive images, as many as it takes to have `num_views` views."""
-    some: list[list[Tensor]] = []
-    for views in images:
-        some.append(views)
-        if sum(map(len, some)) >= num_views:
+def grouped(items: Iterable[_Item], num_views: int, *, size: Callable[[_Item], int]) -> Iterator[list[_Item]]:
+    """Consecutive items, as many as it takes to have `num_views` views; `size` says how many an item has."""
+    some: list[_Item] = []
+    for item in items:
+        some.append(item)
+        if sum(map(size, some)) >= num_views:
             yield some
             some = []
     if some:

@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.files import atomic_file
@@ -70,6 +73,13 @@ def load_logits(scratch: Path, cycle: int) -> dict[str, Tensor]:
     """Logits [N, num_classes] of all samples of `valid` and of `train_plain` when `cycle` ended."""
     logits: dict[str, Tensor] = _load(scratch / f"logits-{cycle}.pt")
     return logits
+
+
+def load_losses(scratch: Path, cycle: int, targets: Tensor) -> NDArray[np.float64]:
+    """The loss of each sample of `valid`, with these targets [N], when `cycle` ended."""
+    logits = load_logits(scratch, cycle)["valid"].double()
+    losses: NDArray[np.float64] = F.cross_entropy(logits, targets, reduction="none").numpy()
+    return losses
 
 
 def _save(value: object, path: Path) -> None:

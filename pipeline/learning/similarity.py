@@ -21,12 +21,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.evaluation.bootstrap import paired_interval
-from pipeline.learning.checkpoint import load_logits, load_snapshot
+from pipeline.learning.checkpoint import load_losses, load_snapshot
 from pipeline.learning.loop import Learner
 from pipeline.learning.sources import first_images
 from pipeline.model.classifier import Classifier
@@ -107,8 +106,7 @@ def compare_first_cycle(learner: Learner, scratch: Path, *, seed: int) -> FirstC
     for cycle in (0, 1):
         learner.model.load_state_dict(load_snapshot(scratch, cycle))
         states.append(record_groups(learner.model, groups, shown))
-        logits = load_logits(scratch, cycle)["valid"].double()
-        losses.append(F.cross_entropy(logits, learner.valid.targets, reduction="none").numpy())
+        losses.append(load_losses(scratch, cycle, learner.valid.targets))
     return FirstCycle(**vars(compare_losses(*losses, seed=seed)), groups=compare_groups(groups, *states))
 
 

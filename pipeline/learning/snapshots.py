@@ -24,12 +24,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.evaluation.bootstrap import chance_of_best
-from pipeline.learning.checkpoint import CycleEnd, load_logits, load_snapshot
+from pipeline.learning.checkpoint import CycleEnd, load_logits, load_losses, load_snapshot
 from pipeline.learning.loop import Learner
 from pipeline.learning.overfitting import best_cycle
 from pipeline.learning.sources import BatchSource, in_order
@@ -150,7 +148,7 @@ def _choose_cautiously(learner: Learner, ends: Sequence[CycleEnd], scratch: Path
     before, best = ends[0], best_cycle(ends)
     if best.cycle == before.cycle:
         return _alone(before, "cautious")
-    losses = np.stack([_losses(learner, end.cycle, scratch) for end in ends])
+    losses = np.stack([load_losses(scratch, end.cycle, learner.valid.targets) for end in ends])
     by_chance = chance_of_best(losses[1:] - losses[0], seed=0)
     kept = _alone(best, "cautious") if by_chance < CHANCE else _choose_mean(learner, before, best, scratch)
     return replace(kept, by_chance=by_chance)
@@ -163,13 +161,6 @@ def _choose_mean(learner: Learner, before: CycleEnd, best: CycleEnd, scratch: Pa
     if loss >= before.valid_loss:
         return _alone(before, "cautious")
     return KeptCycles("cautious", cycles, score_mean(learner, cycles, scratch, "train_plain")[0], loss, accuracy)
-
-
-def _losses(learner: Learner, cycle: int, scratch: Path) -> NDArray[np.float64]:
-    """Of each image of valid, when `cycle` ended."""
-    logits = load_logits(scratch, cycle)["valid"].double()
-    losses: NDArray[np.float64] = F.cross_entropy(logits, learner.valid.targets, reduction="none").numpy()
-    return losses
 
 
 def _alone(end: CycleEnd, how: Snapshots) -> KeptCycles:
@@ -187,14 +178,19 @@ def _score_average(learner: Learner, cycles: list[int], scratch: Path, split: st
 
 def _score_mean_logits(learner: Learner, cycles: list[int], scratch: Path, split: str) -> tuple[float, float]:
     """The same as `_score_average` for logits that are linear in the weights, without another forward pass."""
-    mean = torch.stack(_load_all_logits(cycles, scratch, split)).mean(0)
-    return score(mean, getattr(learner, split).targets)
+    return score(mean_logits(cycles, scratch, split), getattr(learner, split).targets)
 
 
 def _score_ensemble(learner: Learner, cycles: list[int], scratch: Path, split: str) -> tuple[float, float]:
-    mean = mean_log_probs(_load_all_logits(cycles, scratch, split))
+    mean = mean_log_probs(load_all_logits(cycles, scratch, split))
     return score(mean, getattr(learner, split).targets)
 
 
-def _load_all_logits(cycles: list[int], scratch: Path, split: str) -> list[Tensor]:
+def mean_logits(cycles: Sequence[int], scratch: Path, split: str) -> Tensor:
+    """Logits [N, num_classes] of the mean of the weights, where they are linear in the weights."""
+    return torch.stack(load_all_logits(cycles, scratch, split)).mean(0)
+
+
+def load_all_logits(cycles: Sequence[int], scratch: Path, split: str) -> list[Tensor]:
+    """Logits [N, num_classes] of a split at the end of each cycle, in double precision."""
     return [load_logits(scratch, cycle)[split].double() for cycle in cycles]

@@ -1,7 +1,7 @@
 """What the kept model answers for each validation image, beside the state before training: a file of every stage.
 
 Runs are compared by it image by image, which tells far more than two scores do. It costs no forward pass, except for a
-mean of the weights of several cycles.
+mean of the weights of several whole models.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from pipeline.evaluation.bootstrap import paired_interval
 from pipeline.files import write_csv
 from pipeline.learning.checkpoint import load_logits
 from pipeline.learning.loop import Learner
-from pipeline.learning.snapshots import KeptCycles
+from pipeline.learning.snapshots import KeptCycles, load_all_logits, mean_logits
 from pipeline.learning.sources import in_order
 from pipeline.model.compute import predict
 from pipeline.model.ensemble import mean_log_probs
@@ -48,7 +48,9 @@ def write_valid_answers(
 def kept_logits(learner: Learner, kept: KeptCycles, scratch: Path) -> Tensor:
     """Logits [N, num_classes] of the kept model for all validation images, in double precision."""
     if len(kept.cycles) == 1 or kept.snapshots == "ensemble":
-        return mean_log_probs([load_logits(scratch, cycle)["valid"].double() for cycle in kept.cycles])
+        return mean_log_probs(load_all_logits(kept.cycles, scratch, "valid"))
+    if learner.linear:
+        return mean_logits(kept.cycles, scratch, "valid")
     return predict(learner, in_order(learner.valid, learner.micro_batch_size))[0].double()
 
 

@@ -65,7 +65,7 @@ def evaluate(computation: Computation, batches: Iterable[tuple[Tensor, Tensor]])
 def prepare(runtime: Runtime) -> dict[str, Any]:
     """Fix the number of threads and choose deterministic kernels; return what results depend on, to store with them."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(runtime.threads or _num_cores())
+    torch.set_num_threads(runtime.threads or num_cores())
     torch.use_deterministic_algorithms(True)
     device = choose_device(runtime)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
@@ -127,5 +127,6 @@ def move_model(model: nn.Module, device: torch.device) -> None:
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
+    """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -5,14 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.files import read_json
+from pipeline.report.scores import TRAINING
 
 Folders = Mapping[str, Path]
 Scores = dict[str, float]
 Timings = Mapping[str, Mapping[str, float]]
 """Durations by stage."""
-
-TRAINING = ("full_train", "head_train_augmented", "head_train")
-"""The stages that train, the last first: the last one that ran gives the run its numbers."""
 
 
 def headline(folders: Folders, timings: Timings) -> Scores:

@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.files import read_json, write_text
+from pipeline.report.first_screen import data_name
 from pipeline.report.text import counted
 
 NAME = "MODEL_CARD.md"
@@ -51,9 +52,12 @@ def _data(folders: Folders) -> dict[str, Any]:
     splits = [split for split in ("train", "valid", "test") if split in counts]
     rows = [[_plain(name), *(counts[s].get(name, 0) for s in splits)] for name in classes[:_SHOWN_CLASSES]]
     total = ["all", *(sum(counts[s].values()) for s in splits)]
-    root, dataset = record["settings"]["data.root"], record["settings"]["data.dataset"]
-    name = dataset or (Path(root).expanduser().name if root else record["settings"]["data.name"])
-    return {"data": _plain(str(name)), "digest": record["digest"][:12], "splits": splits, "counts": [*rows, total]}
+    return {
+        "data": _plain(data_name(record["settings"])),
+        "digest": record["digest"][:12],
+        "splits": splits,
+        "counts": [*rows, total],
+    }
 
 
 def _making(folders: Folders) -> dict[str, Any]:

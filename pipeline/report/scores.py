@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.files import read_json
 
 TRAINING = ("full_train", "head_train_augmented", "head_train")
-"""Training stages, the last one first."""
+"""Training stages, the last one first: the last one that ran gives a run its numbers."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,6 @@ class Score:
     low: float
     high: float
     """The 95 % interval."""
-
-    @property
-    def num_correct(self) -> int:
-        return round(self.accuracy * self.num_images)
 
     def __str__(self) -> str:
         """`93.4 % of 76 test images correct (85 to 97)`."""

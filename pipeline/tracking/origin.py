@@ -3,10 +3,28 @@
 import getpass
 import subprocess
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 CODE = ("conf", "pipeline", "stages", "pyproject.toml", "constraints.txt")
 """What a commit has to hold for a run to be repeatable. Generated files and images stand beside it."""
+
+
+@dataclass(frozen=True)
+class Commit:
+    """The commit of a checkout."""
+
+    sha: str
+    is_dirty: bool
+    """Whether the code or `conf/` differ from it."""
+
+
+def read_commit(checkout: Path) -> Commit | None:
+    """Ask git for the commit of a checkout; None without git, as in a copy of the project."""
+    try:
+        return Commit(_git(checkout, "rev-parse", "HEAD"), bool(_git(checkout, "status", "--porcelain", "--", *CODE)))
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def origin_tags(root: Path) -> dict[str, str]:
@@ -14,9 +32,9 @@ def origin_tags(root: Path) -> dict[str, str]:
     tags = {"mlflow.source.name": "unfreeze", "mlflow.source.type": "LOCAL"}
     with suppress(OSError, KeyError):  # a container may run as a user without a name
         tags["mlflow.user"] = getpass.getuser()
-    with suppress(OSError, subprocess.SubprocessError):  # the project may be a copy without git
-        tags["mlflow.source.git.commit"] = _git(root, "rev-parse", "HEAD")
-        tags["dirty"] = "true" if _git(root, "status", "--porcelain", "--", *CODE) else "false"
+    if (commit := read_commit(root)) is not None:
+        tags["mlflow.source.git.commit"] = commit.sha
+        tags["dirty"] = "true" if commit.is_dirty else "false"
     return tags
 
 

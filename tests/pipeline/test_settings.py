@@ -22,6 +22,16 @@ def change(values: dict[str, Any], key: str, value: object) -> dict[str, Any]:
     return values
 
 
+def refusal(compose_conf: Compose, changes: dict[str, object]) -> str:
+    """What is said where these settings are refused."""
+    values = compose_conf()
+    for key, value in changes.items():
+        values = change(values, key, value)
+    with pytest.raises(SettingsError) as error:
+        read_settings(values, source="x")
+    return str(error.value)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
@@ -87,12 +97,7 @@ def test_batch_norm_cannot_train_on_single_images(compose_conf: Compose) -> None
     ],
 )
 def test_schedules_that_contradict_are_refused(compose_conf: Compose, changes: dict[str, object], said: str) -> None:
-    values = compose_conf()
-    for key, value in changes.items():
-        values = change(values, key, value)
-    with pytest.raises(SettingsError) as error:
-        read_settings(values, source="x")
-    assert said in str(error.value)
+    assert said in refusal(compose_conf, changes)
 
 
 @pytest.mark.parametrize(
@@ -116,12 +121,7 @@ def test_schedules_that_contradict_are_refused(compose_conf: Compose, changes: d
 def test_rates_and_optimizers_that_contradict_are_refused(
     compose_conf: Compose, changes: dict[str, object], said: str
 ) -> None:
-    values = compose_conf()
-    for key, value in changes.items():
-        values = change(values, key, value)
-    with pytest.raises(SettingsError) as error:
-        read_settings(values, source="x")
-    assert said in str(error.value)
+    assert said in refusal(compose_conf, changes)
 
 
 @pytest.mark.parametrize(
