@@ -150,6 +150,8 @@ class Store:
         """Attach the images that the row was made from."""
         from mlflow.entities import Dataset as Entity
         from mlflow.entities import DatasetInput, InputTag
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
 
         entity = Entity(
             name=dataset.name[:500],
@@ -158,8 +160,11 @@ class Store:
             source=json.dumps({"uri": dataset.source}),
             profile=json.dumps(dataset.counts),
         )
-        tags = [InputTag("mlflow.data.context", "training")]
-        self._client.log_inputs(run_id, datasets=[DatasetInput(entity, tags)])
+        inputs = [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])]
+        try:
+            self._client.log_inputs(run_id, datasets=inputs)
+        except (MlflowException, SQLAlchemyError):  # another process may have stored these images in the meantime
+            self._client.log_inputs(run_id, datasets=inputs)
 
     def close_row(self, run_id: str, spec: RowSpec, *, tags: dict[str, str]) -> None:
         """Finish the row. The tags come last: after a kill between the calls the row is still open."""
@@ -171,10 +176,6 @@ class Store:
         """End a row that is not finished. A run with the same settings continues one that `stays_open`."""
         self._client.set_terminated(run_id, status)
         self.set_tags(run_id, {NOTE: note, OPEN: "true" if stays_open else "false"})
-
-    def add_tags(self, run_id: str, tags: dict[str, str]) -> None:
-        """Add tags to a row, open or closed."""
-        self.set_tags(run_id, tags)
 
     def delete_row(self, run_id: str) -> None:
         """Move the row to MLflow's trash."""
@@ -198,7 +199,7 @@ class Store:
             self._client.set_experiment_tag(self._experiment_id, f"{PREFIX}{key}", view.to_tag())
 
     def set_tags(self, run_id: str, tags: dict[str, str]) -> None:
-        """Set tags of a row."""
+        """Set tags of a row, open or closed."""
         from mlflow.entities import RunTag
 
         self._client.log_batch(run_id, tags=[RunTag(name, value[:5000]) for name, value in tags.items()])

@@ -40,7 +40,7 @@ def publish_summary(spec: SummarySpec) -> str | None:
                 print(f"tracking: no row with {spec.row}; the summary stays in {spec.files[0].parent}", file=sys.stderr)
             else:
                 store.log_files(run_id, [(file, FOLDER) for file in spec.files])
-                store.add_tags(run_id, spec.tags)
+                store.set_tags(run_id, spec.tags)
             return run_id
     except StoreUnavailableError as error:
         print(f"tracking: {error}; the summary stays in {spec.files[0].parent}", file=sys.stderr)

@@ -465,6 +465,28 @@ def test_four_processes_can_start_on_a_fresh_store(
     assert not (tmp_path / "mlruns").exists()
 
 
+def test_images_that_another_process_stores_at_the_same_time_are_attached(
+    spec: RowSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with reachable(spec.tracking_uri):
+        from sqlalchemy.exc import IntegrityError
+
+        store = Store(spec)
+        run_id, send, calls = store.open_row(spec, owner=OWNER), store._client.log_inputs, 0
+
+        def lose_the_race(*arguments: Any, **named: Any) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 1:
+                raise IntegrityError("INSERT INTO datasets", {}, Exception("UNIQUE constraint failed"))
+            send(*arguments, **named)
+
+        monkeypatch.setattr(store._client, "log_inputs", lose_the_race)
+        store.log_dataset(run_id, Dataset(name="photos", digest="d", source="photos"))
+        [attached] = store._client.get_run(run_id).inputs.dataset_inputs
+    assert (attached.dataset.name, attached.dataset.digest) == ("photos", "d")
+
+
 def test_a_row_whose_code_changed_before_it_ended_is_abandoned(spec: RowSpec) -> None:
     with reachable(spec.tracking_uri):
         stale = Store(spec).open_row(spec, owner=OWNER)
