@@ -44,10 +44,16 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def type_in(clone: Path, command: str, *, more: str = "") -> str:
     """Run a command that the README shows, and return what it prints, also to standard error; `more` is appended."""
     assert command in (PROJECT / "README.md").read_text(encoding="utf-8"), command
-    words = shlex.split(f"{command} {more}")
+    return run(clone, f"{command} {more}")
+
+
+def run(clone: Path, command: str) -> str:
+    """Run a command as in a shell where the environment of this interpreter is active: DVC starts `python` by name."""
     home = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(clone)}
     unset = {name: value for name, value in os.environ.items() if not name.startswith(("UNFREEZE_", "MLFLOW_"))}
-    done = subprocess.run(words, cwd=clone, env={**unset, **home}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        shlex.split(command), cwd=clone, env={**unset, **home}, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout + done.stderr
 
@@ -68,7 +74,4 @@ def test_own_photos_to_a_class_to_a_sweep_to_its_winner(clone: Path) -> None:
     assert out.index("Sweep of 4 jobs") < out.index("To use the first:")
     winner = out.partition("To use the first:\n")[2].splitlines()[0].strip()
     assert winner.startswith("dvc exp run -S full_train.")
-    subprocess.run(
-        [sys.executable, "-m", *shlex.split(winner)],
-        cwd=clone, env={**os.environ, "PYTHONPATH": str(clone)}, capture_output=True, check=True,
-    )  # fmt: skip
+    run(clone, winner)
