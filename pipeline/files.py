@@ -2,16 +2,80 @@
 
 import csv
 import dataclasses
+import errno
 import hashlib
 import io
 import json
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""No space on the disk, or no more for this user."""
+
+
+def _go_on(step: str, path: Path) -> None:
+    del step, path
+
+
+before_step: Callable[[str, Path], None] = _go_on
+"""Called before each step on the disk (`write`, `flush`, `rename`, `link`, `remove`) with the file or folder that it
+changes. A test replaces it, to let one step fail or to kill the process there."""
+
+
+class DiskFullError(OSError):
+    """There is no room for a file; the message says for which, how much it needs, and how to go on."""
+
+    def __init__(self, path: Path, needed: int) -> None:
+        free = shutil.disk_usage(path.parent).free if path.parent.is_dir() else 0
+        super().__init__(
+            f"{path}: no space left: {needed:,} bytes or more are needed, {free:,} are free. Make room (`dvc gc "
+            "--workspace`, old folders below runs/ or .unfreeze/scratch/), then type the same command again: it goes "
+            "on from what is kept"
+        )
+
+
+class CheckedFile(io.FileIO):
+    """A file to be written, unbuffered and whole; an error names the file that it stands for."""
+
+    def __init__(self, file: Path, mode: str, *, shown: Path | None = None) -> None:
+        super().__init__(file, mode)
+        self._shown = shown or file
+
+    def write(self, data: Any) -> int:
+        """Write all of `data`. Raises DiskFullError, or OSError with the file's name."""
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        while rest:
+            with self._named(len(rest)):
+                before_step("write", self._shown)
+                rest = rest[super().write(rest) :]
+        return size
+
+    def sync(self) -> None:
+        """Wait until everything is on the disk."""
+        with self._named(0):
+            before_step("flush", self._shown)
+            os.fsync(super().fileno())
+
+    def fileno(self) -> int:
+        """Refuse: Pillow would write around this class."""
+        raise io.UnsupportedOperation("fileno")
+
+    @contextmanager
+    def _named(self, needed: int) -> Iterator[None]:
+        try:
+            yield
+        except DiskFullError:
+            raise
+        except OSError as error:
+            if error.errno in FULL:
+                raise DiskFullError(self._shown, self.tell() + needed) from error
+            raise OSError(error.errno, error.strerror, str(self._shown)) from error
 
 
 @contextmanager
@@ -19,16 +83,18 @@ def atomic_file(path: Path, *, flush: bool = True) -> Iterator[BinaryIO]:
     """Open a file that replaces `path` when the block ends without an error.
 
     A kill at any moment leaves the old file or the new one, flushed to disk. The folder must exist. Without `flush` a
-    power cut may lose it: for very many files that would be made again.
+    power cut may lose it: for very many files that would be made again. Raises DiskFullError.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
     try:
-        with draft.open("wb") as file:
+        with CheckedFile(draft, "xb", shown=path) as raw:  # a new file: never through a link that lies there
+            file = io.BufferedWriter(raw)
             yield file
+            file.flush()
             if flush:
-                file.flush()
-                os.fsync(file.fileno())
-        draft.replace(path)
+                raw.sync()
+        rename(draft, path, flush=flush)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
@@ -42,10 +108,49 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     draft.mkdir(parents=True)
     try:
         yield draft
-        draft.rename(path)
+        rename(draft, path)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+def rename(source: Path, target: Path, *, flush: bool = True) -> None:
+    """Rename a file, over one that is there, or a folder; with `flush`, a power cut does not undo it."""
+    before_step("rename", target)
+    source.replace(target)
+    if flush:
+        _sync_folder(target.parent)
+
+
+def move_folder(source: Path, target: Path) -> None:
+    """Rename a folder, or copy it where that is another disk, or another mount of the same one."""
+    try:
+        rename(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        for folder, _, names in os.walk(source):
+            into = target / Path(folder).relative_to(source)
+            into.mkdir()
+            for name in names:
+                copy_file(Path(folder) / name, into / name)
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where its disk does not know such. It must not be written to any more."""
+    before_step("link", target)
+    try:
+        target.hardlink_to(source)
+    except FileExistsError:
+        raise
+    except OSError:
+        copy_file(source, target)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder and what is in it, if it is there."""
+    before_step("remove", path)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def copy_file(source: Path, target: Path) -> Path:
@@ -53,6 +158,14 @@ def copy_file(source: Path, target: Path) -> Path:
     with source.open("rb") as content, atomic_file(target) as file:
         shutil.copyfileobj(content, file)
     return target
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:

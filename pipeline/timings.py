@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from pipeline.files import read_json, write_json
+from pipeline.kept import read_kept, write_kept
 
 PAUSE_S = 60.0
 """Stages of one run follow each other within this many seconds."""
@@ -22,24 +22,20 @@ class Span:
 def write_timings(state: Path, folder_digest: str, timings: Mapping[str, float], span: Span) -> None:
     """Keep the durations that were measured when a folder of this digest was made, and when that was."""
     file = _file(state, folder_digest)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, {name: round(value, 2) for name, value in timings.items()})
-    spans = _file(state, folder_digest, "spans")
-    spans.parent.mkdir(parents=True, exist_ok=True)
-    write_json(spans, [span.started, span.ended])
+    write_kept(file, {name: round(value, 2) for name, value in timings.items()})
+    write_kept(_file(state, folder_digest, "spans"), [span.started, span.ended])
 
 
 def read_timings(state: Path, folder_digest: str) -> dict[str, float]:
     """The durations that were measured when a folder of this digest was made; empty where they are not known."""
-    file = _file(state, folder_digest)
-    timings: dict[str, float] = read_json(file) if file.exists() else {}
+    timings: dict[str, float] = read_kept(_file(state, folder_digest)) or {}
     return timings
 
 
 def read_span(state: Path, folder_digest: str) -> Span | None:
     """When a folder of this digest was made; None where that is not known."""
-    file = _file(state, folder_digest, "spans")
-    return Span(*read_json(file)) if file.exists() else None
+    span = read_kept(_file(state, folder_digest, "spans"))
+    return None if span is None else Span(*span)
 
 
 def span_of_run(spans: Iterable[Span], *, since: float | None) -> Span | None:

@@ -20,7 +20,7 @@ from pipeline.data.augment import Policy
 from pipeline.data.decode import Framing
 from pipeline.data.images import ImageBatches, open_images_of, targets_of
 from pipeline.data.manifest import Manifest, read_manifest
-from pipeline.files import read_json
+from pipeline.files import link_file, read_json
 from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
 from pipeline.model.backbone import Backbone, check_image_size, interpolation_of, trained_size
@@ -87,7 +87,7 @@ def run(context: StageContext[Reads]) -> Metrics:
     with context.progress(sum(counts[s] * num_views[s] for s in SPLITS)) as bar:
         files = [_activations(context, backbone, manifest, s, framing, policy, num_views[s], bar) for s in SPLITS]
     for file in files:
-        file.rename(context.out / file.name)
+        link_file(file, context.out / file.name)  # what is finished stays in the scratch folder until all is published
     begins = _begin_head(context, len(manifest.classes), pretrained.classifier)
     return {
         "num_features": backbone.num_features,
@@ -111,7 +111,6 @@ def _begin_head(context: StageContext[Reads], num_classes: int, classifier: nn.L
     save_tensors(head.state_dict(), context.out / "head.safetensors")
     with torch.no_grad():
         correct = head(valid["activations"][0]).argmax(1) == valid["targets"]
-    context.journal.rewind(0)  # a killed run may have come this far
     context.journal.points(-1, valid_accuracy=correct.double().mean().item())
     return begins
 

@@ -25,6 +25,7 @@ from pipeline.data.sources import Folder
 from pipeline.files import read_json
 from pipeline.harness.compose import compose
 from pipeline.harness.dag import run_stages
+from pipeline.harness.published import read_record, write_record
 from pipeline.settings import Data, Runtime, read_settings, with_environment
 from pipeline.workspace import Bar
 from stages.registry import ALL
@@ -91,6 +92,11 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
             image = draw_picture(label, height, width, generator)
             image.save(root / name / (f"{i:02d}.png" if i % 2 else f"{i:02d}.jpg"))
     return root
+
+
+def publish_again(folder: Path) -> None:
+    """Make a published folder that a test has changed a whole one again."""
+    write_record(folder, read_record(folder))
 
 
 def draw_picture(label: int, height: int, width: int, generator: np.random.Generator) -> Image.Image:

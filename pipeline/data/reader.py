@@ -1,29 +1,36 @@
 """Read many files: in several processes, in the given order, and each only once until it changes."""
 
+import hashlib
 import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import fields
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.data.facts import Facts, look_at
 from pipeline.data.workers import TOO_LONG, Look, Workers
 from pipeline.files import file_state
+from pipeline.kept import drop
 from pipeline.workspace import Bar
 
 _FEW = 2000
 """Up to this many files, threads finish before processes would have started."""
 _BLOCK = 4096
 """Files that are read, and whose facts are in memory, at once."""
+_NOT_ITS_FAULT = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED,
+                  sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR)  # fmt: skip
+"""What SQLite says of a full or broken disk, or of another process, and not of a damaged file."""
+_Result = TypeVar("_Result")
 _FACTS = [field.name for field in fields(Facts)]
 _TUPLES = ("conversions", "flags")
-_COLUMNS = ["path", "state", "made_by", *_FACTS]
+_COLUMNS = ["path", "state", "seal", *_FACTS]
+"""`seal` is a checksum of `made_by` and all other columns."""
 
 
 class FactsCache:
@@ -36,28 +43,52 @@ class FactsCache:
         and the background colour. Facts that were cached with another digest are not used.
         """
         file.parent.mkdir(parents=True, exist_ok=True)
-        self._made_by = made_by
-        try:
-            self._db = _open_table(file)
-        except sqlite3.DatabaseError:  # damaged, or of another version: everything in it can be computed again
-            file.unlink()
-            self._db = _open_table(file)
+        self._made_by, self._file = made_by, file
+        self._db: sqlite3.Connection | None = None
+        self._try(self._open)
 
     def close(self) -> None:
-        self._db.close()
+        if self._db is not None:
+            self._db.close()
 
     def get(self, files: Sequence[tuple[str, str]]) -> list[Facts | None]:
         """The facts of each file (path, state), None for those that are not cached."""
-        query = f"SELECT * FROM facts WHERE made_by = ? AND path IN ({', '.join('?' * len(files))})"
-        rows = self._db.execute(query, (self._made_by, *(os.fsencode(path) for path, _ in files)))
-        known = {(os.fsdecode(path), state): facts for path, state, _, *facts in rows}
+        query = f"SELECT * FROM facts WHERE path IN ({', '.join('?' * len(files))})"
+        paths = [os.fsencode(path) for path, _ in files]
+        rows = self._try(lambda: self._open().execute(query, paths).fetchall()) or []
+        whole = [row for row in rows if row[2] == self._seal(row[0], row[1], row[3:])]
+        known = {(os.fsdecode(path), state): facts for path, state, _, *facts in whole}
         return [_from_columns(known[file]) if file in known else None for file in files]
 
     def put(self, rows: Iterable[tuple[str, str, Facts]]) -> None:
         """Store facts by path and state."""
-        values = ((os.fsencode(path), state, self._made_by, *_to_columns(facts)) for path, state, facts in rows)
-        with self._db:
-            self._db.executemany(f"INSERT OR REPLACE INTO facts VALUES ({', '.join('?' * len(_COLUMNS))})", values)
+        columns = ((os.fsencode(path), state, _to_columns(facts)) for path, state, facts in rows)
+        values = [(path, state, self._seal(path, state, facts), *facts) for path, state, facts in columns]
+        self._try(lambda: self._store(values))
+
+    def _store(self, values: Sequence[Sequence[object]]) -> None:
+        with self._open() as db:
+            db.executemany(f"INSERT OR REPLACE INTO facts VALUES ({', '.join('?' * len(_COLUMNS))})", values)
+
+    def _open(self) -> sqlite3.Connection:
+        self._db = self._db or _open_table(self._file)
+        return self._db
+
+    def _try(self, do: Callable[[], _Result]) -> _Result | None:
+        """The result of `do`, or None where the file is damaged or of another version: then it is begun again."""
+        try:
+            return do()
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_ITS_FAULT:
+                raise OSError(f"{self._file}: {error}") from None
+            self.close()
+            self._db = None
+            drop(self._file)
+            self._file.with_name(f"{self._file.name}-journal").unlink(missing_ok=True)  # else rolled back into it
+            return None
+
+    def _seal(self, path: bytes, state: str, facts: Sequence[object]) -> str:
+        return hashlib.sha256(repr((path, state, self._made_by, tuple(facts))).encode()).hexdigest()
 
 
 def read_facts(

@@ -4,6 +4,7 @@ Probabilities are averaged, not their logarithms. By default each view weighs as
 0.7. Or the plain image gets the share with the lowest log loss on valid (fastai 2 always uses 1/4).
 """
 
+import io
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -22,7 +23,7 @@ from pipeline.data.images import normalise
 from pipeline.data.normalisation import Normalisation
 from pipeline.evaluation.metrics import log_loss
 from pipeline.evaluation.views import Seed, Views, views_of
-from pipeline.files import atomic_file
+from pipeline.kept import read_sealed, write_sealed
 from pipeline.model.batches import even_batches
 from pipeline.model.compute import Computation, forward
 from pipeline.settings import TtaEvaluate
@@ -143,8 +144,8 @@ def predict_in_parts(
     parts: list[TtaPrediction] = []
     for start in range(0, len(files), PART):
         some, file = files[start : start + PART], scratch / f"{start}.npz"
-        if file.exists():
-            parts.append(_read_part(file))
+        if (kept := _read_part(file)) is not None:
+            parts.append(kept)
             bar.advance((1 if tta.views == 0 else 2) * len(some))
         else:
             part = predict_with_tta(
@@ -181,12 +182,16 @@ def choose_plain_weight(prediction: TtaPrediction, targets: NDArray[np.int64]) -
 
 
 def _write_part(path: Path, part: TtaPrediction) -> None:
-    with atomic_file(path) as file:
-        np.savez(file, **{f.name: getattr(part, f.name) for f in fields(part)})
+    content = io.BytesIO()
+    np.savez(content, **{f.name: getattr(part, f.name) for f in fields(part)})
+    write_sealed(path, content.getvalue())
 
 
-def _read_part(path: Path) -> TtaPrediction:
-    with np.load(path) as stored:
+def _read_part(path: Path) -> TtaPrediction | None:
+    content = read_sealed(path)
+    if content is None:
+        return None
+    with np.load(io.BytesIO(content)) as stored:
         plain_s, views_s = stored["seconds"].tolist()
         return TtaPrediction(stored["plain"], stored["views"], stored["num_views"], (plain_s, views_s))
 

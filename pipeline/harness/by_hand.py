@@ -15,9 +15,10 @@ from pipeline.harness.checked import read_checked
 from pipeline.harness.compose import is_sweep, run_app
 from pipeline.harness.delivery import Occasion, publish_now, publish_summary
 from pipeline.harness.ending import show_ending
-from pipeline.harness.execute import Audience, StageFolders, execute, read_published, read_record
+from pipeline.harness.execute import Audience, StageFolders, execute
 from pipeline.harness.fingerprints import write_model_fingerprints
 from pipeline.harness.live import end_orphans
+from pipeline.harness.published import read_published, read_record
 from pipeline.harness.quoting import typed
 from pipeline.harness.stage import Stage
 from pipeline.params import flatten, load_params, to_yaml

@@ -12,8 +12,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from pipeline.files import atomic_folder, copy_file, digest, folder_digest, read_json, write_json
-from pipeline.harness.execute import read_record
 from pipeline.harness.fingerprints import code_fingerprint
+from pipeline.harness.published import read_record
 
 TILES = "tiles"
 """The folder beside the pictures with single images for pages; see `pipeline.report.tiles`."""

@@ -5,24 +5,32 @@ consumes. When it is done, one rename makes the scratch's `out/` the artifact fo
 is complete, and a killed stage resumes where it was, unless anything it consumes has changed.
 """
 
-import errno
-import shutil
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.files import copy_file, digest, file_digest, folder_digest, read_json, write_json
+from pipeline.files import copy_file, digest, file_digest, folder_digest, read_json, remove_folder, write_json
 from pipeline.harness.fingerprints import code_digest
 from pipeline.harness.lock import hold_lock
+from pipeline.harness.published import (
+    RECORD,
+    DamagedError,
+    check_folder,
+    is_complete,
+    publish,
+    read_record,
+    write_record,
+)
 from pipeline.harness.stage import Input, Metrics, Reads, Stage, StageContext, select
 from pipeline.journal import Journal, write_history
+from pipeline.kept import read_kept, write_kept
 from pipeline.params import flatten
 from pipeline.settings import Runtime, read_settings
-from pipeline.timings import Span, write_timings
+from pipeline.timings import Span, read_timings, write_timings
 from pipeline.workspace import Bar
 
 
@@ -86,25 +94,29 @@ def execute(
     """
     settings = select(stage.reads, read_settings(dict(params), source="settings"))
     declared = declared_settings(stage, params)
-    inputs = [
-        {"stage": i.stage, "file": i.file, "digest": _input_digest(i, folders.inputs, stage)} for i in stage.inputs
-    ]
+    inputs = [{"stage": i.stage, "file": i.file, "digest": _input_digest(i, folders, stage)} for i in stage.inputs]
     environment = _prepare_torch(runtime) if stage.uses_torch else {}
     record = {"stage": stage.name, "settings": declared, "inputs": inputs, "environment": environment}
     identity = digest(record | {"code": code_digest(stage.module)})[:20]
     say = partial(audience.say, stage.name)
 
     with hold_lock(_folder_lock(folders), identity=identity, say=say):
+        scratch = folders.state / "scratch" / f"{stage.name}-{identity}"
         if (done := _already_published(folders, identity)) is not None:
+            remove_folder(scratch)  # of a run that was killed after it had published
             return done
         with hold_lock(folders.state / "locks" / f"scratch-{identity}", identity=identity, say=say):
-            scratch = folders.state / "scratch" / f"{stage.name}-{identity}"
-            metrics, timings = _run_in(scratch, stage, settings, runtime, folders, audience, record)
-            _publish(scratch / "out", folders.target)
-            write_json(_receipt(folders), [identity, folder_digest(folders.target)])
-            shutil.rmtree(scratch)
+            if not is_complete(scratch / "out"):
+                _run_in(scratch, stage, settings, runtime, folders, audience, record)
+            publish(scratch / "out", folders.target)
+            check_folder(folders.target, state=folders.state, by_content=True)
+            published = read_record(folders.target)["digest"]
+            write_kept(_receipt(folders), [identity, published])
+            remove_folder(scratch)
+    metrics: Metrics = read_json(folders.target / "metrics.json")
+    timings = read_timings(folders.state, published)
     audience.report(stage.name, folders.all, timings)
-    say(f"done in {timings['seconds']:.1f} s")
+    say(f"done in {timings.get('seconds', 0.0):.1f} s")
     return metrics
 
 
@@ -112,20 +124,6 @@ def declared_settings(stage: Stage[Any], params: Mapping[str, Any]) -> dict[str,
     """The settings, flat, that `stage` reads."""
     flat = flatten(dict(params))
     return {key: flat[key] for key in stage.settings}
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """Read what a published folder says of itself. Raises FileNotFoundError that says how to make it."""
-    return read_published(folder / "stage.json")
-
-
-def read_published(file: Path) -> dict[str, Any]:
-    """Read a JSON file of a published folder. Raises FileNotFoundError that says how to make it."""
-    try:
-        values: dict[str, Any] = read_json(file)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{file.parent} is missing: run `dvc repro {file.parent.name}` first") from None
-    return values
 
 
 def _run_in(
@@ -136,11 +134,13 @@ def _run_in(
     folders: StageFolders,
     audience: Audience,
     record: dict[str, Any],
-) -> tuple[Metrics, dict[str, float]]:
-    """Run the stage in its scratch folder, whose `out/` is complete afterwards; returns metrics and timings."""
+) -> None:
+    """Run the stage in its scratch folder, whose `out/` is complete afterwards."""
     out, journal_file = scratch / "out", scratch / "journal.jsonl"
-    shutil.rmtree(out, ignore_errors=True)
+    remove_folder(out)
     out.mkdir(parents=True)
+    for draft in scratch.rglob(".*"):  # that a kill left
+        draft.unlink()
     began, seconds_before, started = time.monotonic(), _seconds_spent(scratch), _started(scratch)
     try:
         with audience.follow(stage.name, journal_file) as wake:
@@ -158,45 +158,31 @@ def _run_in(
             )
             try:
                 metrics = stage.run(context)
+                journal.end()
             finally:
                 journal.close()
     finally:
-        write_json(scratch / "seconds.json", seconds_before + time.monotonic() - began)
+        seconds = seconds_before + time.monotonic() - began
+        with suppress(OSError):  # where the disk is full, that is what should be said
+            write_kept(scratch / "seconds.json", seconds)
     write_json(out / "metrics.json", metrics)
     if journal_file.stat().st_size:
         copy_file(journal_file, out / "journal.jsonl")
         write_history(journal_file, out / "history.csv")
-    record = record | {"digest": folder_digest(out)}
-    write_json(out / "stage.json", record)
-    timings = {"seconds": _seconds_spent(scratch), **context.timings}
-    write_timings(folders.state, record["digest"], timings, Span(started, time.time()))
-    return metrics, timings
-
-
-def _publish(out: Path, target: Path) -> None:
-    """Make `out` the folder `target` in one rename."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    incoming, outgoing = (target.with_name(f".{target.name}.{name}") for name in ("incoming", "outgoing"))
-    for rest in (incoming, outgoing):
-        shutil.rmtree(rest, ignore_errors=True)
-    try:
-        out.rename(incoming)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        shutil.copytree(out, incoming)  # another file system, or another mount of the same one
-    if target.exists():
-        target.rename(outgoing)
-    incoming.rename(target)
-    shutil.rmtree(outgoing, ignore_errors=True)
+    timings = {"seconds": seconds, **context.timings}
+    write_timings(folders.state, folder_digest(out), timings, Span(started, time.time()))
+    write_record(out, record)
 
 
 def _already_published(folders: StageFolders, identity: str) -> Metrics | None:
     """The metrics of the folder if another process published it with this very identity while we waited."""
-    receipt = _receipt(folders)
-    if not (receipt.exists() and (folders.target / "stage.json").exists()):
+    if read_kept(_receipt(folders)) is None or not (folders.target / RECORD).exists():
         return None
-    if read_json(receipt) != [identity, folder_digest(folders.target)]:
+    try:
+        if read_kept(_receipt(folders)) != [identity, read_record(folders.target)["digest"]]:
+            return None
+        check_folder(folders.target, state=folders.state)
+    except DamagedError:
         return None
     metrics: Metrics = read_json(folders.target / "metrics.json")
     return metrics
@@ -211,9 +197,10 @@ def _receipt(folders: StageFolders) -> Path:
     return lock.with_name(f"{lock.name}.done.json")
 
 
-def _input_digest(wanted: Input, folders: Mapping[str, Path], stage: Stage[Any]) -> str:
-    path = wanted.path(folders)
+def _input_digest(wanted: Input, folders: StageFolders, stage: Stage[Any]) -> str:
+    path = wanted.path(folders.inputs)
     if wanted.file is None:
+        check_folder(path, state=folders.state)
         return str(read_record(path)["digest"])
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: run `dvc repro {stage.name}`")
@@ -230,11 +217,11 @@ def _prepare_torch(runtime: Runtime) -> dict[str, Any]:
 def _started(scratch: Path) -> float:
     """When the stage began, in seconds since 1970: for one that was killed and goes on, the first time."""
     file = scratch / "started.json"
-    if not file.exists():
-        write_json(file, time.time())
-    return float(read_json(file))
+    started = read_kept(file)
+    if started is None:
+        write_kept(file, started := time.time())
+    return float(started)
 
 
 def _seconds_spent(scratch: Path) -> float:
-    file = scratch / "seconds.json"
-    return float(read_json(file)) if file.exists() else 0.0
+    return float(read_kept(scratch / "seconds.json") or 0.0)

@@ -12,7 +12,7 @@ from pipeline.journal import Journal
 from pipeline.settings import Runtime
 from pipeline.workspace import OpenBar, Workspace
 
-FORMAT = 1
+FORMAT = 2
 """The version of what the harness writes into a published folder: part of every fingerprint.
 
 The harness itself is left out of fingerprints, so raise this by hand when `stage.json`, `metrics.json`, `journal.jsonl`

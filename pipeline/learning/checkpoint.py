@@ -1,6 +1,7 @@
 """What a training run keeps in its scratch folder: its state, and the model at the end of each cycle."""
 
 import dataclasses
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.files import atomic_file
+from pipeline.files import rename
+from pipeline.journal import Journal, Mark
+from pipeline.kept import read_sealed, write_sealed
+
+_CHECKPOINTS = ("checkpoint.pt", "checkpoint-before.pt")
 
 
 @dataclass(frozen=True)
@@ -40,38 +45,49 @@ class TrainState:
     model: dict[str, Tensor] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
     scheduler: dict[str, Any] = field(default_factory=dict)
-    journal_length: int = 0
+    journal: Mark = field(default_factory=Mark)
 
 
-def save_checkpoint(state: TrainState, path: Path) -> None:
-    """Write `state`; a kill at any moment leaves the old checkpoint or the new one."""
-    _save(dataclasses.asdict(state), path)
+def save_checkpoint(state: TrainState, scratch: Path) -> None:
+    """Keep `state`, and the one before; a kill at any moment leaves one of them."""
+    newest, older = (scratch / name for name in _CHECKPOINTS)
+    if newest.exists():
+        rename(newest, older)
+    _save(dataclasses.asdict(state), newest)
 
 
-def load_checkpoint(path: Path) -> TrainState | None:
-    """Read the checkpoint; None if there is none. Loads tensors and plain values only, never code."""
-    if not path.exists():
-        return None
-    values = _load(path)
-    values["cycle_ends"] = [CycleEnd(**c) for c in values["cycle_ends"]]
-    return TrainState(**values)
+def load_checkpoint(scratch: Path, journal: Journal) -> TrainState | None:
+    """Return the newest state that is whole, with its snapshots and its part of the journal, which goes on from there.
+
+    None if there is none. Loads tensors and plain values only, never code.
+    """
+    for name in _CHECKPOINTS:
+        values = _load(scratch / name)
+        if values is None:
+            continue
+        ends, mark = [CycleEnd(**c) for c in values["cycle_ends"]], Mark(**values["journal"])
+        kept = [file for end in ends for file in _snapshot_files(scratch, end.cycle)]
+        if all(read_sealed(file) is not None for file in kept) and journal.resume(mark):
+            return TrainState(**values | {"cycle_ends": ends, "journal": mark})
+    return None
 
 
 def save_snapshot(scratch: Path, cycle: int, state: dict[str, Tensor], *, valid: Tensor, train_plain: Tensor) -> None:
     """Keep the model's state at the end of `cycle`, and its logits [N, num_classes] for `valid` and `train_plain`."""
-    _save(state, scratch / f"cycle-{cycle}.pt")
-    _save({"valid": valid, "train_plain": train_plain}, scratch / f"logits-{cycle}.pt")
+    weights, logits = _snapshot_files(scratch, cycle)
+    _save(state, weights)
+    _save({"valid": valid, "train_plain": train_plain}, logits)
 
 
 def load_snapshot(scratch: Path, cycle: int) -> dict[str, Tensor]:
     """The model's state when `cycle` ended; 0 is before the first step."""
-    state: dict[str, Tensor] = _load(scratch / f"cycle-{cycle}.pt")
+    state: dict[str, Tensor] = _require(_snapshot_files(scratch, cycle)[0])
     return state
 
 
 def load_logits(scratch: Path, cycle: int) -> dict[str, Tensor]:
     """Logits [N, num_classes] of all samples of `valid` and of `train_plain` when `cycle` ended."""
-    logits: dict[str, Tensor] = _load(scratch / f"logits-{cycle}.pt")
+    logits: dict[str, Tensor] = _require(_snapshot_files(scratch, cycle)[1])
     return logits
 
 
@@ -82,10 +98,23 @@ def load_losses(scratch: Path, cycle: int, targets: Tensor) -> NDArray[np.float6
     return losses
 
 
+def _snapshot_files(scratch: Path, cycle: int) -> tuple[Path, Path]:
+    return scratch / f"cycle-{cycle}.pt", scratch / f"logits-{cycle}.pt"
+
+
 def _save(value: object, path: Path) -> None:
-    with atomic_file(path) as file:
-        torch.save(value, file)
+    content = io.BytesIO()
+    torch.save(value, content)
+    write_sealed(path, content.getvalue())
 
 
-def _load(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
+def _load(path: Path) -> Any | None:
+    content = read_sealed(path)
+    return None if content is None else torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def _require(path: Path) -> Any:
+    value = _load(path)
+    if value is None:
+        raise OSError(f"{path} is missing or damaged: type the same command again, it makes it again")
+    return value

@@ -40,7 +40,6 @@ def train_to_minimum(
     assert isinstance(learner.train, ViewBatches)
     activations = learner.train.activations
     decays = DECAYS if settings.weight_decay == "auto" else (settings.weight_decay,)
-    workspace.journal.rewind(0)
     ends = _measure_path(learner, decays, workspace, class_weights)
     kept, verdict = keep_snapshots(learner, ends, workspace.scratch, settings.snapshots), judge(ends)
     used = list(decays[: len(ends) - 1])

@@ -106,17 +106,16 @@ def fit(learner: Learner, plan: Plan, workspace: Workspace) -> TrainingRun:
         learner.groups, plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay, name=learner.optimizer
     )
     scheduler = build_schedule(plan.schedule, optimizer, cycles)
-    state = load_checkpoint(scratch / "checkpoint.pt") or TrainState()
+    state = load_checkpoint(scratch, journal) or TrainState()
     if state.cycle_ends:
         learner.model.load_state_dict(state.model)
         optimizer.load_state_dict(state.optimizer)
         scheduler.load_state_dict(state.scheduler)
-    journal.rewind(state.journal_length)
 
     def save() -> float:
         state.model, state.optimizer = learner.model.state_dict(), optimizer.state_dict()
-        state.scheduler, state.journal_length = scheduler.state_dict(), journal.tell()
-        save_checkpoint(state, scratch / "checkpoint.pt")
+        state.scheduler, state.journal = scheduler.state_dict(), journal.mark()
+        save_checkpoint(state, scratch)
         return time.monotonic()
 
     def check_finite(loss: float, split: str) -> None:

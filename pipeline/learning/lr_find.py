@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 
-from pipeline.files import read_json, write_json
+from pipeline.kept import read_kept, write_kept
 from pipeline.learning.loop import Learner
 from pipeline.learning.lr_rules import (
     RULES,
@@ -113,12 +113,12 @@ def _sweep_repeatedly(
     with torch.random.fork_rng(devices=devices), workspace.progress(plan.repeats * plan.num_steps) as bar:
         for repeat in range(plan.repeats):
             file = workspace.scratch / f"sweep-{attempt}-{repeat}.json"
-            if not file.exists():
+            if (kept := read_kept(file)) is None:
                 seed = (workspace.seed, workspace.name, repeat)
                 made = sweep(learner, plan, momentum=momentum, seed=seed, bar=bar)
                 learner.model.load_state_dict(before)
-                write_json(file, asdict(made))
-            curve = Sweep(**read_json(file)).curve(settings.smoothing)
+                write_kept(file, kept := asdict(made))
+            curve = Sweep(**kept).curve(settings.smoothing)
             yield curve
             num_unusable += isinstance(_answer(curve, settings.rule), UnusableCurveError)
             if 2 * num_unusable > plan.repeats:

@@ -37,7 +37,6 @@ def find_and_write_lr(
     )
     write_json(workspace.out / "lr.json", dataclasses.asdict(choice))
     _write_curves(workspace.out / "curve.csv", curves)
-    workspace.journal.rewind(0)  # a killed run may have come this far
     for step, (lr, loss) in enumerate(zip(curves[0].lrs, curves[0].smoothed, strict=True)):
         workspace.journal.points(step, swept_lr=float(lr), smoothed_loss=float(loss))
     return {"lr": choice.lr, "spread": choice.spread, "rules": choice.others}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.files import read_json, write_csv, write_json
+from pipeline.kept import read_kept, write_kept
 from pipeline.learning.batch_size import count_batch
 from pipeline.learning.checkpoint import load_snapshot
 from pipeline.learning.loop import DivergedError, Learner, Plan, TrainingRun, fit
@@ -121,7 +122,7 @@ def _fit_at_usable_rate(learner: Learner, plan: Plan, workspace: Workspace) -> t
         scratch = workspace.scratch / f"attempt-{attempt}" if attempt else workspace.scratch
         scratch.mkdir(exist_ok=True)
         place, failed = dataclasses.replace(workspace, scratch=scratch), scratch / "diverged.json"
-        if failed.exists():
+        if read_kept(failed) is not None:
             continue
         try:
             return fit(learner, tried, place), tried, place
@@ -129,9 +130,9 @@ def _fit_at_usable_rate(learner: Learner, plan: Plan, workspace: Workspace) -> t
             if not plan.is_lr_found or attempt == ATTEMPTS - 1:
                 raise
             learner.model.load_state_dict(load_snapshot(scratch, 0))
-            workspace.journal.rewind(0)
+            workspace.journal.restart()
             workspace.say(f"{error}; the rate was found, so training begins again at a tenth of it")
-            write_json(failed, {"lr": tried.lr})
+            write_kept(failed, {"lr": tried.lr})
     raise AssertionError("the last attempt returns or raises")
 
 

@@ -1,7 +1,10 @@
 """The journal, and the table made from it."""
 
 import csv
+from contextlib import closing
 from pathlib import Path
+
+import pytest
 
 from pipeline.journal import Journal, read_points, write_history
 
@@ -21,14 +24,45 @@ def test_points_of_one_step_share_a_row(tmp_path: Path) -> None:
     ]
 
 
-def test_rewinding_removes_what_came_after_the_checkpoint(tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_from_the_mark_of_what_was_kept(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
     journal.points(0, x=0.0)
-    length = journal.tell()
+    mark = journal.mark()
     journal.points(1, x=1.0)
     journal.close()
-    resumed = Journal(tmp_path / "journal.jsonl")
-    resumed.rewind(length)
+
+    resumed = Journal(journal.path)
+    assert resumed.resume(mark)
     resumed.points(1, x=2.0)
+    resumed.end()
     resumed.close()
-    assert read_points(resumed.path) == {0: {"x": 0.0}, 1: {"x": 2.0}}
+    assert read_points(journal.path) == {0: {"x": 0.0}, 1: {"x": 2.0}}
+
+
+def test_without_a_mark_it_begins_again(tmp_path: Path) -> None:
+    for value in (1.0, 2.0):
+        journal = Journal(tmp_path / "journal.jsonl")
+        journal.points(0, x=value)
+        journal.close()
+    assert read_points(journal.path) == {0: {"x": 2.0}}
+
+
+def test_one_that_stops_before_it_goes_on_removes_nothing(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.points(0, x=0.0)
+    mark = journal.mark()
+    journal.close()
+    Journal(journal.path).close()
+    with closing(Journal(journal.path)) as resumed:
+        assert resumed.resume(mark)
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"step": 0, "values": {"x": 9.0}}\n', b"{"])
+def test_a_damaged_one_does_not_go_on(tmp_path: Path, damage: bytes) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.points(0, x=0.0)
+    mark = journal.mark()
+    journal.close()
+    journal.path.write_bytes(damage)
+    with closing(Journal(journal.path)) as resumed:
+        assert not resumed.resume(mark)

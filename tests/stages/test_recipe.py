@@ -36,7 +36,7 @@ from stages.full_train import STAGE as FULL_TRAIN
 from stages.head_train import STAGE as HEAD_TRAIN
 from stages.registry import ALL
 from stages.tta_evaluate import STAGE as TTA_EVALUATE
-from tests.conftest import CLASSES, TINY, Compose, Run
+from tests.conftest import CLASSES, TINY, Compose, Run, publish_again
 
 pytestmark = pytest.mark.xdist_group("recipe")
 FRAMING = Framing(32, "zoom", "white")
@@ -337,6 +337,7 @@ def test_an_ensemble_is_evaluated_and_predicts_as_the_mean_of_its_members(
     second |= {n: t.roll(1, dims=0) for n, t in second.items() if n.startswith("head.2.")}  # takes a class for the next
     joined = {f"members.{k}.{n}": t for k, member in enumerate((first, second)) for n, t in member.items()}
     save_tensors(joined, folders["full_train"] / "model.safetensors")
+    publish_again(folders["full_train"])
     execute(TTA_EVALUATE, params, runtime, StageFolders(folders, tmp_path / "tta", tmp_path / ".unfreeze"))
     manifest, model = read_manifest(recipe.folder("ingest")), tmp_path / "tta" / "model"
     files = [manifest.root / s.path for s in manifest.of("test")[:4]]
@@ -358,6 +359,7 @@ def test_images_without_a_label_are_predicted_and_not_scored(recipe: Run, tmp_pa
     known = read_manifest(folders["ingest"]).of("test")[0]
     with (folders["ingest"] / "manifest.jsonl").open("a") as file:
         file.write(json.dumps(dataclasses.asdict(known) | {"label": "", "split": UNLABELLED}) + "\n")
+    publish_again(folders["ingest"])
     scores = execute(
         TTA_EVALUATE, recipe.params, runtime, StageFolders(folders, tmp_path / "tta", tmp_path / ".unfreeze")
     )

@@ -1,8 +1,10 @@
 """Reading many files: in order, the same with any number of workers, and only what has changed."""
 
 import os
+import random
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,24 @@ def test_a_cache_that_cannot_be_used_is_replaced(folder: Path, tmp_path: Path, c
     cache = FactsCache(file, made_by="now")
     assert read(folder, cache=cache) == read(folder, cache=cache)
     cache.close()
+
+
+def test_damage_anywhere_in_the_cache_changes_no_fact(folder: Path, tmp_path: Path) -> None:
+    file, expected = tmp_path / "facts.sqlite", read(folder)
+    with closing(FactsCache(file, made_by="now")) as cache:
+        read(folder, cache=cache)
+    whole = file.read_bytes()
+    generator = random.Random(0)
+    for _ in range(50):
+        damaged = bytearray(whole)
+        if generator.random() < 0.2:
+            del damaged[generator.randrange(len(whole)) :]
+        else:
+            for _ in range(generator.choice((1, 1, 20))):
+                damaged[generator.randrange(len(whole))] ^= 1 << generator.randrange(8)
+        file.write_bytes(damaged)
+        with closing(FactsCache(file, made_by="now")) as cache:
+            assert read(folder, cache=cache) == expected
 
 
 def test_a_passing_problem_is_not_cached(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,5 @@
 """Pictures are drawn once, and again whenever what they show or how they are drawn has changed."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from PIL import Image
 
 from pipeline.harness import drawing
 from pipeline.harness.drawing import draw_once
+from pipeline.harness.published import write_record
 
 
 class Painter:
@@ -28,7 +28,7 @@ class Painter:
 def folders(tmp_path: Path) -> dict[str, Path]:
     folder = tmp_path / "artifacts" / "unfreeze"
     folder.mkdir(parents=True)
-    (folder / "stage.json").write_text(json.dumps({"digest": "a"}))
+    write_record(folder, {})
     return {"unfreeze": folder}
 
 
@@ -45,7 +45,8 @@ def test_what_was_drawn_is_copied_until_something_changes(
         return painter.count
 
     assert drawn("once") == drawn("again") == 1
-    (folders["unfreeze"] / "stage.json").write_text(json.dumps({"digest": "b"}))
+    (folders["unfreeze"] / "plan.json").write_text("another")
+    write_record(folders["unfreeze"], {})
     assert drawn("again") == 2
     monkeypatch.setattr(drawing, "code_fingerprint", lambda _: "another colour")
     assert drawn("again") == 3

@@ -15,8 +15,10 @@ import pytest
 import pipeline.harness.execute as harness
 from pipeline.console import say
 from pipeline.harness.execute import Audience, StageFolders, execute
+from pipeline.harness.published import write_record
 from pipeline.harness.stage import Input, Metrics, Stage, StageContext, UndeclaredReadError, dotted_keys, select
 from pipeline.settings import Runtime, Settings, read_settings
+from pipeline.timings import read_timings
 from tests.conftest import PROJECT, Compose
 
 
@@ -74,7 +76,7 @@ def test_what_the_clock_said_is_kept_beside_the_folder_and_not_in_it(
 
     execute(stage(measured), compose_conf(), runtime, folders(tmp_path))
     digest = json.loads((tmp_path / "artifacts" / "ingest" / "stage.json").read_text())["digest"]
-    timings = json.loads((tmp_path / ".unfreeze" / "timings" / f"{digest}.json").read_text())
+    timings = read_timings(tmp_path / ".unfreeze", digest)
     assert timings["ms_per_image"] == 4.25
     assert timings.keys() == {"seconds", "ms_per_image"}
     assert all("4.25" not in p.read_text() for p in (tmp_path / "artifacts" / "ingest").iterdir())
@@ -142,10 +144,11 @@ def test_identity_holds_settings_inputs_and_code(
         seen.add(context.scratch.name)
         return {}
 
-    def go(digest: str, *overrides: str) -> int:
+    def go(result: str, *overrides: str) -> int:
         upstream = tmp_path / "up"
         upstream.mkdir(exist_ok=True)
-        (upstream / "stage.json").write_text(json.dumps({"digest": digest}))
+        (upstream / "result").write_text(result)
+        write_record(upstream, {})
         execute(stage(run, Input("up")), compose_conf(*overrides), runtime, folders(tmp_path, up=upstream))
         return len(seen)
 

@@ -91,13 +91,14 @@ def test_a_killed_run_starts_again_and_ends_in_the_same_bytes(
     learner: Learner, settings: HeadTraining, workspace: Workspace
 ) -> None:
     start = copy.deepcopy(learner.model.state_dict())
+    workspace.journal.points(0, train_loss=9.0)
     found = []
-    for killed in (True, False):
-        if killed:
-            workspace.journal.points(0, train_loss=9.0)
+    for _ in range(2):
         learner.model.load_state_dict(start)
-        train_to_minimum(learner, settings, workspace, class_weights=None)
-        found.append((workspace.journal.path.read_bytes(), (workspace.out / "cycles.json").read_bytes()))
+        with closing(Journal(workspace.journal.path)) as journal:
+            again = dataclasses.replace(workspace, journal=journal)
+            train_to_minimum(learner, settings, again, class_weights=None)
+        found.append((journal.path.read_bytes(), (workspace.out / "cycles.json").read_bytes()))
     assert found[0] == found[1]
 
 

@@ -1,10 +1,10 @@
 """The finder: its rules on curves with known answers, and that it changes nothing."""
 
 import copy
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from pipeline.journal import Journal
+from pipeline.kept import read_kept
 from pipeline.learning.loop import Learner
 from pipeline.learning.lr_find import LrChoice, choose_lr, find_lr
 from pipeline.learning.lr_rules import RULES, Curve, UnusableCurveError, recipe, smooth
@@ -150,7 +151,7 @@ def test_a_sweep_stops_where_it_diverges(tmp_path: Path) -> None:
 def test_a_small_batch_steps_on_its_own_images_and_is_measured_on_more(tmp_path: Path) -> None:
     made, lr = learner(build_model(dropout=0.0)), 0.05
     find(made, tmp_path, replace(SETTINGS, start_lr=lr, repeats=1))
-    sweep = json.loads((tmp_path / "sweep-0-0.json").read_text())
+    sweep = cast("dict[str, Any]", read_kept(tmp_path / "sweep-0-0.json"))
 
     assert isinstance(made.train, TensorBatches)
     order = torch.tensor(permutation(37, 0, "lr_find_full", 0, "order", 0))
