@@ -1,4 +1,4 @@
-"""`unfreeze predict`, `export`, `compare`, `diff` and `ui`: what the user of trained models types."""
+"""`unfreeze predict`, `export`, `compare`, `diff`, `verify` and `ui`: what the user of trained models types."""
 
 import argparse
 import sys
@@ -17,6 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser("compare", help="compare finished runs in a table", add_help=False)
     commands.add_parser("diff", help="say what differs between two runs, with pictures", add_help=False)
     commands.add_parser("export", help="write a trained model as an ONNX or torch.export file", add_help=False)
+    commands.add_parser("verify", help="check that results and images are what they were", add_help=False)
     ui = commands.add_parser("ui", help="open the table of runs in a browser")
     ui.add_argument("--port", type=int, default=5000)
     arguments, others = parser.parse_known_args(argv)
@@ -28,6 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from pipeline.deployment import export
 
         return export.main(others, prog="unfreeze export")
+    if arguments.command == "verify":
+        from pipeline.harness import verify
+
+        return verify.main(others, prog="unfreeze verify")
     if arguments.command == "compare":
         return _compare(others)
     if arguments.command == "diff":

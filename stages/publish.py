@@ -13,8 +13,9 @@ from pipeline.files import digest, write_json
 from pipeline.harness.delivery import row_spec, run_occasion
 from pipeline.harness.ending import show_ending
 from pipeline.harness.live import RunClock
+from pipeline.harness.published import check_folder
 from pipeline.params import load_params
-from pipeline.paths import ARTIFACTS, PARAMS
+from pipeline.paths import ARTIFACTS, PARAMS, state_dir
 from pipeline.settings import Publish, read_settings, with_environment
 from pipeline.tracking import RowSpec, publish_row
 from pipeline.tracking.content import MODEL_CARD
@@ -27,6 +28,8 @@ def main() -> int:
     """Publish the state of the working copy."""
     try:
         folders = {name: ARTIFACTS / name for name in STAGES if (ARTIFACTS / name / "stage.json").exists()}
+        for folder in folders.values():
+            check_folder(folder, state=state_dir())
         show_ending(folders, report=ARTIFACTS / "report" / "report.html")
         params = load_params(PARAMS)
         settings = read_settings(params, source=str(PARAMS))

@@ -27,8 +27,7 @@ class DamagedError(ValueError):
 def read_record(folder: Path) -> dict[str, Any]:
     """Read what a published folder says of itself. Raises FileNotFoundError or DamagedError: how to make it again."""
     record = read_published(folder / RECORD)
-    told = record.pop("checksum", None)
-    if told != digest(record):
+    if not isinstance(record, dict) or record.pop("checksum", None) != digest(record):
         raise DamagedError(f"{folder / RECORD} was changed, or made by an older version: {_remedy(folder)}")
     return record
 
