@@ -118,7 +118,7 @@ def _finish(lab: Lab, name: str) -> str | None:
     return None if lab.is_right() else f"{name}: other bytes"
 
 
-def _pictures(root: Path) -> Path:
+def write_pictures(root: Path) -> Path:
     generator = np.random.default_rng(0)
     for label, name in enumerate(CLASSES):
         (root / name).mkdir(parents=True)
@@ -145,7 +145,7 @@ def main() -> int:
             Row("disk broken from each step on"), Row("killed, and one file of .unfreeze damaged")]  # fmt: skip
     with tempfile.TemporaryDirectory() as there:
         root = Path(there)
-        params = compose([*SMALL, f"data.root={_pictures(root / 'pictures')}"], conf=PROJECT / "conf")
+        params = compose([*SMALL, f"data.root={write_pictures(root / 'pictures')}"], conf=PROJECT / "conf")
         run = Run(run_stages(ALL, params, root / "whole"), params)
         for lab in _labs(run, root, arguments.stages):
             print(lab.stage.name, file=sys.stderr, flush=True)
