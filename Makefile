@@ -1,5 +1,5 @@
 # Everything a person types. Nothing is installed by hand: each target makes .venv first where it is missing or old.
-.PHONY: run test check format ui experiments git
+.PHONY: run test check audit torture format ui experiments git
 .DEFAULT_GOAL := run
 
 PYTHON ?= python3
@@ -24,11 +24,18 @@ experiments: $(READY)  ## the table of DVC's experiments: what was changed, and 
 test: $(READY)  ## run the tests
 	python -m pytest
 
-check: $(READY)  ## format, lint, types, tests
+check: $(READY) audit  ## format, lint, types, known vulnerabilities, tests
 	ruff format --check .
 	ruff check .
 	mypy
 	python -m pytest
+
+audit: $(READY)  ## ask PyPI which pinned packages have known vulnerabilities
+	@python -m tests.audit
+
+torture: $(READY)  ## a fault at every step on the disk, damage to all that is kept, hostile files: takes hours
+	python -m tests.reliability.torture
+	@if [ "$$(id -u)" = 0 ]; then python -m tests.reliability.mounts; else echo 'Small disks and mounts need root: sudo make torture'; fi
 
 format: $(READY)  ## put the code into its one format
 	ruff format .
