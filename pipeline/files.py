@@ -219,9 +219,9 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def folder_digest(folder: Path) -> str:
-    """SHA-256 of the names and contents of all files below `folder`."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
+def folder_digest(folder: Path, *, without: str | None = None) -> str:
+    """SHA-256 of the names and contents of all files below `folder`, `without` that one at its top."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / str(without))
     return digest({p.relative_to(folder).as_posix(): file_digest(p) for p in files})
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from pipeline.comparison.paired import answers_of, compare_answers
 from pipeline.comparison.runs import Run, read_run
 from pipeline.comparison.table import differing_settings
-from pipeline.files import atomic_folder, copy_file, read_json, write_json, write_text
+from pipeline.files import atomic_folder, copy_file, folder_digest, write_text
+from pipeline.kept import read_kept, write_kept
 from pipeline.params import to_yaml
 from pipeline.paths import PARAMS
 from pipeline.report.facts import Before
@@ -40,7 +41,7 @@ def remember(run: Run, params: dict[str, Any], made: float) -> None:
                 if file.exists():
                     copy_file(file, draft / stage / file.name)
         write_text(draft / PARAMS.name, to_yaml(params))
-        write_json(draft / MADE, made)
+        write_kept(draft / MADE, {"made": made, "digest": folder_digest(draft)})
     for old in _remembered(run)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
 
@@ -65,7 +66,7 @@ def date_of(made: float) -> str:
 
 def made_of(folder: Path) -> float:
     """When a remembered run was made."""
-    return float(read_json(folder / MADE))
+    return float((read_kept(folder / MADE) or {"made": 0.0})["made"])
 
 
 def _compared(before: Run, then: Score, made: float, run: Run, score: Score) -> Before:
@@ -87,5 +88,14 @@ def _folder(run: Run) -> Path:
 
 
 def _remembered(run: Run) -> list[Path]:
-    """The folders of remembered runs, the oldest first."""
-    return sorted((file.parent for file in (run.state / "runs").glob(f"[!.]*/{MADE}")), key=made_of)
+    """The folders of remembered runs, the oldest first. Those that are damaged are removed."""
+    folders = sorted(path for path in (run.state / "runs").glob("[!.]*") if path.is_dir())
+    for folder in folders:
+        if not _is_whole(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+    return sorted((folder for folder in folders if folder.exists()), key=made_of)
+
+
+def _is_whole(folder: Path) -> bool:
+    known = read_kept(folder / MADE)
+    return known is not None and known["digest"] == folder_digest(folder, without=MADE)
