@@ -69,6 +69,19 @@ class Split(_Section):
 
 
 @dataclass(frozen=True)
+class Unpack(_Section):
+    """What may come out of an archive. It is counted while it is unpacked, whatever the archive says of itself."""
+
+    max_gb: Annotated[float, Field(gt=0)]
+    """Size of all its files in GB (10^9 bytes)."""
+    max_files: Count
+    """Number of its files and folders."""
+    max_ratio: Annotated[float, Field(ge=1)]
+    """Unpacked over packed size: photos have about 1, drawings in BMP up to 100, archives that are made to fill a disk
+    1,000 and more. Below 100 MB it is not looked at."""
+
+
+@dataclass(frozen=True)
 class DataSource(_Section):
     """The part of `data` that says which images there are, and how they are split."""
 
@@ -89,6 +102,7 @@ class DataSource(_Section):
     """What happens to a file that cannot be used: `skip` continues without it, `fail` stops."""
     max_rejected: Annotated[float, Field(ge=0, le=1)]
     """Share of the files that may be skipped before ingest stops."""
+    unpack: Unpack
     duplicates: Literal["keep", "drop", "fail"]
     """Copies of an image, and near copies across splits: `keep` uses them and says so, `drop` leaves them out, `fail`
     stops. Copies that are used are always in the same split."""

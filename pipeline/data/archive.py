@@ -1,12 +1,19 @@
-"""Unpack zip and tar archives, never outside the given folder."""
+"""Unpack zip and tar archives: only files, never outside the given folder, and all of them or none."""
 
+import errno
 import shutil
 import tarfile
 import zipfile
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from pipeline.files import atomic_file
-from pipeline.settings import SettingsError
+from pipeline.data.archive_entries import ArchiveError, Entry, Meter, Names
+from pipeline.data.tar_reader import open_tar
+from pipeline.data.zip_reader import open_zip
+from pipeline.files import atomic_file, atomic_folder
+from pipeline.settings import SettingsError, Unpack
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
@@ -16,62 +23,95 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
-def unpack(archive: Path, into: Path) -> Path:
+def unpack(archive: Path, into: Path, limits: Unpack) -> Path:
     """Unpack into a new folder and return the folder that holds the splits or classes.
 
-    That is `into`, or, if everything in the archive is in one folder, that folder. Raises SettingsError for an archive
-    that is damaged, does not fit on the disk, or has members that would land outside `into`.
+    That is `into`, or, if everything in the archive is in one folder, that folder. Raises SettingsError, and leaves
+    nothing behind, for an archive that is damaged or incomplete, has members that are no plain files or would land
+    outside `into`, exceeds `limits`, or does not fit on the disk.
     """
-    into.mkdir(parents=True)
+    work = _Work(archive, limits)
+    into.parent.mkdir(parents=True, exist_ok=True)
     try:
-        if archive.name.lower().endswith(".zip"):
-            _unzip(archive, into)
-        else:
-            _untar(archive, into)
-    except (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, RuntimeError, NotImplementedError) as error:
-        what = "it is damaged, or not an archive" if isinstance(error, tarfile.ReadError) else error
-        raise SettingsError(f"data.root={archive} cannot be unpacked: {what}; fetch it again, or unpack it by hand and "
-                            "give the folder") from None  # fmt: skip
+        work.check(into.parent)
+        with atomic_folder(into) as draft:
+            work.write(draft)
+    except Exception as error:  # damaged archives make decoders raise zlib.error, struct.error, OverflowError, ...
+        raise SettingsError(f"data.root={archive} cannot be unpacked: {work.place(error)}{_explain(error)}") from None
     return _innermost(into)
 
 
-def _unzip(archive: Path, into: Path) -> None:
-    with zipfile.ZipFile(archive) as file:
-        members = [m for m in file.infolist() if not m.is_dir()]
-        for member in members:
-            _check_name(member.filename)
-        _check_space(sum(m.file_size for m in members), into)
-        for member in members:
-            file.extract(member, into)
+@dataclass
+class _Work:
+    archive: Path
+    limits: Unpack
+    member: str = field(default="", init=False)
+    """The name of the member that is being read."""
+    meter: Meter = field(init=False)
+
+    def check(self, disk: Path) -> None:
+        """Check all names, and what can be checked without writing. For a tar archive, that is everything."""
+        names, needed = Names(), 0
+        with self._open() as entries:
+            for entry in self._each(entries):
+                names.add(entry.name, is_file=entry.content is not None)
+                needed += entry.size
+        if needed > (free := shutil.disk_usage(disk).free):
+            raise ArchiveError(f"it needs {needed / 1e9:.1f} GB, but {disk} has {free / 1e9:.1f} GB left")
+
+    def write(self, folder: Path) -> None:
+        """Write all files below `folder`. The names are checked again: the archive may have changed since."""
+        names = Names()
+        with self._open() as entries:
+            for entry in self._each(entries):
+                path = names.add(entry.name, is_file=entry.content is not None)
+                if entry.content is not None:
+                    _write(folder / path, entry.content)
+
+    def place(self, error: Exception) -> str:
+        """Where the error arose, unless it says so."""
+        return f"its member {self.member!r}: " if self.member and not isinstance(error, ArchiveError) else ""
+
+    def _open(self) -> AbstractContextManager[Iterator[Entry]]:
+        self.member, self.meter = "", Meter(self.limits, self.archive.stat().st_size)
+        open_kind = open_zip if self.archive.name.lower().endswith(".zip") else open_tar
+        return open_kind(self.archive, self.meter)
+
+    def _each(self, entries: Iterator[Entry]) -> Iterator[Entry]:
+        for entry in entries:
+            self.member = entry.name
+            self.meter.count_entry()
+            yield entry
 
 
-def _untar(archive: Path, into: Path) -> None:
-    """Unpack regular files only. Links are refused: a chain of them can lead out of any folder (CVE-2025-4517)."""
-    with tarfile.open(archive) as file:
-        members = file.getmembers()
-        for member in members:
-            _check_name(member.name)
-            if not (member.isreg() or member.isdir()):
-                raise OSError(f"its member {member.name!r} is a link or a device, and only files are unpacked")
-        _check_space(sum(m.size for m in members), into)
-        for member in (m for m in members if m.isreg()):
-            content, target = file.extractfile(member), into / member.name
-            assert content is not None, member.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_file(target, flush=False) as unpacked:
-                shutil.copyfileobj(content, unpacked)
+def _write(target: Path, content: Iterator[bytes]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        raise ArchiveError(f"it has two members that this disk takes for one, {target.name!r} and another")
+    draft = target.parent / "\\"  # no member is called that; the longest names leave no room for a draft's
+    with atomic_file(draft, flush=False) as file:
+        file.writelines(content)
+    draft.rename(target)
 
 
-def _check_name(name: str) -> None:
-    parts = PurePosixPath(name.replace("\\", "/"))
-    if parts.is_absolute() or ".." in parts.parts:
-        raise OSError(f"its member {name!r} reaches outside")
-
-
-def _check_space(needed: int, into: Path) -> None:
-    free = shutil.disk_usage(into).free
-    if needed > free:
-        raise OSError(f"{needed / 1e9:.1f} GB unpacked, but {into} has {free / 1e9:.1f} GB left")
+def _explain(error: Exception) -> str:
+    """What is wrong, and what to do."""
+    match error:
+        case ArchiveError():
+            what = str(error)
+        case zipfile.BadZipFile() | tarfile.TarError() | EOFError():
+            what = f"it is damaged, cut off or not an archive ({error})"
+        case MemoryError():
+            what = "there is not enough memory"
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT, strerror=str(text)):
+            return f"{text}; free some space, and run again"
+        case OSError(errno=int(), strerror=str(text)):
+            what = text
+        case NotImplementedError():
+            what = f"it is packed in a way that is not read here ({error})"
+        case _:
+            what = f"it is damaged ({type(error).__name__}: {error})"
+    return f"{what}; fetch it again, or unpack it by hand and give the folder"
 
 
 def _innermost(folder: Path) -> Path:

@@ -3,16 +3,21 @@
 It also reports what was converted, what is doubtful about a file, and why a file cannot be used.
 """
 
+import ctypes
 import errno
 import hashlib
+import logging
 import stat
 import warnings
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
 from pipeline.data.colour import Notes, to_rgb
+from pipeline.data.formats import RAW, identify, is_raw, nodata_of
 from pipeline.data.heif import is_heif, open_heif
 
 MAX_PIXELS = 89_478_485
@@ -48,15 +53,12 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_OTHERS = (
-    (b"\x00\x05\x16\x07", "AppleDouble: what macOS keeps beside a file"),
-    (b"%PDF", "PDF"),
-    (b"PK\x03\x04", "a zip archive: give it as data.root, or unpack it"),
-    (b"8BPS", "Photoshop: export it as PNG"),
-)
 
-# Pillow warns on standard error, from every process. What matters of it is in the ledger.
+# Pillow and libtiff write to standard error, from every process. What matters of it is in the ledger.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+with suppress(OSError, AttributeError):  # a Pillow without libtiff
+    ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def decode(path: Path, *, background: str, at_least_px: int | None = None) -> De
             _check_header(file, path, notes)
             _reduce(file, at_least_px)
             file.load()
-            image = to_rgb(_turn_upright(file, notes), background, notes)
+            image = to_rgb(_turn_upright(file, notes), background, notes, nodata=nodata_of(_tags(file)))
     except DecodeError:
         raise
     except Exception as error:  # for damaged files Pillow raises IndexError, struct.error, OverflowError, ...
@@ -186,6 +188,8 @@ def _check_is_file(path: Path) -> None:
 def _check_header(file: Image.Image, path: Path, notes: Notes) -> None:
     """Check the image's size and format before anything is decoded."""
     suffix, kind, pixels = path.suffix.lower(), file.format or "", file.width * file.height
+    if kind == "TIFF" and is_raw(path, _tags(file)):
+        raise DecodeError(f"not an image that is read but {RAW}")
     if pixels > MAX_PIXELS:
         if kind not in ("JPEG", "MPO") or "progressive" in file.info or pixels > MAX_JPEG_PIXELS:
             raise DecodeError(_too_large(pixels))
@@ -194,6 +198,12 @@ def _check_header(file: Image.Image, path: Path, notes: Notes) -> None:
         notes.flags.append(f"named {suffix}, but {kind}")
     if getattr(file, "is_animated", False):
         notes.conversions.append("the first of several frames")
+
+
+def _tags(file: Image.Image) -> Mapping[int, object]:
+    """The tags of a TIFF file; none of others."""
+    tags: Mapping[int, object] = getattr(file, "tag_v2", {})
+    return tags
 
 
 def _reduce(file: Image.Image, at_least_px: int | None) -> None:
@@ -224,7 +234,7 @@ def _too_large(pixels: int) -> str:
 def _reason(path: Path, error: Exception) -> str:
     match error:
         case UnidentifiedImageError():
-            return _identify(path)
+            return identify(path)
         case ModuleNotFoundError(name="pi_heif"):
             return "HEIC: `pip install pi-heif` to read it, or convert it to JPEG"
         case Image.DecompressionBombError():
@@ -240,21 +250,3 @@ def _reason(path: Path, error: Exception) -> str:
         case OSError(errno=int(), strerror=str(text)):
             return f"cannot be read: {text}"
     return f"damaged: {str(error).strip() or type(error).__name__}"
-
-
-def _identify(path: Path) -> str:
-    """What a file is that Pillow does not recognise."""
-    with path.open("rb") as file:
-        start = file.read(512)
-    for signature, name in _OTHERS:
-        if start.startswith(signature):
-            return f"not an image but {name}"
-    if is_heif(path):
-        return "damaged HEIC"
-    text = start.lstrip().lower()
-    if text.startswith((b"<!doctype html", b"<html")):
-        return "not an image but an HTML page"
-    if text.startswith((b"<svg", b"<?xml")):
-        return "not a pixel image but SVG or XML"
-    printable = bool(start) and all(b >= 32 or b in b"\t\r\n\f" for b in start)
-    return "not an image but text" if printable else "not an image"

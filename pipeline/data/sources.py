@@ -19,7 +19,7 @@ from pipeline.data.folder import find_in_folder
 from pipeline.data.found import SPLIT_NAMES, UNLABELLED, FoundFile
 from pipeline.files import file_state
 from pipeline.paths import from_checkout
-from pipeline.settings import DataSource, SettingsError
+from pipeline.settings import DataSource, SettingsError, Unpack
 
 _SETTINGS = ("root", "dataset", "group")
 """Settings of `data` that are only for some sources, and null for all others."""
@@ -98,7 +98,7 @@ class Folder(Source):
     @classmethod
     def open(cls, data: DataSource, out: Path) -> Source:
         root = _root(data)
-        return Archive(out, root) if _is_archive(root) else Folder(root)
+        return Archive(out, root, data.unpack) if _is_archive(root) else Folder(root)
 
     def find(self) -> Iterator[FoundFile]:
         _check_is_folder(self.root, str(self.root))
@@ -124,9 +124,11 @@ class Archive(Folder):
     """A zip or tar archive of a folder of images, unpacked below `root`."""
 
     file: Path
+    limits: Unpack
 
     def find(self) -> Iterator[FoundFile]:
-        yield from find_in_folder(archive.unpack(self.file, self.root / "images"), relative_to=self.root)
+        images = archive.unpack(self.file, self.root / "images", self.limits)
+        yield from find_in_folder(images, relative_to=self.root)
 
 
 @dataclass(frozen=True)
