@@ -1,6 +1,5 @@
 """Images that a person leaves out: those listed in `data.drop`."""
 
-import csv
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -60,8 +59,8 @@ def _listed_paths(data: DataSource) -> dict[str, None]:
     """The listed paths, in order and without repetition."""
     file = _file(data)
     try:
-        rows = table.read_rows(file)
-    except (OSError, ValueError, csv.Error) as error:
+        rows = [cells for _, cells in table.read_rows(file)]
+    except (OSError, ValueError) as error:
         raise SettingsError(f"data.drop={data.drop} cannot be read as a table: {error}") from None
     columns = list(dict.fromkeys(name for row in rows for name in row))
     if rows and "path" not in columns:

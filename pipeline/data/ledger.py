@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.data.facts import Facts
+from pipeline.paths import from_checkout
 from pipeline.settings import DataSource, SettingsError
 
 VERDICTS = ("accepted", "converted", "flagged", "rejected", "ignored")
@@ -47,9 +48,16 @@ def check_rejected(rejected: Sequence[LedgerLine], data: DataSource, *, num_file
         else f"data.max_rejected={data.max_rejected:g} allows {int(data.max_rejected * num_files)}"
     )
     raise SettingsError(
-        f"{len(rejected)} of {num_files} files were rejected ({why}), and {rule}:{shown}{more}\n"
-        f"  fix or remove them{_way_on(len(rejected) / num_files, data)}"
+        f"{len(rejected)} of {num_files} files were rejected ({why}), and {rule}:{shown}{more}"
+        f"{_folder(rejected, data)}\n  fix or remove them{_way_on(len(rejected) / num_files, data)}"
     )
+
+
+def _folder(rejected: Sequence[LedgerLine], data: DataSource) -> str:
+    """Where the paths of a table lead, if files were missing there."""
+    if data.name != "csv" or not any(line.reason.startswith("no such file") for line in rejected):
+        return ""
+    return f"\n  paths are looked for in the table's folder, {from_checkout(data.root or '').resolve().parent}"
 
 
 def _way_on(share: float, data: DataSource) -> str:

@@ -152,17 +152,32 @@ class Table(Source):
         for row in sorted(table.read_table(self.file, group=self.group), key=lambda r: r.path):
             split, problem = SPLIT_NAMES.get(row.split.lower()), ""
             if row.split and split is None:
-                raise SettingsError(f"data.root={self.file}: split {row.split!r} of {row.path} must be empty or one of "
-                                    f"{', '.join(SPLIT_NAMES)}")  # fmt: skip
+                raise SettingsError(
+                    f"data.root={self.file}: split {row.split!r} of {row.path} ({row.place}) must be empty or one of "
+                    f"{', '.join(SPLIT_NAMES)}"
+                )
             if not row.path:
-                problem = "a row without a path"
+                problem = f"no path: {row.place} of {self.file.name}"
             elif row.path in first:
                 problem = "listed twice" if first[row.path] == row.label else "listed under two labels"
             elif not row.label and split not in ("test", UNLABELLED):
                 problem = "no label"
+            else:
+                problem = self._missing(row)
             first.setdefault(row.path, row.label)
             split = split if row.label else UNLABELLED
             yield FoundFile(row.path, row.label if split != UNLABELLED else "", split, row.group, problem)
+
+    def _missing(self, row: table.Row) -> str:
+        """Why the row's file is not there; empty if it is."""
+        try:
+            os.lstat(os.path.join(self.root, row.path))  # noqa: PTH118
+        except (FileNotFoundError, NotADirectoryError):
+            how = ", with back-slashes where slashes must be" if "\\" in row.path else ""
+            return f"no such file: {row.place} of {self.file.name}{how}"
+        except OSError:
+            return ""  # the decoder says why it cannot be read
+        return ""
 
     @classmethod
     def files(cls, data: DataSource) -> Iterator[tuple[str, str]]:
