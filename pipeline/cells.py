@@ -1,4 +1,4 @@
-"""Cells of CSV files that people open in a spreadsheet, which runs what begins with = + - @, a tab or a return.
+"""Cells of CSV files that people open in a spreadsheet, which runs what begins with = + - @ or a tab.
 
 Such text gets an apostrophe in front, which spreadsheets take for "this is text", and so does text in which apostrophes
 are followed by one of these; numbers stay as they are. Our own readers take the apostrophe away again.
@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|nan)")
 
 

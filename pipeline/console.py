@@ -1,7 +1,7 @@
 """What a person sees of a run: one line per event that matters, and progress bars in a terminal.
 
 A terminal gets lines that break between words, and never within a command in back quotes, so that it can be copied as a
-whole. Files and pipes get each text as one line.
+whole. Files and pipes get each text as one line. Control characters in names are shown as escapes.
 """
 
 import os
@@ -14,6 +14,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from pipeline.printable import printable
 from pipeline.workspace import Bar
 
 _console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -41,6 +42,7 @@ def note(text: str) -> None:
 
 
 def _show(text: str, *, indent: int, style: str = "") -> None:
+    text = printable(text)
     lines = _broken(text, indent) if _console.is_terminal else [text]
     _console.print("\n".join(lines), markup=False, style=style)
 
@@ -64,7 +66,7 @@ def _broken(text: str, indent: int) -> list[str]:
 def show(lines: Iterable[str]) -> None:
     """Print lines as they are: a table, or what a whole run found."""
     for line in lines:
-        _console.print(line, markup=False)
+        _console.print(printable(line), markup=False)
 
 
 class _VisibleBar(Bar):

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pipeline.cells import to_cell
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """No space on the disk, or no more for this user."""
 
@@ -85,7 +87,7 @@ def atomic_file(path: Path, *, flush: bool = True) -> Iterator[BinaryIO]:
     A kill at any moment leaves the old file or the new one, flushed to disk. The folder must exist. Without `flush` a
     power cut may lose it: for very many files that would be made again. Raises DiskFullError.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = _draft(path)
     draft.unlink(missing_ok=True)
     try:
         with CheckedFile(draft, "xb", shown=path) as raw:  # a new file: never through a link that lies there
@@ -103,7 +105,7 @@ def atomic_file(path: Path, *, flush: bool = True) -> Iterator[BinaryIO]:
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Give a new, empty folder that becomes `path` when the block ends without an error. `path` must not exist."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = _draft(path)
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
@@ -112,6 +114,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+def _draft(path: Path) -> Path:
+    """What a file or folder is called until it is whole. The longest names leave no room for more."""
+    name = os.fsencode(path.name)
+    short = path.name if len(name) < 200 else hashlib.sha256(name).hexdigest()
+    return path.with_name(f".{short}.{os.getpid()}")
 
 
 def rename(source: Path, target: Path, *, flush: bool = True) -> None:
@@ -201,10 +210,10 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write rows, the header first, as a CSV file in UTF-8."""
+    """Write rows, the header first, as a CSV file in UTF-8. `cells.read_cells` reads it."""
     with atomic_file(path) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", errors="backslashreplace")
-        csv.writer(text, lineterminator="\n").writerows(rows)
+        csv.writer(text, lineterminator="\n").writerows([to_cell(cell) for cell in row] for row in rows)
         text.detach()  # flushes, and leaves the file open
 
 

@@ -129,3 +129,14 @@ def test_files_are_written_in_one_place() -> None:
                 if opens or node.func.attr in WRITES:
                     found.append(f"{file.relative_to(PROJECT)}:{node.lineno}: {ast.unparse(node.func)}")
     assert found == []
+
+
+def test_what_is_printed_cannot_write_to_the_terminal() -> None:
+    """Names of files and classes come from anywhere: what is printed goes through `printable`, or is our own text."""
+    found = []
+    for file in (f for f in SOURCES if f.name != "console.py" and f != PROJECT / "stages/__main__.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "print":
+                texts = [ast.unparse(a) for a in node.args if not isinstance(a, ast.Constant)]
+                found += [f"{file.relative_to(PROJECT)}:{node.lineno}: {t}" for t in texts if t[:10] != "printable("]
+    assert found == []

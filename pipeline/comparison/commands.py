@@ -12,6 +12,7 @@ from pipeline.comparison.page import difference_lines, write_difference
 from pipeline.comparison.runs import Run, expand, read_run
 from pipeline.comparison.table import Row, summarise
 from pipeline.comparison.texts import terminal_lines
+from pipeline.printable import printable
 
 Fetch = Callable[[str, Path], None]
 """Copies a run out of git and DVC's cache, from a revision, into a folder."""
@@ -32,11 +33,11 @@ def compare(argv: Sequence[str], *, command: Callable[[Row], str], prog: str) ->
     if not summary.rows:
         raise ValueError("none of these runs trained anything, so there is nothing to compare")
     use = command(summary.rows[0]) if summary.differing else None
-    print("\n".join(terminal_lines(summary, use_winner=use)))
+    print(printable("\n".join(terminal_lines(summary, use_winner=use))))
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)
         files = write_summary(arguments.out, summary, title=f"{len(summary.rows)} runs", use_winner=use)
-        print(f"\nWritten: {', '.join(map(str, files))}")
+        print(printable(f"\nWritten: {', '.join(map(str, files))}"))
     return 0
 
 
@@ -50,9 +51,9 @@ def diff(argv: Sequence[str], *, fetch: Fetch, prog: str) -> int:
     with TemporaryDirectory() as fetched:
         first = _find(arguments.first, Path(fetched) / "a", fetch)
         found = difference(first, _find(arguments.second, Path(fetched) / "b", fetch))
-        print("\n".join(difference_lines(found)))
+        print(printable("\n".join(difference_lines(found))))
         page = write_difference(arguments.out, found)
-    print(f"\nWith pictures: {page}")
+    print(printable(f"\nWith pictures: {page}"))
     return 0
 
 
@@ -70,5 +71,5 @@ def main(argv: Sequence[str], run: Callable[[Sequence[str]], int], *, name: str)
     try:
         return run(argv)
     except (ValueError, OSError) as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
+        print(printable(f"{name}: error: {error}"), file=sys.stderr)
         return 1

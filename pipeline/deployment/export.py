@@ -24,6 +24,7 @@ from pipeline.evaluation.prediction import CPU, Predictor, load_predictor
 from pipeline.evaluation.tta import Probs
 from pipeline.files import copy_file
 from pipeline.model.classifier import load_model
+from pipeline.printable import printable
 
 TOLERANCE = 1e-4
 """Largest difference of a probability between the file and the folder."""
@@ -185,13 +186,14 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None) -> int:
             files, images = images_to_compare(folder, arguments.images, Path(scratch))
             parity = export(folder, arguments.out, files, images=images, tolerance=arguments.tolerance)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         return 1
-    print(
+    done = (
         f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.1f} MB; largest difference of a probability from "
         f"{arguments.model} on {parity.num_images} images ({parity.images}): {parity.largest:.1e}, at most "
         f"{arguments.tolerance:.0e} is accepted"
     )
+    print(printable(done))
     return 0
 
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.cells import to_cell
 from pipeline.evaluation.answers import Answer
 from pipeline.evaluation.calibration import class_sets
+from pipeline.printable import printable
 
 _LONGEST_PADDED = 72
 """Longer file names push their own line to the right, and no other."""
@@ -135,21 +137,15 @@ def open_format(name: str, shown: Shown, *, names: Iterable[str]) -> Format:
 
 def _row(cells: Sequence[str]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
+    csv.writer(text, lineterminator="\n").writerow([to_cell(cell) for cell in cells])
     return text.getvalue()
 
 
 def _object(values: dict[str, object]) -> str:
-    """A line of JSON; escaped where a name is not valid UTF-8."""
+    """A line of JSON; escaped where a name is not valid UTF-8, or holds control characters."""
     line = json.dumps(values, ensure_ascii=False)
-    try:
-        line.encode()
-    except UnicodeEncodeError:
-        line = json.dumps(values)
-    return f"{line}\n"
+    return f"{line if line.isprintable() else json.dumps(values)}\n"
 
 
 def _printable(text: str) -> str:
-    return "".join(
-        c if c.isprintable() or "\udc80" <= c <= "\udcff" else c.encode("unicode_escape").decode() for c in text
-    )
+    return printable(text, keep="")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.console import progress_bar
 from pipeline.deployment.inputs import Named, find_inputs
+from pipeline.printable import printable
 from pipeline.workspace import Bar
 
 if TYPE_CHECKING:  # torch takes seconds to import: --help and wrong arguments must not wait for it
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -119,7 +120,7 @@ def _predict(asked: Asked, found: list[Named]) -> int:
     with _bar(len(found)) as bar:
         num_failed = _print_all(lines, _answers(predictor, found, asked, bar))
     if num_failed:
-        print(f"error: {num_failed} of {len(found)} files cannot be read", file=sys.stderr)
+        print(printable(f"error: {num_failed} of {len(found)} files cannot be read"), file=sys.stderr)
     return 1 if num_failed else 0
 
 
@@ -145,9 +146,10 @@ def _print_all(lines: "Format", answers: Iterator["Answer"]) -> int:
     out, num_failed = sys.stdout, 0
     if hasattr(out, "reconfigure"):
         out.reconfigure(errors="surrogateescape")  # names of files are bytes, and leave as they came
-    out.write(lines.header())
+    shown = printable if out.isatty() else str
+    out.write(shown(lines.header()))
     for each in answers:
-        out.write(lines.line(each))
+        out.write(shown(lines.line(each)))
         out.flush()
         num_failed += each.probs is None
     return num_failed

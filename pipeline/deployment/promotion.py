@@ -1,6 +1,5 @@
 """Whether a new model takes the champion's place: registered, compared image by image, and promoted if it is better."""
 
-import csv
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.cells import read_records
 from pipeline.evaluation.metrics import mcnemar_exact
 from pipeline.settings import Publish
 from pipeline.tracking.models import CHAMPION, Registry, Version
@@ -99,11 +99,10 @@ Answers = Mapping[tuple[str, int], _Answer]
 def read_answers(file: Path) -> Answers:
     """Read the labelled rows of `predictions.csv`."""
     answers: dict[tuple[str, int], _Answer] = {}
-    with file.open(encoding="utf-8", newline="") as content:
-        for row in csv.DictReader(content):
-            copy = 0
-            while (key := (row.get("sha256") or row["path"], copy)) in answers:
-                copy += 1
-            if row["label"]:
-                answers[key] = _Answer(row["label"], row["plain"] == row["label"])
+    for row in read_records(file):
+        copy = 0
+        while (key := (row.get("sha256") or row["path"], copy)) in answers:
+            copy += 1
+        if row["label"]:
+            answers[key] = _Answer(row["label"], row["plain"] == row["label"])
     return answers

@@ -1,10 +1,10 @@
 """What to try next: a few sentences, read off the curves and tables of a run and off nothing else."""
 
-import csv
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from pipeline.cells import read_cells
 from pipeline.files import read_json
 
 AT_MOST = 3
@@ -70,8 +70,7 @@ def _rate_at_the_edge(folders: Folders) -> Iterator[str]:
 def _confused_pair(folders: Folders) -> Iterator[str]:
     if "tta_evaluate" not in folders:
         return
-    with (folders["tta_evaluate"] / "confusion.csv").open(encoding="utf-8", newline="") as file:
-        (_, *classes), *rows = csv.reader(file)
+    (_, *classes), *rows = read_cells(folders["tta_evaluate"] / "confusion.csv")
     mistakes = {
         (row[0], predicted): int(count)
         for row in rows

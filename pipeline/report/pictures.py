@@ -4,7 +4,6 @@ Nothing is computed here that a stage computes: other colours or words redraw pi
 which takes half a second to import, is loaded by those who plot.
 """
 
-import csv
 import math
 import shutil
 from collections import defaultdict
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.cells import read_cells
 from pipeline.data.decode import DecodeError, decode_framed
 from pipeline.data.manifest import read_root
 from pipeline.files import read_json, read_jsonl
@@ -168,8 +168,7 @@ def _draw_schedule(training: Path, _: Folders, out: Path) -> None:
     from pipeline.report.training_plots import plot_schedule
 
     cycles = read_json(training / "cycles.json")
-    with (training / "schedule.csv").open(encoding="utf-8", newline="") as file:
-        header, *rows = csv.reader(file)
+    header, *rows = read_cells(training / "schedule.csv")
     plot_schedule(
         out / "schedule.png",
         lrs=np.array(rows, dtype=np.float64)[:, 1:],
@@ -243,8 +242,7 @@ def _draw_sharpness(full_train: Path, _: Folders, out: Path) -> None:
 def _draw_confusion(tta_evaluate: Path, _: Folders, out: Path) -> None:
     from pipeline.report.score_plots import plot_confusion
 
-    with (tta_evaluate / "confusion.csv").open(encoding="utf-8", newline="") as file:
-        header, *rows = csv.reader(file)
+    header, *rows = read_cells(tta_evaluate / "confusion.csv")
     counts = np.array([row[1:] for row in rows]).astype(np.int64)
     plot_confusion(out / "confusion.png", confusion=counts, classes=header[1:])
 

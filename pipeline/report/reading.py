@@ -1,11 +1,11 @@
 """Reading what is drawn: images of the data set, and tables of stages."""
 
-import csv
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from PIL import Image
 
+from pipeline.cells import read_records
 from pipeline.data.decode import DecodeError, decode
 from pipeline.data.manifest import read_root
 from pipeline.files import read_json
@@ -37,5 +37,4 @@ def background_of(ingest: Path) -> str:
 
 def read_rows(table: Path) -> Iterable[dict[str, str]]:
     """Yield the rows of a CSV file."""
-    with table.open(encoding="utf-8", newline="") as file:
-        yield from csv.DictReader(file)
+    return read_records(table)

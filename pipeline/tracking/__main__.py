@@ -9,6 +9,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from pipeline.printable import printable
 from pipeline.tracking.follow import follow
 from pipeline.tracking.open_rows import LOCK_TIMEOUT_S, end_open, end_orphans, row_lock
 from pipeline.tracking.publish import publish_row
@@ -46,7 +47,7 @@ def _serve(port: int) -> None:
     try:
         serve_ui(port=port)
     except (OSError, ValueError) as error:
-        sys.exit(f"ui: {error}")
+        sys.exit(printable(f"ui: {error}"))
 
 
 def _end_orphans(state_dir: Path) -> None:
@@ -66,10 +67,8 @@ def _follow(spec: FollowSpec) -> None:
     try:
         follow(spec)
     except Exception as error:  # the stage continues, so a traceback would only confuse
-        print(
-            f"tracking: live updates stopped ({type(error).__name__}: {error}); `publish` sends the rest",
-            file=sys.stderr,
-        )
+        stopped = f"tracking: live updates stopped ({type(error).__name__}: {error}); `publish` sends the rest"
+        print(printable(stopped), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import TextIO
 
 from filelock import Timeout
 
+from pipeline.printable import printable
 from pipeline.processes import is_alive, named_is_alive
 from pipeline.tracking.content import Content, Points, curves_of
 from pipeline.tracking.open_rows import LOCK_TIMEOUT_S, end_open, is_open, note_open, row_lock
@@ -139,7 +140,7 @@ class _Sender:
 
     def _back_off(self, error: StoreUnavailableError) -> None:
         if not self._pause_s:
-            print(f"tracking: {error}; live updates stopped, `publish` sends the rest", file=sys.stderr)
+            print(printable(f"tracking: {error}; live updates stopped, `publish` sends the rest"), file=sys.stderr)
         self._store = None  # a batch that failed may have arrived: read again what the row has
         self._pause_s = min(_LONGEST_PAUSE_S, 2 * self._pause_s or _INTERVAL_S)
         self._retry_at = time.monotonic() + self._pause_s

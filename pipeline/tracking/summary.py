@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from pipeline.files import read_json
+from pipeline.printable import printable
 from pipeline.tracking.spec import RowSpec
 from pipeline.tracking.store import Store, StoreUnavailableError, reachable
 
@@ -37,11 +38,14 @@ def publish_summary(spec: SummarySpec) -> str | None:
             store = Store(spec)
             run_id = store.find(**spec.row)
             if run_id is None:
-                print(f"tracking: no row with {spec.row}; the summary stays in {spec.files[0].parent}", file=sys.stderr)
+                print(
+                    printable(f"tracking: no row with {spec.row}; the summary stays in {spec.files[0].parent}"),
+                    file=sys.stderr,
+                )
             else:
                 store.log_files(run_id, [(file, FOLDER) for file in spec.files])
                 store.set_tags(run_id, spec.tags)
             return run_id
     except StoreUnavailableError as error:
-        print(f"tracking: {error}; the summary stays in {spec.files[0].parent}", file=sys.stderr)
+        print(printable(f"tracking: {error}; the summary stays in {spec.files[0].parent}"), file=sys.stderr)
         return None

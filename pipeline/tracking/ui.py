@@ -12,6 +12,7 @@ from typing import NoReturn
 from urllib.parse import urlencode
 
 from pipeline.paths import state_dir
+from pipeline.printable import printable
 from pipeline.tracking.open_rows import orphans
 from pipeline.tracking.spec import sqlite_file, sqlite_uri, store_uri
 from pipeline.tracking.views import PREFIX, RUNS, SWEEP
@@ -48,7 +49,7 @@ def serve_ui(*, port: int = DEFAULT_PORT) -> NoReturn:
     _end_orphans()
     print("The table of runs, in about twenty seconds (stop with Ctrl-C):", flush=True)
     for title, address in addresses(file, f"http://127.0.0.1:{port}"):
-        print(f"  {title:<13} {address}", flush=True)
+        print(printable(f"  {title:<13} {address}"), flush=True)
     os.chdir(file.parent)  # so that the URI need not spell the names of its folders
     uri = sqlite_uri(Path(file.name))
     stores = ["--backend-store-uri", uri, "--registry-store-uri", uri]  # without the second, MLflow warns

@@ -49,6 +49,15 @@ def test_csv_has_a_row_per_file_and_a_column_for_what_was_asked(write: Write) ->
     assert list(plain[0]) == ["file", "class", "probability", "error"]
 
 
+def test_names_are_no_formulas_in_a_spreadsheet(write: Write) -> None:
+    shown = Shown(("=cmd", "-1", "@x"), top_k=2, highest_score=0.85)
+    answers = [Answer(Path("=a.jpg"), np.array([0.7, 0.2, 0.1]), 0.25), Answer(Path("+b.jpg"), error="-no")]
+    assert [*csv.reader(io.StringIO(write("csv", shown, answers)))][1:] == [
+        ["'=a.jpg", "'=cmd", "0.700000", "-1", "0.200000", "'=cmd | -1", ""],
+        ["'+b.jpg", "", "", "", "", "", "'-no"],
+    ]
+
+
 def test_json_is_an_object_per_line(write: Write) -> None:
     first, bad, odd, latin = map(json.loads, write("json", FULL).splitlines())
     assert first == {
@@ -63,6 +72,7 @@ def test_json_is_an_object_per_line(write: Write) -> None:
     assert bad == {"file": "dir/b, c.jpg", "error": "not an image"}
     assert odd["file"] == "new\nline\x1b[31m.jpg"
     assert latin["file"] == "caf\udce9.jpg"
+    assert "\x9b" not in write("json", FULL, [Answer(Path("a\x9b31m.jpg"), error="x")])
     assert json.loads(write("json", Shown(CLASSES)).splitlines()[0]) == {
         "file": "a.jpg",
         "class": "bees, wild",

@@ -1,6 +1,7 @@
 """`unfreeze predict`, as a person types it."""
 
 import csv
+import io
 import json
 import os
 import subprocess
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.deployment.predict import main
+from pipeline.deployment.output import Shown, open_format
+from pipeline.deployment.predict import _print_all, main
+from pipeline.evaluation.answers import Answer
 from pipeline.evaluation.prediction import load_predictor
 from tests.conftest import PROJECT
 
@@ -91,3 +94,17 @@ def test_a_reader_that_stops_early_ends_it_quietly(model_folder: Path, photos: l
         process.stdout.close()
         errors = process.stderr.read()
     assert (process.returncode, errors) == (141, b"")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("name", ["table", "csv", "json"])
+def test_a_name_does_not_write_to_the_terminal(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = Answer(Path("a\x1b[2J\x9b31m.jpg"), error="not an image")
+    monkeypatch.setattr("sys.stdout", out := Terminal())
+    assert _print_all(open_format(name, Shown(("a",)), names=[str(answer.file)]), iter([answer])) == 1
+    assert not {"\x1b", "\x9b"} & {*out.getvalue()}
+    assert "[2J" in out.getvalue()
