@@ -67,7 +67,7 @@ def _scale_to_eight_bits(image: Image.Image, notes: Notes, nodata: float | None)
     """
     low, high, num_void = _value_range(image, nodata)
     if image.mode != "F" and low >= 0 and high <= 65535:
-        bits = next(bits for bits in _BITS if high < 2**bits)
+        bits = bits_for(high)
         low, high = 0.0, 2.0**bits - 1
         notes.conversions += [f"{bits}-bit values, scaled"] if bits < 16 else []
     else:
@@ -78,6 +78,11 @@ def _scale_to_eight_bits(image: Image.Image, notes: Notes, nodata: float | None)
         values = np.where(_is_void(strip, nodata), low, np.clip(strip, low, high))
         scaled[top : top + len(strip)] = np.rint((values - low) / max(high - low, 1e-300) * 255)
     return Image.fromarray(scaled)
+
+
+def bits_for(highest: float) -> int:
+    """The fewest bits, of those that cameras have, that hold this value."""
+    return next(bits for bits in _BITS if highest < 2**bits)
 
 
 def _value_range(image: Image.Image, nodata: float | None) -> tuple[float, float, int]:

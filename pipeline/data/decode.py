@@ -17,7 +17,8 @@ from pathlib import Path
 from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
 from pipeline.data.colour import Notes, to_rgb
-from pipeline.data.formats import RAW, identify, is_raw, nodata_of
+from pipeline.data.deep import is_deep_colour, scale_deep_colour
+from pipeline.data.formats import DEEP_PLANAR, RAW, identify, is_deep_planar, is_raw, nodata_of, num_bands
 from pipeline.data.heif import is_heif, open_heif
 
 MAX_PIXELS = 89_478_485
@@ -112,7 +113,10 @@ def decode(path: Path, *, background: str, at_least_px: int | None = None) -> De
         with _open(path) as file:
             _check_header(file, path, notes)
             _reduce(file, at_least_px)
+            deep = is_deep_colour(file)
             file.load()
+            if deep:
+                scale_deep_colour(file, path, notes)
             image = to_rgb(_turn_upright(file, notes), background, notes, nodata=nodata_of(_tags(file)))
     except DecodeError:
         raise
@@ -188,14 +192,17 @@ def _check_is_file(path: Path) -> None:
 def _check_header(file: Image.Image, path: Path, notes: Notes) -> None:
     """Check the image's size and format before anything is decoded."""
     suffix, kind, pixels = path.suffix.lower(), file.format or "", file.width * file.height
-    if kind == "TIFF" and is_raw(path, _tags(file)):
-        raise DecodeError(f"not an image that is read but {RAW}")
+    if kind == "TIFF" and (is_raw(path, _tags(file)) or is_deep_planar(_tags(file))):
+        what = RAW if is_raw(path, _tags(file)) else DEEP_PLANAR
+        raise DecodeError(f"not an image that is read but {what}")
     if pixels > MAX_PIXELS:
         if kind not in ("JPEG", "MPO") or "progressive" in file.info or pixels > MAX_JPEG_PIXELS:
             raise DecodeError(_too_large(pixels))
         notes.conversions.append(f"read at half its size because it has {pixels / 1e6:.0f} million pixels")
     if suffix in {s for of_kind in SUFFIXES.values() for s in of_kind} and suffix not in SUFFIXES[kind]:
         notes.flags.append(f"named {suffix}, but {kind}")
+    if (bands := num_bands(_tags(file))) > (shown := len(file.getbands())):
+        notes.conversions.append(f"the first {shown} of {bands} bands")
     if getattr(file, "is_animated", False):
         notes.conversions.append("the first of several frames")
 

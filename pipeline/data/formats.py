@@ -13,7 +13,10 @@ RAW_SUFFIXES = (
 )
 """Photos as cameras measure them: most are TIFF files whose first picture is a small preview."""
 RAW = "a camera's raw photo: develop it to JPEG or TIFF, as with darktable-cli or dcraw -T"
-_DNG_VERSION, _SUB_IFDS, _SUBFILE, _BANDS, _NODATA = 50706, 330, 254, 277, 42113
+DEEP_PLANAR = (
+    "a TIFF of 16 bits in separate planes: write its channels together, as with gdal_translate -co INTERLEAVE=PIXEL"
+)
+_DNG_VERSION, _SUB_IFDS, _SUBFILE, _BITS, _BANDS, _PLANES, _NODATA = 50706, 330, 254, 258, 277, 284, 42113
 
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x00\x05\x16\x07", "AppleDouble: what macOS keeps beside a file"),
@@ -109,6 +112,18 @@ def is_raw(path: Path, tags: Mapping[int, object]) -> bool:
     return isinstance(kind, int) and bool(kind & 1) and _SUB_IFDS in tags
 
 
+def is_deep_planar(tags: Mapping[int, object]) -> bool:
+    """Whether a TIFF file with these tags keeps each channel of 16 bits in a plane of its own: Pillow misreads that."""
+    bits = tags.get(_BITS)
+    return tags.get(_PLANES) == 2 and isinstance(bits, tuple) and len(bits) > 1 and max(bits) > 8
+
+
+def num_bands(tags: Mapping[int, object]) -> int:
+    """How many bands a TIFF file with these tags has; 0 where it does not say it."""
+    bands = tags.get(_BANDS)
+    return bands if isinstance(bands, int) else 0
+
+
 def nodata_of(tags: Mapping[int, object]) -> float | None:
     """The value that stands for no data, where a TIFF file names one as GDAL does."""
     try:
@@ -139,12 +154,11 @@ def _tiff(path: Path, start: bytes) -> str:
     tags = _read_tags(path)
     if is_raw(path, tags):
         return f"not an image that is read but {RAW}"
-    match tags.get(_BANDS):
-        case int(bands) if bands > 4:
-            return (
-                f"not an image that is read but a TIFF with {bands} bands: choose three and write them as RGB, as with "
-                "gdal_translate -b 4 -b 3 -b 2 -ot Byte -scale"
-            )
+    if (bands := num_bands(tags)) == 2 or bands > 3:
+        return (
+            f"not an image that is read but a TIFF with {bands} bands: choose one or three and write them as gray or "
+            "RGB, as with gdal_translate -b 4 -b 3 -b 2 -ot Byte -scale"
+        )
     return "a damaged TIFF, or of a kind that is not read: write it as 8-bit RGB, as with gdal_translate or ImageMagick"
 
 
