@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.files import atomic_file
+from pipeline.printable import printable
 
 _SEAL = b"\nsealed 1 "
 _LENGTH = len(_SEAL) + 64 + 1
@@ -51,7 +52,7 @@ def read_kept(path: Path) -> Any | None:
 def drop(path: Path) -> None:
     """Remove a damaged file, and say so."""
     path.unlink(missing_ok=True)
-    print(f"{path} is damaged, or of another version: it is dropped, and made again", file=sys.stderr)
+    print(printable(f"{path} is damaged, or of another version: it is dropped, and made again"), file=sys.stderr)
 
 
 def _seal(content: bytes) -> bytes:

@@ -1,6 +1,5 @@
 """Unpack zip and tar archives: only files, never outside the given folder, and all of them or none."""
 
-import errno
 import shutil
 import tarfile
 import zipfile
@@ -12,7 +11,7 @@ from pathlib import Path
 from pipeline.data.archive_entries import ArchiveError, Entry, Meter, Names
 from pipeline.data.tar_reader import open_tar
 from pipeline.data.zip_reader import open_zip
-from pipeline.files import atomic_file, atomic_folder
+from pipeline.files import DiskFullError, atomic_file, atomic_folder
 from pipeline.settings import SettingsError, Unpack
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -88,10 +87,8 @@ def _write(target: Path, content: Iterator[bytes]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         raise ArchiveError(f"it has two members that this disk takes for one, {target.name!r} and another")
-    draft = target.parent / "\\"  # no member is called that; the longest names leave no room for a draft's
-    with atomic_file(draft, flush=False) as file:
+    with atomic_file(target, flush=False) as file:
         file.writelines(content)
-    draft.rename(target)
 
 
 def _explain(error: Exception) -> str:
@@ -103,8 +100,8 @@ def _explain(error: Exception) -> str:
             what = f"it is damaged, cut off or not an archive ({error})"
         case MemoryError():
             what = "there is not enough memory"
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT, strerror=str(text)):
-            return f"{text}; free some space, and run again"
+        case DiskFullError():
+            return str(error)
         case OSError(errno=int(), strerror=str(text)):
             what = text
         case NotImplementedError():

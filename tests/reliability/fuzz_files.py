@@ -44,27 +44,40 @@ class Tally:
 def fuzz(num_mutants: int, *, seed: int, folder: Path) -> Tally:
     """Try as many mutants, half images and half archives. Raises AssertionError, and whatever escapes."""
     tally, images, archives = Tally(), mutants.images(), mutants.archives()
-    with _captured() as said:
+    with _captured() as (said, terminal):
         for number in range(num_mutants):
             is_image = number % 2 == 0
             kinds = images if is_image else archives
             name = sorted(kinds)[number // 2 % len(kinds)]
             how, data = mutants.mutate(kinds[name], list(kinds.values()), np.random.default_rng([seed, number]))
             (folder / name).write_bytes(data)
-            faulthandler.dump_traceback_later(6 * LIMIT_S, exit=True)
-            began = time.monotonic()
-            try:
+            with _timed(f"mutant {number} of seed {seed}: {name}, {how}", terminal) as clock:
                 end = _look(folder / name) if is_image else _unpack(folder / name, data)
                 assert not (text := said()), text
-            except BaseException as error:
-                error.add_note(f"mutant {number} of seed {seed}: {name}, {how}")
-                raise
-            seconds = time.monotonic() - began
-            assert seconds < LIMIT_S, f"mutant {number} of seed {seed}, {name}, took {seconds:.1f} s ({how})"
-            tally.count(name, end, seconds)
+            tally.count(name, end, clock.seconds)
             (folder / name).unlink()
-    faulthandler.cancel_dump_traceback_later()
     return tally
+
+
+@dataclass
+class _Clock:
+    seconds: float = 0.0
+
+
+@contextmanager
+def _timed(case: str, terminal: int) -> Iterator[_Clock]:
+    """Check that the block is quick; end the process with a traceback if it hangs in C. Errors get the case's name."""
+    clock, began = _Clock(), time.monotonic()
+    faulthandler.dump_traceback_later(6 * LIMIT_S, exit=True, file=terminal)
+    try:
+        yield clock
+        clock.seconds = time.monotonic() - began
+        assert clock.seconds < LIMIT_S, f"took {clock.seconds:.1f} s"
+    except BaseException as error:
+        error.add_note(case)
+        raise
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _look(file: Path) -> str:
@@ -132,8 +145,11 @@ def _remove(box: Path) -> None:
 
 
 @contextmanager
-def _captured() -> Iterator[Callable[[], str]]:
-    """Keep what is written to standard error, by libraries in C too; gives a function that returns and empties it."""
+def _captured() -> Iterator[tuple[Callable[[], str], int]]:
+    """Keep what is written to standard error, by libraries in C too.
+
+    Gives a function that returns and empties it, and a descriptor of the true standard error.
+    """
     kept = os.dup(2)
     with tempfile.TemporaryFile() as file:
 
@@ -146,7 +162,7 @@ def _captured() -> Iterator[Callable[[], str]]:
 
         os.dup2(file.fileno(), 2)
         try:
-            yield said
+            yield said, kept
         finally:
             os.dup2(kept, 2)
             os.close(kept)

@@ -17,6 +17,7 @@ import pytest
 
 from pipeline.data import archive_entries
 from pipeline.data.archive import unpack
+from pipeline.files import DiskFullError
 from pipeline.settings import SettingsError, Unpack
 
 LIMITS = Unpack(max_gb=1.0, max_files=100, max_ratio=200.0)
@@ -358,7 +359,7 @@ ERRORS = [
     (lzma.LZMAError("bad"), "it is damaged"),
     (RecursionError("deep"), "it is damaged"),
     (MemoryError(), "not enough memory"),
-    (OSError(28, "No space left on device"), "No space left on device; free some space"),
+    (DiskFullError(Path("/disk/x"), 9), "no space left: 9 bytes or more are needed"),
 ]
 
 
