@@ -1,7 +1,7 @@
 """Unpack zip and tar archives: only files, never outside the given folder, and all of them or none."""
 
+import gzip
 import shutil
-import tarfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -69,7 +69,8 @@ class _Work:
 
     def place(self, error: Exception) -> str:
         """Where the error arose, unless it says so."""
-        return f"its member {self.member!r}: " if self.member and not isinstance(error, ArchiveError) else ""
+        of_all = isinstance(error, ArchiveError | gzip.BadGzipFile)  # gzip's checksum is of the whole archive
+        return f"its member {self.member!r}: " if self.member and not of_all else ""
 
     def _open(self) -> AbstractContextManager[Iterator[Entry]]:
         self.member, self.meter = "", Meter(self.limits, self.archive.stat().st_size)
@@ -96,7 +97,7 @@ def _explain(error: Exception) -> str:
     match error:
         case ArchiveError():
             what = str(error)
-        case zipfile.BadZipFile() | tarfile.TarError() | EOFError():
+        case zipfile.BadZipFile() | gzip.BadGzipFile() | EOFError():
             what = f"it is damaged, cut off or not an archive ({error})"
         case MemoryError():
             what = "there is not enough memory"
