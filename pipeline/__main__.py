@@ -5,41 +5,66 @@ copy of the checkout. Any Hydra sweeper and launcher can drive it: a job returns
 """
 
 import json
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pipeline.comparison.runs import JOB, jobs_of
+from pipeline.console import say
 from pipeline.files import read_json
 from pipeline.harness.compose import is_sweep, run_app
 from pipeline.harness.delivery import publish_summary
 from pipeline.harness.revisions import fetch_run, read_at
+from pipeline.harness.stop import how_to_go_on
 from pipeline.harness.sweep_end import end_sweep
 from pipeline.params import load_params
 from pipeline.paths import ARTIFACTS, PARAMS
+from pipeline.stopping import Stopped, listen, raise_if_requested, requested
 
 OBJECTIVE = (ARTIFACTS / "full_train" / "metrics.json", "valid_loss")
 
 
 def main() -> None:
     """Run one experiment, or one per job of a sweep."""
-    sys.exit(0 if run_app(run_experiment, name="pipeline", program="pipeline", end_sweep=_end) else 1)
+    listen()
+    try:
+        sys.exit(0 if run_app(run_experiment, name="pipeline", program="pipeline", end_sweep=_end) else 1)
+    except Stopped as stopped:
+        say("pipeline", how_to_go_on(stopped))
+        sys.exit(stopped.status)
 
 
 def run_experiment(params: dict[str, Any], folder: Path, overrides: list[str]) -> float:
-    """Run `dvc exp run` with these overrides; returns the objective. Raises ChildProcessError where it fails."""
+    """Run `dvc exp run` with these overrides; returns the objective. Raises ChildProcessError or Stopped."""
+    raise_if_requested()
     del params  # composed and checked by Hydra here, and again by DVC from the same overrides
     check_git(Path())
     name = _experiment(folder) if is_sweep() else None
     command = [sys.executable, "-m", "dvc", "exp", "run", *(["--temp", "--name", name] if name else [])]
     for override in overrides:
         command += ["-S", override]
-    if subprocess.run(command, check=False).returncode:
+    if _wait_for(subprocess.Popen(command)):
+        raise_if_requested()
         raise ChildProcessError(f"`{' '.join(command[2:])}` failed; its last lines say why")
     file, key = OBJECTIVE
     metrics = file.read_text(encoding="utf-8") if name is None else read_at(name, file)
     return float(json.loads(metrics)[key])
+
+
+def _wait_for(process: "subprocess.Popen[bytes]") -> int:
+    """Wait for DVC, and hand on what asks for a stop, except Ctrl-C, which the terminal sends to both; returns the
+    exit status."""
+    told = False
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(timeout=0.2)
+        number = requested()
+        if number not in (None, signal.SIGINT) and not told:
+            process.send_signal(number)
+            told = True
 
 
 def _experiment(folder: Path) -> str:

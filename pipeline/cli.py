@@ -10,6 +10,14 @@ from pipeline.console import complain
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    try:
+        return _main(argv)
+    except KeyboardInterrupt:
+        complain("unfreeze", "stopped")
+        return 130
+
+
+def _main(argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="unfreeze", description="The recipe for a world-class image classifier.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     # These have parsers of their own, so that only what is asked for is loaded: their options are handed on to them.
@@ -44,14 +52,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _compare(arguments: Sequence[str]) -> int:
     from pipeline.comparison import commands
+    from pipeline.harness.live import end_orphans
     from pipeline.harness.sweep_end import use_row
 
+    end_orphans()
     prog = "unfreeze compare"
     return commands.main(arguments, lambda a: commands.compare(a, command=use_row, prog=prog), name=prog)
 
 
 def _diff(arguments: Sequence[str]) -> int:
     from pipeline.comparison import commands
+    from pipeline.harness.live import end_orphans
+
+    end_orphans()
 
     def fetch(revision: str, target: Path) -> None:
         from pipeline.harness.revisions import fetch_run  # DVC takes a second to import

@@ -75,6 +75,7 @@ class _VisibleBar(Bar):
 
     def advance(self, count: int = 1, *, note: str = "") -> None:
         self._progress.update(self._task, advance=count, note=note)
+        super().advance(count, note=note)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipeline.cells import to_cell
+from pipeline.numbers import check_numbers
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """No space on the disk, or no more for this user."""
@@ -189,7 +190,8 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a JSON file that people can read. Raises ValueError for NaN and infinity."""
+    """Write a JSON file that people can read. Raises NumbersError, with the place, for NaN and infinity."""
+    check_numbers(value, of=path.name)
     text = json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False)
     write_text(path, text + "\n")
 

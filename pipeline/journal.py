@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.files import CheckedFile, write_csv
+from pipeline.numbers import check_numbers
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,11 @@ class Journal:
         self._is_cut = False
 
     def points(self, step: int, **values: float) -> None:
-        """Record values at `step`, the number of optimizer updates since the stage began."""
+        """Record values at `step`, the number of optimizer updates since the stage began.
+
+        Raises NumbersError for NaN and infinity.
+        """
+        check_numbers(values, of=f"at step {step}")
         line = json.dumps({"step": step, "values": values}).encode() + b"\n"
         if not self._is_cut:
             self._cut()

@@ -7,13 +7,19 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline.journal import Journal
+from pipeline.stopping import raise_if_requested
 
 
 class Bar:
-    """A progress bar that shows nothing; the console has one that does."""
+    """A progress bar that shows nothing; the console has one that does.
+
+    It moves when something is done, which makes it the place to stop at: `advance` raises Stopped if that was asked.
+    """
 
     def advance(self, count: int = 1, *, note: str = "") -> None:
         """Move by `count`; `note` is shown behind the bar."""
+        del count, note
+        raise_if_requested()
 
 
 class OpenBar(Protocol):

@@ -1,5 +1,9 @@
 """One module per step of the recipe: read inputs, call the library, write outputs."""
 
+import sys
+
+from pipeline.stopping import listen
+
 STAGES = (
     "ingest",
     "augment_config",
@@ -15,3 +19,6 @@ STAGES = (
     "report",
 )
 """All stages that make an artifact folder, in order."""
+
+if sys.argv[:1] == ["-m"]:  # `python -m stages.<name>`, which imports this first: loading torch takes seconds
+    listen()

@@ -16,6 +16,7 @@ from pipeline.harness.checked import read_checked
 from pipeline.harness.fingerprints import write_fingerprints
 from pipeline.harness.live import RunClock, end_orphans
 from pipeline.harness.settle import settle
+from pipeline.harness.stop import obeying
 from pipeline.params import load_params
 from pipeline.paths import ARTIFACTS, CONF, PARAMS
 from pipeline.settings import Runtime, with_environment
@@ -52,4 +53,4 @@ def _begin(runtime: Runtime) -> None:
 
 if __name__ == "__main__":
     assert CONF.is_dir(), "run from the project's root"
-    sys.exit(main())
+    sys.exit(obeying("config", main))

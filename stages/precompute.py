@@ -27,6 +27,7 @@ from pipeline.model.backbone import Backbone, check_image_size, interpolation_of
 from pipeline.model.batches import even_batches
 from pipeline.model.card import Card, save_card
 from pipeline.model.compute import Computation, choose_device, forward
+from pipeline.model.finite import check_rows
 from pipeline.model.growing import GrowingTensor
 from pipeline.model.head import build_head, start_from_classifier
 from pipeline.model.tensors import read_tensors, save_tensors
@@ -167,10 +168,15 @@ def _activations(
             if done == len(order):
                 continue
             images = opened(policy if view else None)
-            for features in _features(context, backbone, images.batches(order[done:], draw=view)):
+            found = _features(context, backbone, images.batches(order[done:], draw=view))
+            for batch, features in zip(order[done:], found, strict=True):
+                check_rows(features, [samples[i].path for i in batch], of="the backbone's answer", advice=_BROKEN)
                 rows.append(features)
                 bar.advance(len(features), note=f"{split}, view {view}" if view else split)
     return file
+
+
+_BROKEN = "check model.weights and, with model.precision=bf16, try fp32; or leave these images out with data.drop"
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from pipeline.harness.delivery import row_spec, run_occasion
 from pipeline.harness.ending import show_ending
 from pipeline.harness.live import RunClock
 from pipeline.harness.published import check_folder
+from pipeline.harness.stop import obeying
 from pipeline.params import load_params
 from pipeline.paths import ARTIFACTS, PARAMS, state_dir
 from pipeline.settings import Publish, read_settings, with_environment
@@ -74,4 +75,4 @@ def _register(spec: RowSpec, run_id: str, publish: Publish) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(obeying("publish", main))

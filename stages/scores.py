@@ -16,6 +16,7 @@ from typing import Any
 from pipeline.console import complain
 from pipeline.files import atomic_folder, read_json, write_json
 from pipeline.harness.dag import METRICS, PLOTS
+from pipeline.harness.stop import obeying
 from pipeline.paths import ARTIFACTS
 
 TRAINING = ("head_train", "head_train_augmented", "full_train")
@@ -76,4 +77,4 @@ def _points(rows: Iterable[Mapping[str, float]], names: tuple[str, ...]) -> list
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(obeying("scores", main))

@@ -7,12 +7,14 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from pipeline.data.augment import Policy
 from pipeline.data.decode import Framing, decode_framed
+from pipeline.data.loading import load
 from pipeline.data.manifest import Manifest, Sample
 from pipeline.data.normalisation import Normalisation
+from pipeline.stopping import raise_if_requested
 from pipeline.vision import v2
 
 MEMORY_BYTES = 2 * 2**30
@@ -59,6 +61,10 @@ class Images(Dataset[tuple[Tensor, int]]):
             image = self._policy.view(image, seed=(*self._seed, draw, self._samples[sample].sha256))
         return v2.functional.pil_to_tensor(image), int(self.targets[sample])
 
+    def path(self, sample: int) -> str:
+        """The path of a sample, below the root of the images."""
+        return self._samples[sample].path
+
     def keep_in_memory(self) -> None:
         """Decode all images now, in threads, if they fit into `MEMORY_BYTES`."""
         sides = [self._policy.base_px if self._policy else self._framing.image_size] * len(self)
@@ -69,6 +75,7 @@ class Images(Dataset[tuple[Tensor, int]]):
                 self._kept = dict(enumerate(pool.map(self._load, range(len(self)))))
 
     def _load(self, sample: int) -> Image.Image:
+        raise_if_requested()  # nobody uses the images that are held, before all are
         path = self._root / self._samples[sample].path
         return decode_framed(path, self._framing) if self._policy is None else self._policy.decode_base(path)
 
@@ -86,15 +93,14 @@ class ImageBatches:
 
     def batches(self, order: Sequence[Sequence[int]], *, draw: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield one batch per list of sample indices in `order`. Each `draw` gives other random views of the images."""
-        loader = DataLoader(
-            self._images,
-            batch_sampler=[[(i, draw) for i in batch] for batch in order],
-            num_workers=self._workers,
-            collate_fn=_collate,
-            generator=torch.Generator(),  # otherwise the loader draws its base seed from the global one
-        )
-        for pixels, targets in loader:
+        keys = [[(i, draw) for i in batch] for batch in order]
+        for pixels, targets in load(self._images, workers=self._workers, collate=_collate, batches=keys):
             yield normalise(pixels, self._normalisation), targets
+
+    def name(self, sample: int, *, draw: int) -> str:
+        """The path of a sample, below the root of the images."""
+        del draw
+        return self._images.path(sample)
 
 
 def open_images_of(

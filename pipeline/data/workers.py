@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Thread
 
 from pipeline.data.facts import Facts
+from pipeline.stopping import shielded
 
 LIMIT_S = 60.0
 """A photo of 100 million pixels takes three seconds. A file that takes this long hangs, or its drive is offline."""
@@ -80,7 +81,8 @@ class _Worker:
         self._process: BaseProcess | None = None
         if process:
             self._process = get_context("spawn").Process(target=_serve, args=(other_end, look), daemon=True)
-            self._process.start()
+            with shielded():
+                self._process.start()
             other_end.close()
         else:
             Thread(target=_serve, args=(other_end, look), daemon=True).start()
@@ -115,7 +117,7 @@ class _Worker:
 
 
 def _serve(connection: Connection, look: Look) -> None:
-    with connection, suppress(EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
+    with connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
         connection.send(None)  # ready
         while True:
             for path in connection.recv():

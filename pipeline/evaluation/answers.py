@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from pipeline.data.augment import Policy
 from pipeline.data.decode import DecodeError, decode, hash_pixels
+from pipeline.data.loading import load
 from pipeline.evaluation.novelty import features_of_pixels
 from pipeline.evaluation.prediction import Predictor, TtaCard
-from pipeline.evaluation.tta import ImageFile, Probs, TtaPrediction, ViewsOfFiles, grouped, predict_each, unchanged
+from pipeline.evaluation.tta import ImageFile, Probs, TtaPrediction, ViewsOfFiles, check_answer, grouped, predict_each
+from pipeline.shortage import ShortOfMemoryError
 from pipeline.workspace import Bar
 
 
@@ -86,9 +88,7 @@ def answer(
     if novelty:
         predictor.compared()
     images = _Files(files, predictor.policy, predictor.tta_card if tta else None)
-    loader: DataLoader[_Views | str] = DataLoader(
-        images, batch_size=None, num_workers=workers, collate_fn=unchanged, generator=torch.Generator()
-    )
+    loader = load(images, workers=workers, collate=_unchanged)
     bar = bar or Bar()
     for some in grouped(zip(files, loader, strict=True), predictor.computation.micro_batch_size, size=_num_views):
         predictor, answers = _with_less_memory(predictor, some, tta=tta, novelty=novelty)
@@ -98,6 +98,10 @@ def answer(
 
 
 _Found = tuple[Path, "_Views | str"]
+
+
+def _unchanged(found: "_Views | str") -> "_Views | str":
+    return found
 
 
 def _num_views(found: _Found) -> int:
@@ -113,7 +117,7 @@ def _with_less_memory(
     while True:
         try:
             return predictor, _answer_group(predictor, some, tta=tta, novelty=novelty)
-        except torch.OutOfMemoryError:
+        except ShortOfMemoryError:
             size = predictor.computation.micro_batch_size
             if size == 1:
                 raise
@@ -124,6 +128,8 @@ def _answer_group(predictor: Predictor, some: list[_Found], *, tta: bool, novelt
     readable = {file: views for file, views in some if isinstance(views, _Views)}
     probs = dict(zip(readable, _probs(predictor, list(readable.values()), tta=tta), strict=True))
     shares = dict(zip(readable, _shares(predictor, list(readable.values())) if novelty else [], strict=novelty))
+    for file, each in probs.items():
+        check_answer([each], file)
     return [
         Answer(file, error=views) if isinstance(views, str) else Answer(file, probs[file], shares.get(file))
         for file, views in some

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import default_collate
 
 from pipeline.data.augment import Policy
 from pipeline.data.images import normalise
+from pipeline.data.loading import load
 from pipeline.data.normalisation import Normalisation
 from pipeline.evaluation.tta import ImageFile, ViewsOfFiles
 from pipeline.model.backbone import Backbone
@@ -28,6 +29,7 @@ from pipeline.model.compute import Computation, forward
 from pipeline.model.ensemble import Ensemble
 from pipeline.model.tensors import read_tensors, save_tensors
 from pipeline.seeds import permutation
+from pipeline.stopping import raise_if_requested
 
 Shares = NDArray[np.float64]
 _QUERIES = 256
@@ -101,13 +103,8 @@ def _features(
     computation: Computation, files: Sequence[Path], policy: Policy, normalisation: Normalisation, workers: int
 ) -> Iterator[Tensor]:
     plain = ViewsOfFiles([ImageFile(file, "") for file in files], None, policy, 0)
-    loader: DataLoader[list[Tensor]] = DataLoader(
-        plain,
-        batch_size=computation.micro_batch_size,
-        num_workers=workers,
-        generator=torch.Generator(),  # otherwise the loader draws its base seed from the global one
-    )
-    for [pixels] in loader:
+    for [pixels] in load(plain, workers=workers, collate=default_collate, batch_size=computation.micro_batch_size):
+        raise_if_requested()
         yield features_of_pixels(computation, pixels, normalisation=normalisation)
 
 

@@ -15,17 +15,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from pipeline.data.augment import Policy
 from pipeline.data.decode import decode_framed
 from pipeline.data.images import normalise
+from pipeline.data.loading import load
 from pipeline.data.normalisation import Normalisation
 from pipeline.evaluation.metrics import log_loss
 from pipeline.evaluation.views import Seed, Views, views_of
 from pipeline.kept import read_sealed, write_sealed
 from pipeline.model.batches import even_batches
 from pipeline.model.compute import Computation, forward
+from pipeline.numbers import NumbersError
 from pipeline.settings import TtaEvaluate
 from pipeline.vision import v2
 from pipeline.workspace import Bar
@@ -200,17 +202,25 @@ def _mean_probs(
     computation: Computation, images: ViewsOfFiles, normalisation: Normalisation, workers: int, bar: Bar
 ) -> list[tuple[Probs, int]]:
     """For each image, the mean prediction [num_classes] over its views (empty if it has none), and their number."""
-    loader: DataLoader[list[Tensor]] = DataLoader(
-        images, batch_size=None, num_workers=workers, collate_fn=unchanged, generator=torch.Generator()
-    )
+    loader = load(images, workers=workers, collate=unchanged)
     means: list[tuple[Probs, int]] = []
     for some in grouped(loader, computation.micro_batch_size, size=len):
         probs = iter(predict_each(computation, [view for views in some for view in views], normalisation))
         for views in some:
             own = [next(probs) for _ in views]
+            check_answer(own, images.files[len(means)].path)
             means.append((np.mean(own, axis=0) if own else np.empty(0), len(own)))
         bar.advance(len(some))
     return means
+
+
+def check_answer(probs: Sequence[Probs], file: Path) -> None:
+    """Raise NumbersError, which names the file, unless all probabilities [num_classes] of its views are numbers."""
+    if not all(np.isfinite(each).all() for each in probs):
+        raise NumbersError(f"the model's answer for {file} is NaN or infinite: {_CHECK_MODEL}")
+
+
+_CHECK_MODEL = "train the model again, with model.precision=fp32 if it is bf16"
 
 
 def grouped(items: Iterable[_Item], num_views: int, *, size: Callable[[_Item], int]) -> Iterator[list[_Item]]:

@@ -21,9 +21,12 @@ from pipeline.harness.live import end_orphans
 from pipeline.harness.published import read_published, read_record
 from pipeline.harness.quoting import typed
 from pipeline.harness.stage import Stage
+from pipeline.harness.stop import describe_shortage, how_to_go_on
 from pipeline.params import flatten, load_params, to_yaml
 from pipeline.paths import ARTIFACTS, PARAMS, state_dir
 from pipeline.settings import SettingsError, with_environment
+from pipeline.shortage import is_shortage
+from pipeline.stopping import Stopped, listen, raise_if_requested
 from pipeline.tracking.spec import store_uri
 
 
@@ -41,12 +44,18 @@ def run_by_hand(stages: Sequence[Stage[Any]], *, name: str, audience: Audience) 
             params = load_params(ended.best / PARAMS.name)
             publish_summary(params=params, files=ended.files, best={"job": _shown(ended.best)}, sweep=_shown(sweep))
 
+    listen()
     end_orphans()
     try:
         return 0 if run_app(job, name=name, program=f"stages.{name}", end_sweep=end) else 1
-    except KeyboardInterrupt:
-        complain(name, "stopped; the same command continues from here")
-        return 130
+    except Stopped as stopped:
+        say(name, how_to_go_on(stopped))
+        return stopped.status
+    except (MemoryError, RuntimeError) as error:
+        if not is_shortage(error):
+            raise
+        complain(name, describe_shortage(error, {}))
+        return 1
 
 
 def run_job(
@@ -71,6 +80,7 @@ def run_job(
     write_text(folder / PARAMS.name, to_yaml(params))
     objective = None
     for stage in stages:
+        raise_if_requested()
         metrics = execute(stage, params, runtime, StageFolders(folders, folder / stage.name, state_dir()), audience)
         folders[stage.name] = folder / stage.name
         objective = _pick(metrics, stage.objective) if stage.objective else objective

@@ -16,6 +16,7 @@ from pipeline.processes import process_name
 from pipeline.report.headline import details, headline
 from pipeline.report.row import data_label, describe, image_counts, job_name, num_parameters, run_name
 from pipeline.settings import Runtime, read_settings, with_environment
+from pipeline.stopping import shielded
 from pipeline.timings import read_span, read_timings, span_of_run
 from pipeline.tracking.spec import Dataset, FollowSpec, RowSpec, store_uri
 from pipeline.tracking.summary import SummarySpec
@@ -100,7 +101,8 @@ def publish_now(*, params: Params, folders: Folders, runtime: Runtime, drawn: Pa
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "row.json"
         spec.write(file)
-        subprocess.run([*TRACKING, "publish", "--spec", str(file)], check=True)
+        with shielded():
+            subprocess.run([*TRACKING, "publish", "--spec", str(file)], check=True)
 
 
 def follow_spec(*, stage: str, runtime: Runtime, journal: Path, since: float | None) -> FollowSpec:
@@ -149,4 +151,5 @@ def publish_summary(*, params: Params, files: Sequence[Path], best: Mapping[str,
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "summary.json"
         SummarySpec(**vars(row), row=dict(best), files=[path.resolve() for path in files]).write(file)
-        subprocess.run([*TRACKING, "summary", "--spec", str(file)], check=True)
+        with shielded():
+            subprocess.run([*TRACKING, "summary", "--spec", str(file)], check=True)

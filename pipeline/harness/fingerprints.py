@@ -41,7 +41,7 @@ NOT_COMPUTING = (
 TELLING = ("say", "complain", "advance")
 """Calls of functions with these names, as statements of their own, show something to a person and compute nothing."""
 
-READ_BY_USERS = ("SettingsError", "DivergedError")
+READ_BY_USERS = ("SettingsError", "NumbersError", "DivergedError", "ShortOfMemoryError")
 """Errors of our own whose text is shown, and never becomes a part of a result."""
 
 

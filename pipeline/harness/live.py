@@ -11,6 +11,7 @@ from pipeline.files import read_json, write_json
 from pipeline.harness.delivery import TRACKING, follow_spec
 from pipeline.paths import state_dir
 from pipeline.settings import Runtime
+from pipeline.stopping import shielded
 from pipeline.tracking.follow import DONE
 from pipeline.tracking.open_rows import is_open, orphans
 from pipeline.tracking.spec import FollowSpec, settings_digest
@@ -76,7 +77,8 @@ class _LiveRow:
         def wake() -> None:
             if self._follower is None and time.monotonic() >= due:
                 command = [*TRACKING, "follow", "--spec", self._write(self._spec(journal))]
-                self._follower = subprocess.Popen(command, stdin=subprocess.PIPE)
+                with shielded():  # what stops the stage must not stop the follower, which ends its row
+                    self._follower = subprocess.Popen(command, stdin=subprocess.PIPE)
 
         yield wake
 

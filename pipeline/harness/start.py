@@ -1,7 +1,6 @@
 """Starting stages, under DVC on `params.yaml` or by hand as a Hydra app, and telling people while they run."""
 
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Mapping
@@ -16,10 +15,13 @@ from pipeline.harness.drawing import draw_once
 from pipeline.harness.execute import Audience, StageFolders, execute
 from pipeline.harness.live import Follow, live_row
 from pipeline.harness.stage import Stage
+from pipeline.harness.stop import describe_shortage, obeying
 from pipeline.params import load_params
 from pipeline.paths import ARTIFACTS, PARAMS, state_dir
 from pipeline.report.lines import summary
 from pipeline.settings import Runtime, read_settings, with_environment
+from pipeline.shortage import is_shortage
+from pipeline.stopping import raise_if_requested
 
 
 def main(*stages: Stage[Any], name: str | None = None) -> None:
@@ -37,25 +39,27 @@ def run_under_dvc(stage: Stage[Any]) -> int:
     if len(sys.argv) > 1:
         complain(stage.name, f"overrides are not read under DVC: {sys.argv[1:]}; use `dvc exp run -S key=value`")
         return 1
-    signal.signal(signal.SIGTERM, _interrupt)
+    return obeying(stage.name, lambda: _run(stage))
+
+
+def _run(stage: Stage[Any]) -> int:
+    params: dict[str, Any] = {}
     try:
         params = load_params(PARAMS)
         runtime = with_environment(read_settings(params, source=str(PARAMS)).runtime)
         folders = StageFolders({n: ARTIFACTS / n for n in stage.upstream}, ARTIFACTS / stage.name, state_dir())
         with _follow(stage, params, runtime) as follow:
+            raise_if_requested()
             execute(stage, params, runtime, folders, replace(AUDIENCE, follow=follow))
-    except KeyboardInterrupt:
-        complain(stage.name, "stopped; the same command continues from here")
-        return 130
     except (ValueError, OSError) as error:
         complain(stage.name, f"{error}\n{'':<23}(traceback: {_keep_traceback(stage)})")
         return 1
+    except (MemoryError, RuntimeError) as error:
+        if not is_shortage(error):
+            raise
+        complain(stage.name, f"{describe_shortage(error, params)}\n{'':<23}(traceback: {_keep_traceback(stage)})")
+        return 1
     return 0
-
-
-def _interrupt(*_: object) -> None:
-    """Make SIGTERM stop a stage as Ctrl-C does: with a word to MLflow."""
-    raise KeyboardInterrupt
 
 
 def _follow(stage: Stage[Any], params: Mapping[str, Any], runtime: Runtime) -> AbstractContextManager[Follow]:

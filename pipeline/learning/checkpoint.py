@@ -40,6 +40,8 @@ class TrainState:
     """Everything needed to resume training; sample order, augmentation and dropout follow from `step`."""
 
     step: int = 0
+    epochs: int = 0
+    """Those that are done, and measured."""
     cycle_ends: list[CycleEnd] = field(default_factory=list)
     """The state before the first step, then one per finished cycle."""
     model: dict[str, Tensor] = field(default_factory=dict)

@@ -16,7 +16,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipeline.model.finite import all_finite, check_rows
 from pipeline.model.head import Head, Standardise, linear_of, standardise_of
+from pipeline.numbers import NumbersError
+from pipeline.stopping import raise_if_requested
 
 DECAYS = tuple(10 / 3**k for k in range(15))
 """Strongest first; the weakest is 2e-6."""
@@ -101,7 +104,10 @@ def follow_path(
         class_weights: [num_classes], or None for 1 for all.
         decays: half of it, times the squared distance from where decay pulls to, is added to the mean loss.
         on_pass: called after each pass over the data.
+
+    Raises NumbersError if an activation or a minimum is NaN or infinite.
     """
+    check_rows(activations, None, of="what is precomputed", advice="run `dvc repro -f precompute`")
     objective = Objective(head, activations, targets, class_weights)
     start = read_weights(head)
     chance = math.log(len(start))
@@ -110,6 +116,8 @@ def follow_path(
     for decay in decays:
         weights, count = _minimise(objective, weights, centre, decay, on_pass)
         passes += count
+        if not all_finite([weights]):
+            raise NumbersError(f"the solver found no head for weight decay {decay:g}: set head_train.solver=sgd")
         _write_weights(head, weights)
         yield Minimum(decay, passes)
 
@@ -140,6 +148,7 @@ def _minimise(objective: Objective, start: Tensor, centre: Tensor, decay: float,
     @torch.no_grad()
     def closure() -> float:
         nonlocal passes
+        raise_if_requested()
         passes += 1
         loss, gradient = objective(weights)
         on_pass(loss)

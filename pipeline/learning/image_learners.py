@@ -78,7 +78,9 @@ def open_images(
         )
 
     return ImageSources(
-        train=GrowingImages(targets_of(train, manifest.classes), image_sizes, augmented),
+        train=GrowingImages(
+            targets_of(train, manifest.classes), image_sizes, augmented, names=[sample.path for sample in train]
+        ),
         train_plain=plain(some),
         valid=plain(valid),
         sizes=tuple(dict.fromkeys(image_sizes)),

@@ -7,7 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from pipeline.model.finite import all_finite, check_tensors
 from pipeline.model.head import Standardise
+from pipeline.numbers import NumbersError
+from pipeline.stopping import raise_if_requested
 
 PENALTIES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
 """The L2 penalties to choose from, the strongest first."""
@@ -48,7 +51,10 @@ def fit_logistic(
         targets: [N] in 0..num_classes-1; not every class need occur.
         penalties: above 0, best in falling order.
         num_classes: the number of probabilities of a prediction.
+
+    Raises NumbersError if a feature or a weight is NaN or infinite.
     """
+    check_tensors({"the features": features}, of="logistic regression", advice="run `dvc repro -f precompute`")
     present, within = torch.unique(targets, return_inverse=True)
     standardise = Standardise(features.shape[1]).double()
     standardise.fit(features.double())
@@ -57,6 +63,8 @@ def fit_logistic(
     bias = torch.zeros(len(present), dtype=torch.float64, requires_grad=True)
     for penalty in penalties:
         _minimise(inputs, within, weight, bias, penalty)
+        if not all_finite([weight, bias]):
+            raise NumbersError(f"logistic regression found no weights for the penalty {penalty:g}")
         yield Logistic(standardise, weight.detach().clone(), bias.detach().clone(), present, num_classes)
 
 
@@ -72,6 +80,7 @@ def _minimise(inputs: Tensor, targets: Tensor, weight: Tensor, bias: Tensor, pen
     )
 
     def loss() -> Tensor:
+        raise_if_requested()
         optimizer.zero_grad()
         value = cross_entropy(inputs @ weight.T + bias, targets) + penalty / 2 * weight.square().sum()
         value.backward()  # type: ignore[no-untyped-call]

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -13,11 +14,15 @@ from torch.optim import SGD, AdamW, Optimizer
 from pipeline.learning.checkpoint import CycleEnd, TrainState, load_checkpoint, save_checkpoint, save_snapshot
 from pipeline.learning.overfitting import has_stopped_improving
 from pipeline.learning.schedule import Cycles, build_schedule
+from pipeline.learning.soundness import Guard, NotFiniteError
 from pipeline.learning.sources import BatchSource, MicroBatch, in_order, train_batches
 from pipeline.model.batches import even_batches, num_batches
 from pipeline.model.compute import Computation, forward, predict, score
+from pipeline.model.finite import all_finite
+from pipeline.model.memory import fitting
 from pipeline.seeds import permutation, seed_torch
 from pipeline.settings import OptimizerName, Schedule
+from pipeline.stopping import Stopped
 from pipeline.workspace import Workspace
 
 
@@ -74,13 +79,6 @@ class Plan:
         return Cycles(self.num_cycles, self.cycle_len, self.cycle_mult, num_batches(num_samples, self.batch_size))
 
 
-class DivergedError(ValueError):
-    """Training whose loss became NaN or infinite; the message says when, and which setting to lower."""
-
-    def __init__(self, finding: str, plan: Plan, stage: str) -> None:
-        super().__init__(f"{finding}: set {plan.lr_setting or f'{stage}.lr'} below {plan.lr:g}")
-
-
 @dataclass(frozen=True)
 class TrainingRun:
     """How far training went."""
@@ -96,9 +94,11 @@ def fit(learner: Learner, plan: Plan, workspace: Workspace) -> TrainingRun:
     The state before the first step counts as cycle 0. Points are journalled under the number of the last step done,
     from 0; what is measured before the first step is under -1.
 
-    Every `checkpoint_s` seconds and at every cycle end the state is saved in the workspace's scratch folder. A killed
-    run resumes from there and ends with the same bytes. A snapshot of each cycle is kept there as `cycle-<k>.pt`, and
-    its logits as `logits-<k>.pt`. Raises DivergedError if a loss becomes NaN or infinite.
+    Every `checkpoint_s` seconds, at every cycle end and where the run is asked to stop, the state is saved in the
+    workspace's scratch folder. A killed run resumes from there and ends with the same bytes. A snapshot of each cycle
+    is kept there as `cycle-<k>.pt`, and its logits as `logits-<k>.pt`.
+
+    Nothing that is NaN or infinite is kept: raises DivergedError if the rate may be to blame, else NumbersError.
     """
     stage, seed, journal, scratch = workspace.name, workspace.seed, workspace.journal, workspace.scratch
     cycles = plan.cycles(learner.train.num_samples)
@@ -112,46 +112,52 @@ def fit(learner: Learner, plan: Plan, workspace: Workspace) -> TrainingRun:
         optimizer.load_state_dict(state.optimizer)
         scheduler.load_state_dict(state.scheduler)
 
+    lower = f"set {plan.lr_setting or f'{stage}.lr'} below {plan.lr:g}"
+    guard = Guard(learner.model, optimizer, advice=lower)
+
     def save() -> float:
+        guard.check_weights(state.step)
         state.model, state.optimizer = learner.model.state_dict(), optimizer.state_dict()
         state.scheduler, state.journal = scheduler.state_dict(), journal.mark()
         save_checkpoint(state, scratch)
         return time.monotonic()
 
-    def check_finite(loss: float, split: str) -> None:
-        if not math.isfinite(loss):
-            raise DivergedError(f"the loss on {split} became {loss} after step {state.step - 1}", plan, stage)
+    def ask(source: BatchSource, split: str) -> tuple[Tensor, float, float]:
+        logits, targets = predict(learner, in_order(source, learner.micro_batch_size))
+        guard.check_answers(logits, source, split, state.step)
+        return logits, *score(logits, targets)
 
     def measure(epochs_done: int) -> None:
-        valid, targets = predict(learner, in_order(learner.valid, learner.micro_batch_size))
-        valid_loss, accuracy = score(valid, targets)
-        check_finite(valid_loss, "valid")
-        journal.points(state.step - 1, valid_loss=valid_loss, valid_accuracy=accuracy)
-        if epochs_done in (0, *cycles.ends):
-            train_plain, targets = predict(learner, in_order(learner.train_plain, learner.micro_batch_size))
-            train_loss, _ = score(train_plain, targets)
-            check_finite(train_loss, "train")
+        guard.check_weights(state.step)
+        valid, valid_loss, accuracy = ask(learner.valid, "valid")
+        is_end = epochs_done in (0, *cycles.ends)
+        train_plain, train_loss, _ = ask(learner.train_plain, "train") if is_end else (valid, math.nan, math.nan)
+        journal.points(state.step - 1, valid_loss=valid_loss, valid_accuracy=accuracy)  # no Stopped from here on
+        if is_end:
             journal.points(state.step - 1, train_plain_loss=train_loss)
             end = CycleEnd(len(state.cycle_ends), epochs_done, state.step, train_loss, valid_loss, accuracy)
-            state.cycle_ends.append(end)
             save_snapshot(scratch, end.cycle, learner.model.state_dict(), valid=valid, train_plain=train_plain)
+            state.cycle_ends.append(end)
+        state.epochs = epochs_done
 
     last_saved = time.monotonic()
     if not state.cycle_ends:
         measure(0)
         last_saved = save()
-    with workspace.progress(cycles.num_steps, start=state.step) as bar:
-        for epoch in range(state.step // cycles.steps_per_epoch, cycles.num_epochs):
+    with _saved_when_stopped(state, cycles, save), workspace.progress(cycles.num_steps, start=state.step) as bar:
+        for epoch in range(state.epochs, cycles.num_epochs):
             if epoch in cycles.ends and plan.until_overfit and has_stopped_improving(state.cycle_ends):
                 break
             learner.begin_cycle(1 + sum(end <= epoch for end in cycles.ends))
             order = even_batches(permutation(learner.train.num_samples, seed, stage, epoch), plan.batch_size)
             done = state.step - epoch * cycles.steps_per_epoch
             batches = train_batches(learner.train, order[done:], micro_batch_size=learner.micro_batch_size, draw=epoch)
-            for batch in batches:
-                loss = take_step(learner, optimizer, batch, seed=(seed, stage, "step", state.step))
-                if not math.isfinite(loss):
-                    raise DivergedError(f"the loss became {loss} at step {state.step}", plan, stage)
+            for samples, batch in zip(order[done:], batches, strict=True):
+                try:
+                    loss = take_step(learner, optimizer, batch, seed=(seed, stage, "step", state.step))
+                except NotFiniteError as error:
+                    names = [learner.train.name(i, draw=epoch) for i in samples]
+                    raise guard.explain(error, state.step, names, batch) from None
                 journal.points(state.step, train_loss=loss, lr=optimizer.param_groups[-1]["lr"])
                 scheduler.step()
                 state.step += 1
@@ -162,6 +168,17 @@ def fit(learner: Learner, plan: Plan, workspace: Workspace) -> TrainingRun:
             if epoch + 1 in cycles.ends or time.monotonic() - last_saved > workspace.checkpoint_s:
                 last_saved = save()
     return TrainingRun(cycles, state.cycle_ends)
+
+
+@contextmanager
+def _saved_when_stopped(state: TrainState, cycles: Cycles, save: Callable[[], object]) -> Iterator[None]:
+    """Save the state if the run is asked to stop within the block, where Stopped is raised between steps only."""
+    try:
+        yield
+    except Stopped as stopped:
+        save()
+        stopped.kept = f"step {state.step} of {cycles.num_steps}"
+        raise
 
 
 def build_optimizer(
@@ -204,11 +221,16 @@ def take_step(
 ) -> float:
     """Make one update from the parts of a batch; returns the batch's mean loss before it. `seed` decides dropout.
 
-    Gradients are accumulated over the parts, to those of the whole batch's mean loss.
+    Gradients are accumulated over the parts, to those of the whole batch's mean loss. Raises NotFiniteError, before the
+    update, if the loss or a gradient is NaN or infinite.
     """
     learner.set_mode()
     optimizer.zero_grad(set_to_none=True)
     loss = batch_loss(learner, learner.model, batch, seed=seed, backward=True)
+    if not math.isfinite(loss):
+        raise NotFiniteError(f"the loss became {loss}")
+    if not all_finite(p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None):
+        raise NotFiniteError("the gradients became NaN or infinite")
     optimizer.step()
     return loss
 
@@ -231,6 +253,7 @@ def batch_loss(
             weight = learner.class_weights
             loss = F.cross_entropy(logits, targets.to(learner.device), weight=weight, reduction="sum") / size
             if backward:
-                loss.backward()  # type: ignore[no-untyped-call]
+                with fitting(learner.device, len(targets)):
+                    loss.backward()  # type: ignore[no-untyped-call]
             total += loss.item()
     return total

@@ -12,11 +12,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch.optim import Optimizer
 
 from pipeline.learning.loop import Learner, batch_loss, build_optimizer, take_step
 from pipeline.learning.lr_rules import Curve, Remedy, smooth
+from pipeline.learning.soundness import NO_RATE, NotFiniteError
 from pipeline.learning.sources import MicroBatch, train_batches
 from pipeline.model.batches import even_batches
+from pipeline.model.finite import listed
+from pipeline.numbers import NumbersError
 from pipeline.seeds import permutation
 from pipeline.settings import LrFind
 from pipeline.workspace import Bar
@@ -122,19 +126,34 @@ def sweep(learner: Learner, plan: SweepPlan, *, momentum: float, seed: tuple[int
     for step, lr in enumerate(plan.rates()):
         for group, factor in zip(optimizer.param_groups, factors, strict=True):
             group["lr"] = lr * factor
-        batch = next(batches)
+        names, batch = next(batches)
         points.lrs.append(lr)
         points.references.append(batch_loss(learner, unchanged, batch, seed=(*seed, step)))
-        if sum(len(targets) for _, targets in batch) > plan.batch_size:
-            points.losses.append(batch_loss(learner, learner.model, batch, seed=(*seed, step)))
-            take_step(learner, optimizer, _first(batch, plan.batch_size, learner.micro_batch_size), seed=(*seed, step))
-        else:
-            points.losses.append(take_step(learner, optimizer, batch, seed=(*seed, step)))
+        if not math.isfinite(points.references[-1]):
+            raise NumbersError(
+                f"the loss of the unchanged model is {points.references[-1]} at step {step}, on the batch of "
+                f"{listed(names)}, {NO_RATE}"
+            )
+        points.losses.append(_step(learner, optimizer, batch, plan.batch_size, seed=(*seed, step)))
         if _has_diverged(points):
             bar.advance(plan.num_steps - step)
             return Sweep(points.lrs[:-1], points.losses[:-1], points.references[:-1])
         bar.advance(note=f"lr {lr:.1e}  loss {points.losses[-1]:.3f}")
     return points
+
+
+def _step(
+    learner: Learner, optimizer: Optimizer, batch: list[MicroBatch], batch_size: int, *, seed: tuple[int | str, ...]
+) -> float:
+    """Make a step on the first `batch_size` samples; returns the loss of all of them, before it; NaN if it broke."""
+    try:
+        if sum(len(targets) for _, targets in batch) <= batch_size:
+            return take_step(learner, optimizer, batch, seed=seed)
+        loss = batch_loss(learner, learner.model, batch, seed=seed)
+        take_step(learner, optimizer, _first(batch, batch_size, learner.micro_batch_size), seed=seed)
+    except NotFiniteError:
+        return math.nan
+    return loss
 
 
 def _first(batch: list[MicroBatch], count: int, micro_batch_size: int) -> list[MicroBatch]:
@@ -152,10 +171,14 @@ def _has_diverged(points: Sweep) -> bool:
     return bool(excess > (DIVERGED - 1) * max(float(np.mean(points.references)), LOW))
 
 
-def _endless_batches(learner: Learner, batch_size: int, *, seed: tuple[int | str, ...]) -> Iterator[list[MicroBatch]]:
-    """Batches over as many epochs as the sweep needs."""
+def _endless_batches(
+    learner: Learner, batch_size: int, *, seed: tuple[int | str, ...]
+) -> Iterator[tuple[list[str], list[MicroBatch]]]:
+    """Names of samples, and their batch, over as many epochs as the sweep needs."""
     epoch = 0
     while True:
         order = even_batches(permutation(learner.train.num_samples, *seed, "order", epoch), batch_size)
-        yield from train_batches(learner.train, order, micro_batch_size=learner.micro_batch_size, draw=epoch)
+        batches = train_batches(learner.train, order, micro_batch_size=learner.micro_batch_size, draw=epoch)
+        for samples, batch in zip(order, batches, strict=True):
+            yield [learner.train.name(i, draw=epoch) for i in samples], batch
         epoch += 1

@@ -26,6 +26,7 @@ from pipeline.learning.loop import Learner, TrainingRun
 from pipeline.learning.sources import MicroBatch, first_images
 from pipeline.model.compute import Computation, to_device
 from pipeline.seeds import seed_of
+from pipeline.stopping import raise_if_requested
 from pipeline.workspace import Workspace
 
 RADIUS = 0.05
@@ -67,6 +68,7 @@ def trace_sharpness(learner: Learner, run: TrainingRun, workspace: Workspace) ->
     shown, targets = first_images(learner.train_plain, NUM_IMAGES)
     images, rows = (to_device(shown, learner.device), targets.to(learner.device)), []
     for end in run.ends:
+        raise_if_requested()
         learner.model.load_state_dict(load_snapshot(workspace.scratch, end.cycle))
         found = measure_sharpness(learner, images, seed=workspace.seed)
         row = CycleSharpness(end.cycle, end.valid_loss - end.train_loss, found.rise, found.hessian_top)

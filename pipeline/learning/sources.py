@@ -24,6 +24,10 @@ class BatchSource(Protocol):
         """Yield (inputs [N, ...], targets [N]) for each list of sample indices; `draw` numbers random views."""
         ...
 
+    def name(self, sample: int, *, draw: int) -> str:
+        """Name a sample, for error messages: the path of an image where it is known."""
+        ...
+
 
 def in_order(source: BatchSource, micro_batch_size: int, *, draw: int = 0) -> Iterator[MicroBatch]:
     """All samples of `source`, in order, in even batches of at most `micro_batch_size`."""
@@ -59,6 +63,11 @@ class TensorBatches:
             index = torch.tensor(batch)
             yield self.inputs[index], self.targets[index]
 
+    def name(self, sample: int, *, draw: int) -> str:
+        """See BatchSource."""
+        del draw
+        return f"image {sample} of the activations"
+
 
 class ViewBatches:
     """Activations [views, N, num_features] of the plain images (view 0) and of augmented views, and targets [N].
@@ -77,12 +86,20 @@ class ViewBatches:
             index = torch.tensor(batch)
             yield self.activations[(index + draw) % len(self.activations), index], self.targets[index]
 
+    def name(self, sample: int, *, draw: int) -> str:
+        """See BatchSource."""
+        views = len(self.activations)
+        return f"image {sample} of the activations" + (f", view {(sample + draw) % views}" if views > 1 else "")
+
 
 class GrowingImages:
     """Augmented training images whose size, in pixels, depends on the epoch; see `BatchSource`."""
 
-    def __init__(self, targets: Tensor, sizes: Sequence[int], open_at: Callable[[int], BatchSource]) -> None:
+    def __init__(
+        self, targets: Tensor, sizes: Sequence[int], open_at: Callable[[int], BatchSource], *, names: Sequence[str]
+    ) -> None:
         self.targets, self.num_samples = targets, len(targets)
+        self._names = names
         self._sizes = sizes
         self._open_at = lru_cache(maxsize=1)(open_at)  # images of one size at a time are held in memory
 
@@ -90,6 +107,11 @@ class GrowingImages:
         """The batches of epoch `draw`; epochs after the last keep its size."""
         size = self._sizes[min(draw, len(self._sizes) - 1)]
         return self._open_at(size).batches(order, draw=draw)
+
+    def name(self, sample: int, *, draw: int) -> str:
+        """See BatchSource."""
+        del draw
+        return self._names[sample]
 
 
 class Oversampled:
@@ -110,6 +132,10 @@ class Oversampled:
     def batches(self, order: Sequence[Sequence[int]], *, draw: int) -> Iterator[MicroBatch]:
         """See BatchSource."""
         return self._source.batches([[self._sample(i, draw) for i in batch] for batch in order], draw=draw)
+
+    def name(self, sample: int, *, draw: int) -> str:
+        """See BatchSource."""
+        return self._source.name(self._sample(sample, draw), draw=draw)
 
     def _sample(self, slot: int, draw: int) -> int:
         which, turn = divmod(slot, self._per_class)

@@ -9,10 +9,11 @@ from pipeline.files import read_json, write_csv, write_json
 from pipeline.kept import read_kept, write_kept
 from pipeline.learning.batch_size import count_batch
 from pipeline.learning.checkpoint import load_snapshot
-from pipeline.learning.loop import DivergedError, Learner, Plan, TrainingRun, fit
+from pipeline.learning.loop import Learner, Plan, TrainingRun, fit
 from pipeline.learning.overfitting import Verdict, judge
 from pipeline.learning.schedule import planned_rates
 from pipeline.learning.snapshots import KeptCycles, keep_snapshots
+from pipeline.learning.soundness import DivergedError
 from pipeline.learning.valid_answers import write_valid_answers
 from pipeline.settings import BatchSize, HeadTraining, Snapshots, Training
 from pipeline.workspace import Workspace

@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.model.memory import fitting
 from pipeline.settings import Runtime, SettingsError
+from pipeline.stopping import raise_if_requested
 
 
 @dataclass(frozen=True)
@@ -31,23 +33,29 @@ def forward(computation: Computation, inputs: Tensor, model: nn.Module | None = 
     """One forward pass of images [N, 3, H, W] or activations [N, num_features] from any device.
 
     `model` stands in for the computation's own, if given. Returns its output (logits, or features) in single precision,
-    on the computation's device. The model's mode and whether gradients are recorded are up to the caller.
+    on the computation's device. The model's mode and whether gradients are recorded are up to the caller. Raises
+    ShortOfMemoryError.
     """
     with computing_in(computation.precision, computation.device):
         are_images = inputs.dim() == 4
         here = to_device(inputs, computation.device) if are_images else inputs.to(computation.device)
-        output: Tensor = (computation.model if model is None else model)(here)
-    return output.float()
+        with fitting(computation.device, len(inputs)):
+            output: Tensor = (computation.model if model is None else model)(here)
+            return output.float()
 
 
 @torch.no_grad()
 def predict(computation: Computation, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Logits [N, num_classes] and targets [N] of all batches of (inputs, targets), in order, on the CPU.
 
-    The model is put into evaluation mode. No batch may be larger than `micro_batch_size`.
+    The model is put into evaluation mode. No batch may be larger than `micro_batch_size`. Raises Stopped between two
+    batches if the run is asked to stop.
     """
     computation.model.eval()
-    outputs = [(forward(computation, inputs).cpu(), targets) for inputs, targets in batches]
+    outputs = []
+    for inputs, targets in batches:
+        raise_if_requested()
+        outputs.append((forward(computation, inputs).cpu(), targets))
     return torch.cat([logits for logits, _ in outputs]), torch.cat([targets for _, targets in outputs])
 
 

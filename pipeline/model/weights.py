@@ -13,11 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.model.backbone import Backbone, build_backbone, timm_backbone
+from pipeline.model.finite import check_tensors
 from pipeline.model.tensors import read_tensors
 from pipeline.model.timm_name import is_timm
 from pipeline.model.timm_weights import load_timm
 from pipeline.model.weights_file import find_weights_file
 from pipeline.vision import models
+
+_OTHERS = "take other weights"
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,14 @@ def load_pretrained(arch: str, weights: str, *, seed: int, image_size: int | Non
         torch.manual_seed(seed)
         if is_timm(arch) and weights != "none":
             loaded = load_timm(arch, weights, image_size=image_size)
-            return Pretrained(timm_backbone(arch, loaded.network), loaded.classifier, loaded.source, loaded.licence)
+            found = timm_backbone(arch, loaded.network)
+            check_tensors(found.state_dict(), of=f"model.weights={weights}", advice=_OTHERS)
+            return Pretrained(found, loaded.classifier, loaded.source, loaded.licence)
         backbone = build_backbone(arch, image_size=image_size)
     if weights == "none":
         return Pretrained(backbone, None)
     tensors, source = _of_torchvision(arch, weights)
+    check_tensors(tensors, of=f"model.weights={weights}", advice=_OTHERS)
     _load_strictly(backbone.network, tensors, described=f"model.weights={weights}", arch=arch)
     return Pretrained(backbone, _classifier(tensors, backbone), source)
 

@@ -17,6 +17,7 @@ from pipeline.evaluation.prediction import Predictor, TtaCard
 from pipeline.model.card import Card
 from pipeline.model.compute import Computation
 from pipeline.settings import Augment, TtaEvaluate
+from pipeline.shortage import ShortOfMemoryError
 from pipeline.workspace import Bar
 
 PLAIN = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -79,7 +80,7 @@ def test_the_number_of_images_at_once_is_halved_until_the_memory_is_enough(files
     assert len([a for a in answers if a.probs is not None]) == 11
     assert max(model.sizes) == 8
     assert [s for s in model.sizes if s > 3] == [8, 4]  # once each: what was learned is kept
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(ShortOfMemoryError, match="ran out with 1 image at once"):
         list(answer(predictor_of(Redness(fits=0), batch_size=8), files))
 
 

@@ -52,7 +52,7 @@ def test_sizes_follow_the_epochs_and_one_is_held_at_a_time() -> None:
         opened.append(size)
         return images_at(size)
 
-    images = GrowingImages(torch.zeros(5, dtype=torch.long), [16, 24, 24], open_at)
+    images = GrowingImages(torch.zeros(5, dtype=torch.long), [16, 24, 24], open_at, names=list("abcde"))
     sizes = [next(iter(images.batches([[0, 3]], draw=epoch)))[0].shape[-1] for epoch in (0, 1, 2, 3)]
     assert sizes == [16, 24, 24, 24]
     assert opened == [16, 24]

@@ -13,6 +13,7 @@ from pipeline.journal import Journal, read_points
 from pipeline.learning.checkpoint import load_snapshot
 from pipeline.learning.loop import Learner, ParameterGroup, Plan, TrainingRun, fit
 from pipeline.learning.snapshots import keep_snapshots
+from pipeline.learning.soundness import DivergedError
 from pipeline.learning.sources import TensorBatches, in_order
 from pipeline.model.batches import even_batches
 from pipeline.model.compute import evaluate
@@ -265,14 +266,14 @@ def test_groups_are_unfrozen_from_cycle_to_cycle(tmp_path: Path) -> None:
     assert not torch.equal(first["0.weight"], second["0.weight"])
 
 
-def test_a_loss_of_nan_stops_with_advice(tmp_path: Path) -> None:
-    made = learner(build_model())
-    assert isinstance(made.train, TensorBatches)
-    made.train.inputs[3] = float("nan")
-    with pytest.raises(ValueError, match=r"set full_train\.lr below 0\.05"):
-        run(made, PLAN, tmp_path / "found")
-    with pytest.raises(ValueError, match=r"set the last rate of unfreeze\.lrs below 0\.05"):
-        run(made, replace(PLAN, lr_setting="the last rate of unfreeze.lrs"), tmp_path / "given")
+def test_a_loss_that_explodes_stops_with_advice(tmp_path: Path) -> None:
+    explosive = replace(PLAN, lr=1e30)
+    with pytest.raises(
+        DivergedError, match=r"on the batch of image \d+ .* and 4 more: set full_train\.lr below 1e\+30"
+    ):
+        run(learner(build_model()), explosive, tmp_path / "found")
+    with pytest.raises(DivergedError, match=r"set the last rate of unfreeze\.lrs below 1e\+30"):
+        run(learner(build_model()), replace(explosive, lr_setting="the last rate of unfreeze.lrs"), tmp_path / "given")
 
 
 def test_evaluation_is_the_mean_over_samples_for_any_micro_batch_size() -> None:

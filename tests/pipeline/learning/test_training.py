@@ -9,9 +9,9 @@ import pytest
 
 from pipeline.files import read_json
 from pipeline.journal import Journal, read_points
-from pipeline.learning.loop import DivergedError
 from pipeline.learning.lr_results import find_and_write_lr
 from pipeline.learning.schedule import Cycles, planned_rates
+from pipeline.learning.soundness import DivergedError
 from pipeline.learning.training import run_training
 from pipeline.workspace import Workspace
 from tests.pipeline.learning.test_loop import PLAN, build_model, learner

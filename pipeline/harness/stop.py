@@ -1,0 +1,74 @@
+"""A run that is asked to stop: what is said, and how the wish reaches the next stage of the same `dvc repro`."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.console import say
+from pipeline.files import read_json, write_json
+from pipeline.params import flatten
+from pipeline.paths import state_dir
+from pipeline.processes import process_name
+from pipeline.stopping import Stopped, ask, listen, requested
+
+
+def obeying(name: str, run: Callable[[], int]) -> int:
+    """Run one program of the pipeline, which may be asked to stop; returns the exit status, 130 or 143 where it was.
+
+    A program that ends all the same leaves the wish to the next that the same `dvc repro` starts, which ignores Ctrl-C
+    while it waits: what is done stays done.
+    """
+    listen()
+    try:
+        _take_note()
+        status = run()
+    except Stopped as stopped:
+        say(name, how_to_go_on(stopped))
+        return stopped.status
+    _leave_note()
+    return status
+
+
+def how_to_go_on(stopped: Stopped) -> str:
+    """Say that the run was stopped, and what to type to go on."""
+    command = "`dvc repro`" if "DVC_STAGE" in os.environ and "DVC_EXP_NAME" not in os.environ else "the same command"
+    if stopped.kept is None:
+        return f"stopped; {command} goes on from here"
+    return f"stopped; {command} goes on from {stopped.kept}"
+
+
+def _leave_note() -> None:
+    """If this program was asked to stop and has ended before it could, leave that to the next one under this DVC.
+
+    DVC ignores Ctrl-C while it waits for a stage.
+    """
+    number = requested()
+    if number is not None and "DVC_STAGE" in os.environ:
+        state_dir().mkdir(parents=True, exist_ok=True)
+        write_json(_note(), {"parent": process_name(os.getppid()), "signal": number})
+
+
+def _take_note() -> None:
+    """Obey what the program before this one was asked for, if the same DVC has started both."""
+    try:
+        note = read_json(_note())
+    except (OSError, ValueError):  # none, or damaged
+        return
+    if note["parent"] == process_name(os.getppid()):
+        ask(note["signal"])
+    _note().unlink(missing_ok=True)
+
+
+def describe_shortage(error: BaseException, params: Mapping[str, Any]) -> str:
+    """Say that memory ran out, and which settings need less of it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    flat = flatten(dict(params))
+    names = ("data.micro_batch_size", "data.image_size")
+    now = " and ".join(name + (f" (now {flat[name]})" if name in flat else "") for name in names)
+    found = f" ({lines[-1]})" if lines else ""
+    return f"memory ran out{found}: lower {now}, or UNFREEZE_WORKERS, and type the same command again"
+
+
+def _note() -> Path:
+    return state_dir() / "stop.json"
