@@ -7,7 +7,7 @@ on: a digest for every file of this project that the code is made of.
 A file's digest is of its meaning: of the syntax tree without docstrings, comments, type annotations that nothing reads
 at run time, messages of errors that stop a run, and lines that are shown to a person. The schema of the settings is
 left out (their values are hashed one by one, and its checks compute nothing), and so are the harness, the console and
-tracking, which start, lock, publish, print and send. `FORMAT` stands for what the harness writes.
+tracking, which start, lock, publish, print and send, and what only stops a run: signals, a lack of memory, NaN. `FORMAT` stands for what the harness writes.
 """
 
 import ast
@@ -35,13 +35,20 @@ NOT_COMPUTING = (
     "pipeline/harness/",
     "pipeline/tracking/",
     "stages/__init__.py",  # names of stages: one more changes none of the others
+    # What stops a run, and changes no result:
+    "pipeline/numbers.py",
+    "pipeline/shortage.py",
+    "pipeline/stopping.py",
+    "pipeline/learning/soundness.py",
+    "pipeline/model/finite.py",
+    "pipeline/model/memory.py",
 )
 """Files and folders that are part of no fingerprint, and are not searched for further imports."""
 
 TELLING = ("say", "complain", "advance")
 """Calls of functions with these names, as statements of their own, show something to a person and compute nothing."""
 
-READ_BY_USERS = ("SettingsError", "NumbersError", "DivergedError", "ShortOfMemoryError")
+READ_BY_USERS = ("SettingsError", "NumbersError", "NotFiniteError", "ShortOfMemoryError")
 """Errors of our own whose text is shown, and never becomes a part of a result."""
 
 
