@@ -7,7 +7,8 @@ on: a digest for every file of this project that the code is made of.
 A file's digest is of its meaning: of the syntax tree without docstrings, comments, type annotations that nothing reads
 at run time, messages of errors that stop a run, and lines that are shown to a person. The schema of the settings is
 left out (their values are hashed one by one, and its checks compute nothing), and so are the harness, the console and
-tracking, which start, lock, publish, print and send, and what only stops a run: signals, a lack of memory, NaN. `FORMAT` stands for what the harness writes.
+tracking, which start, lock, publish, print and send, and what only stops a run: signals, a lack of memory, NaN.
+`FORMAT` stands for what the harness writes.
 """
 
 import ast
