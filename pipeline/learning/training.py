@@ -115,12 +115,12 @@ def _fit_at_usable_rate(learner: Learner, plan: Plan, workspace: Workspace) -> t
     """Train; where the finder's rate makes the loss explode, begin again at a tenth of it.
 
     Each attempt after the first has a scratch folder of its own. A file says of an attempt that it failed: a killed run
-    resumes the last one.
+    resumes the last one. Where all fail, they are forgotten: the cause may be gone when the stage runs again.
     Returns also the plan and the workspace of the attempt that went well.
     """
-    for attempt in range(ATTEMPTS):
+    places = [workspace.scratch / f"attempt-{attempt}" if attempt else workspace.scratch for attempt in range(ATTEMPTS)]
+    for attempt, scratch in enumerate(places):
         tried = dataclasses.replace(plan, lr=plan.lr / 10**attempt)
-        scratch = workspace.scratch / f"attempt-{attempt}" if attempt else workspace.scratch
         scratch.mkdir(exist_ok=True)
         place, failed = dataclasses.replace(workspace, scratch=scratch), scratch / "diverged.json"
         if read_kept(failed) is not None:
@@ -129,6 +129,8 @@ def _fit_at_usable_rate(learner: Learner, plan: Plan, workspace: Workspace) -> t
             return fit(learner, tried, place), tried, place
         except DivergedError as error:
             if not plan.is_lr_found or attempt == ATTEMPTS - 1:
+                for file in places:
+                    (file / "diverged.json").unlink(missing_ok=True)
                 raise
             learner.model.load_state_dict(load_snapshot(scratch, 0))
             workspace.journal.restart()

@@ -115,6 +115,20 @@ def test_a_rate_that_was_found_is_lowered_where_it_makes_the_loss_explode(worksp
     assert read_points(workspace.journal.path) == points
 
 
+def test_after_three_rates_in_vain_the_next_run_begins_with_the_first(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = dataclasses.replace(PLAN, is_lr_found=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.learning.loop.batch_loss", lambda *_, **__: float("nan"))
+        patch.setattr("pipeline.learning.soundness.Guard.explain", lambda *_: DivergedError("faulty memory"))
+        with pytest.raises(DivergedError, match="faulty memory"):
+            run_training(learner(build_model()), tried, workspace, snapshots="none")
+    outcome = run_training(learner(build_model()), tried, workspace, snapshots="none")
+    assert outcome.metrics["lr"] == PLAN.lr
+    workspace.journal.close()
+
+
 def test_a_rate_that_was_typed_is_not_changed(workspace: Workspace) -> None:
     with pytest.raises(DivergedError, match=r"set full_train\.lr below 1e\+15"):
         run_training(learner(build_model()), ONE_STEP, workspace, snapshots="none")
