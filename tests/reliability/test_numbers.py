@@ -28,7 +28,7 @@ from pipeline.learning.lr_sweep import plan_sweeps, sweep
 from pipeline.learning.soundness import DivergedError
 from pipeline.learning.sources import TensorBatches
 from pipeline.model.card import IMAGENET
-from pipeline.model.compute import Computation
+from pipeline.model.compute import Computation, forward
 from pipeline.model.finite import all_finite
 from pipeline.model.head import build_head
 from pipeline.model.tensors import read_tensors, save_tensors

@@ -9,6 +9,7 @@ import pytest
 from pipeline.data import workers
 from pipeline.data.facts import Facts
 from pipeline.data.workers import Workers
+from pipeline.stopping import SIGNALS
 
 PATHS = [Path(f"{i}.jpg") for i in range(100)]
 HANGING = {"41.jpg", "99.jpg"}
@@ -20,6 +21,9 @@ def look(path: Path) -> Facts:
         time.sleep(20)
     if path.name == "kills.jpg":
         os.kill(os.getpid(), 9)
+    if path.name == "stops.jpg":
+        for number in SIGNALS:
+            os.kill(os.getpid(), number)
     if path.name == "raises.jpg":
         raise MemoryError("no more")
     return Facts(file_sha256=path.name)
@@ -48,6 +52,12 @@ def test_a_process_that_hangs_is_replaced_and_one_that_dies_is_named(monkeypatch
         hung.is_alive()
     with pytest.raises(OSError, match=r"the process that read 'kills\.jpg' was killed"):
         list(pool.look_at([PATHS[2], Path("kills.jpg")]))
+    pool.close()
+
+
+def test_what_the_terminal_sends_stops_no_process() -> None:
+    pool = Workers(look, 1, processes=True)
+    assert [facts.problem for facts in pool.look_at([Path("stops.jpg"), PATHS[1]])] == ["", ""]
     pool.close()
 
 
