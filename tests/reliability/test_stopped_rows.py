@@ -1,6 +1,7 @@
 """The MLflow row of a run that is stopped does not stay RUNNING: real stages, a real store, real signals."""
 
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -31,10 +32,11 @@ def checkout(recipe: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(checkout: Path) -> "subprocess.Popen[bytes]":
     environment = {**os.environ, "DVC_STAGE": "full_train", "PYTHONPATH": str(PROJECT)}
-    environment |= {"UNFREEZE_TRACKING": "true", "UNFREEZE_LIVE_S": "0"}
+    environment |= {"UNFREEZE_TRACKING": "true", "UNFREEZE_LIVE_S": "0", "UNFREEZE_WORKERS": "1"}
     for name in ("DVC_ROOT", "MLFLOW_TRACKING_URI"):
         environment.pop(name, None)
-    return subprocess.Popen([sys.executable, "-m", "stages.full_train"], cwd=checkout, env=environment)
+    command = [sys.executable, "-m", "stages.full_train"]
+    return subprocess.Popen(command, cwd=checkout, env=environment, stderr=subprocess.PIPE, start_new_session=True)
 
 
 def statuses(checkout: Path) -> list[str]:
@@ -58,10 +60,17 @@ def wait_for(checkout: Path, expected: list[str], *, noted: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_stage_that_is_stopped_ends_its_row(checkout: Path, number: signal.Signals) -> None:
     process = start(checkout)
     wait_for(checkout, ["RUNNING"], noted=1)  # the second time, the row of the first is continued
-    process.send_signal(number)
-    process.wait()
+    if number == signal.SIGKILL:
+        process.kill()
+        process.communicate()
+    else:
+        os.killpg(process.pid, number)  # as a terminal does: the readers of images and the follower get it too
+        error = process.communicate(timeout=30)[1].decode()
+        assert process.returncode == 128 + number
+        assert "Traceback" not in error
+        assert re.search(r"stopped; `dvc repro` goes on from step \d+ of \d+$", error, re.MULTILINE), error
     wait_for(checkout, ["KILLED"], noted=0)
