@@ -112,17 +112,19 @@ def read_facts(
             known = cache.get(block) if cache else [None] * len(block)
             new = [item for item, facts in zip(block, known, strict=True) if facts is None]
             bar.advance(len(block) - len(new))
-            found = []
-            for facts in pools.look_at([Path(name) for name, _ in new]):
-                found.append(facts)
-                read += 1
-                bar.advance(note=f"{read / (time.monotonic() - began):.0f} per second")
-            if cache:
-                cache.put(
-                    (name, state, facts)
-                    for (name, state), facts in zip(new, found, strict=True)
-                    if _is_lasting(facts, state)
-                )
+            found: list[Facts] = []
+            try:
+                for facts in pools.look_at([Path(name) for name, _ in new]):
+                    found.append(facts)
+                    read += 1
+                    bar.advance(note=f"{read / (time.monotonic() - began):.0f} per second")
+            finally:  # also where the run is asked to stop
+                if cache:
+                    cache.put(
+                        (name, state, facts)
+                        for (name, state), facts in zip(new, found, strict=False)
+                        if _is_lasting(facts, state)
+                    )
             fresh = iter(found)
             yield from (facts if facts is not None else next(fresh) for facts in known)
 

@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import signal
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from pipeline.data import reader
 from pipeline.data.facts import Facts, look_at
 from pipeline.data.reader import FactsCache, read_facts
+from pipeline.files import file_state
+from pipeline.stopping import Stopped
 from pipeline.workspace import Bar
 
 
@@ -63,6 +66,25 @@ def test_only_what_changed_is_read_again(folder: Path, tmp_path: Path, opened: l
     assert opened[24:] == ["03.png", "new.png"]
     assert again == [look_at(f, background="white") for f in sorted(folder.iterdir())]
     cache.close()
+
+
+def test_what_was_read_before_a_stop_is_kept(folder: Path, tmp_path: Path) -> None:
+    class Stopping(Bar):
+        seen = 0
+
+        def advance(self, count: int = 1, *, note: str = "") -> None:
+            del count
+            self.seen += bool(note)
+            if self.seen == 10:
+                raise Stopped(signal.SIGTERM)
+
+    files = sorted(f.name for f in folder.iterdir())
+    with closing(FactsCache(tmp_path / "facts.sqlite", made_by="now")) as cache:
+        with pytest.raises(Stopped):
+            list(read_facts(folder, files, background="white", workers=1, bar=Stopping(), cache=cache))
+        named = [str(folder / file) for file in files]
+        kept = cache.get([(name, file_state(name, of_this_copy=True)) for name in named])
+    assert [facts is not None for facts in kept] == [True] * 10 + [False] * 14
 
 
 def test_facts_made_by_something_else_are_read_again(folder: Path, tmp_path: Path, opened: list[str]) -> None:
