@@ -13,10 +13,13 @@ import torch.nn.functional as F
 
 from pipeline.journal import Journal
 from pipeline.kept import read_kept
+from pipeline.learning import lr_sweep
 from pipeline.learning.loop import Learner
 from pipeline.learning.lr_find import LrChoice, choose_lr, find_lr
 from pipeline.learning.lr_rules import RULES, Curve, UnusableCurveError, recipe, smooth
+from pipeline.learning.soundness import NotFiniteError
 from pipeline.learning.sources import TensorBatches
+from pipeline.numbers import NumbersError
 from pipeline.seeds import permutation
 from pipeline.settings import LrFind
 from pipeline.workspace import Workspace, say_nothing
@@ -200,8 +203,8 @@ def test_a_loss_of_nan_at_once_is_refused_and_changes_nothing(tmp_path: Path) ->
     assert isinstance(made.train, TensorBatches)
     made.train.inputs[:] = float("nan")
     before, rng = copy.deepcopy(made.model.state_dict()), torch.get_rng_state()
-    with pytest.raises(UnusableCurveError, match="diverged within 1 steps"):
-        find(made, tmp_path, replace(SETTINGS, on_unusable="fail"))
+    with pytest.raises(NumbersError, match="loss of the unchanged model is nan at step 0"):
+        find(made, tmp_path)
     assert all(torch.equal(before[n], t) for n, t in made.model.state_dict().items())
     assert torch.equal(rng, torch.get_rng_state())
 
@@ -258,10 +261,14 @@ def test_where_nothing_can_be_read_a_safe_rate_is_taken_unless_the_run_is_to_fai
         find(made, tmp_path, replace(short, on_unusable="fail"))
 
 
-def test_where_every_rate_does_harm_the_lowest_tried_is_taken(tmp_path: Path) -> None:
+def test_where_every_rate_does_harm_the_lowest_tried_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def explode(*_: object, **__: object) -> float:
+        raise NotFiniteError("the gradients became NaN or infinite")
+
+    monkeypatch.setattr(lr_sweep, "take_step", explode)
     made = learner(build_model())
-    assert isinstance(made.train, TensorBatches)
-    made.train.inputs[:] = float("nan")
+    with pytest.raises(UnusableCurveError, match="diverged within 1 steps"):
+        find(made, tmp_path, replace(SETTINGS, on_unusable="fail"))
     found, curves = find(made, tmp_path)
     assert not found.usable
     assert found.lr == pytest.approx(1e-10)
