@@ -1,29 +1,16 @@
 """Settings as nested dicts: read from `params.yaml`, written as YAML, and with dotted keys."""
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from pipeline.yaml_file import read_mapping, to_yaml
 
-from pipeline.settings import SettingsError
+__all__ = ["flatten", "load_params", "to_yaml"]
 
 
 def load_params(path: Path) -> dict[str, Any]:
-    """Read a YAML file as a nested dict. Raises SettingsError that names the file."""
-    try:
-        values = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, YAMLError, OmegaConfBaseException) as error:
-        raise SettingsError(f"{path} cannot be read: {error}") from None
-    if not isinstance(values, dict):
-        raise SettingsError(f"{path} does not hold settings")
-    return cast(dict[str, Any], values)
-
-
-def to_yaml(values: dict[str, Any]) -> str:
-    """The one way in which settings are written."""
-    return OmegaConf.to_yaml(OmegaConf.create(values))
+    """Read a YAML file as a nested dict. Raises SettingsError that names the file, and the line where there is one."""
+    return read_mapping(path)
 
 
 def flatten(values: dict[str, Any], *, separator: str = ".") -> dict[str, Any]:

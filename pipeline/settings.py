@@ -9,17 +9,28 @@ import dataclasses
 import difflib
 import json
 import os
+import re
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from yaml import YAMLError
+
+from pipeline.passwords import hide_passwords
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Pixels = Annotated[int, Field(ge=8, le=2048)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Seconds = Annotated[float, Field(ge=0, le=1e7)]
+Text = Annotated[
+    str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$")
+]
+"""Text that holds something, in one line: a name or a path."""
+Name = Annotated[Text, Field(max_length=250)]
 Rate = Annotated[float, Field(ge=1e-10, le=1e4)]
 BatchSize = Count | Literal["full"]
 TtaMode = Literal["augment", "multi_crop", "sliding_window", "multi_scale", "flip"]
@@ -46,6 +57,16 @@ OptimizerChoice = Literal["sgd", "adamw", "auto"]
 Snapshots = Literal["none", "best", "cautious", "average", "ensemble"]
 HeadSnapshots = Literal["none", "best", "cautious", "average"]  # the next stage starts from one head
 
+
+_LONGEST_SHOWN = 80
+"""Characters of a value that a message shows."""
+_MOST_COMPLAINTS = 5
+"""Settings that one message names."""
+_DEEPEST = 20
+"""Sections or lists within each other."""
+_MOST_EPOCHS = 100_000
+_LARGEST_BATCH = 16 * 2**30
+"""Bytes of the images that are computed at once. What the network makes of them takes many times as much."""
 
 T = typing.TypeVar("T")
 
@@ -85,17 +106,17 @@ class Unpack(_Section):
 class DataSource(_Section):
     """The part of `data` that says which images there are, and how they are split."""
 
-    name: str
+    name: Name
     """A name in `pipeline.data.sources.SOURCES`. `digits`: the 1,797 handwritten digits of scikit-learn; `folder`: one
     folder per class below `root`, or a zip or tar archive of it; `csv`: a table of paths and labels; `torchvision`: one
     of its datasets. `check_source` there checks the name, and the settings that not every source has."""
-    root: str | None
+    root: Text | None
     """The folder, the archive, the table, or where datasets are kept, relative to the project; null for `digits`."""
-    dataset: str | None
+    dataset: Name | None
     """torchvision's name of its dataset; null for all others."""
-    group: str | None
+    group: Name | None
     """The table's column whose equal values stay in one split (a patient, a scene); null for none."""
-    drop: str | None
+    drop: Text | None
     """A table with a column `path` of images to leave out, such as an edited copy of `cross_validate`'s `suspects.csv`,
     relative to the project; null for none. They do not count as rejected."""
     on_reject: Literal["skip", "fail"]
@@ -107,7 +128,7 @@ class DataSource(_Section):
     """Copies of an image, and near copies across splits: `keep` uses them and says so, `drop` leaves them out, `fail`
     stops. Copies that are used are always in the same split."""
     split: Split
-    train_fraction: Annotated[float, Field(gt=0, le=1)]
+    train_fraction: Annotated[float, Field(ge=1e-4, le=1)]
     """Share of the training images that is used, equal for all classes: below 1 shows what more data is worth."""
 
 
@@ -123,7 +144,7 @@ class FramingSettings(_Section):
     """Share of `image_size` that is left free at each side, for subjects that touch the edge of their image. A negative
     share is cut off at each side: -0.0714 scales to 256 and crops 224, as torchvision's weights expect (they were
     trained on random crops, which show things larger than whole images do: Touvron et al. 2019, arXiv:1906.06423)."""
-    background: str
+    background: Name
     """Colour behind transparent pixels, around padded images and in the margin, by CSS name or #rrggbb."""
 
 
@@ -157,9 +178,9 @@ class Data(DataSource, FramingSettings, BatchSettings):
 class Model(_Section):
     """The backbone and its weights."""
 
-    arch: str
+    arch: Annotated[str, Field(max_length=250, pattern=r"^[A-Za-z0-9_./-]+$")]
     """Any torchvision classifier, by its function's name, or any of timm: `timm/resnet18.a1_in1k`."""
-    weights: str
+    weights: Text
     """`glyphs` (shipped), `imagenet` (torchvision's download), `pretrained` (that of the architecture's own library,
     torchvision or timm), `none`, or a .safetensors file."""
     head_init: Literal["auto", "random"]
@@ -278,7 +299,7 @@ class HeadTraining(_Section):
 class ImageTraining(Training):
     """Training on images."""
 
-    image_size: Pixels | tuple[Pixels, ...] | None
+    image_size: Pixels | Annotated[tuple[Pixels, ...], Field(min_length=1)] | None
     """One size, or a size for each cycle (small first, to save time); null: `data.image_size`."""
 
 
@@ -348,7 +369,7 @@ class TtaEvaluate(_Section):
 class Publish(_Section):
     """What becomes of the finished model in MLflow, beside its row."""
 
-    register: str | None
+    register: Name | None
     """Name in MLflow's registry under which the model gets a version; null: it is not registered."""
     promote: Literal["always", "better", "never"]
     """Whether the alias `champion` moves to that version. `better`: if it classifies the same test images better than
@@ -362,21 +383,25 @@ class Runtime(_Section):
     Each is also an environment variable: `UNFREEZE_DEVICE=cuda`, `UNFREEZE_THREADS=4`, ...
     """
 
-    device: Annotated[str, Field(pattern=r"^[a-z]+(:\d+)?$")]
-    """`auto` (CUDA where present), `cpu`, `cuda`, `cuda:1`, `mps`. Results differ between devices."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d{1,3})?)$")]
+    """`auto` (CUDA where present), `cpu`, `cuda`, `cuda:1`, `mps`, `xpu`. Results differ between devices."""
     threads: Annotated[int, Field(ge=0, le=1024)]
     """Threads per process, 0 for one per core. Sums differ in the last bit between thread counts."""
     workers: Annotated[int, Field(ge=0, le=256)]
     """Extra processes that read and augment images; 0: the training process does it."""
-    checkpoint_s: Annotated[float, Field(ge=0)]
+    checkpoint_s: Seconds
     """A checkpoint is written this often, in seconds: a kill costs no more training than that."""
-    live_s: Annotated[float, Field(ge=0)]
+    live_s: Seconds
     """A stage that runs longer than this, in seconds, is shown live in MLflow."""
     tracking: bool
     """Whether runs are logged to MLflow."""
-    tracking_uri: str | None
-    """MLflow's server; null: MLFLOW_TRACKING_URI in the environment, or else the local mlflow.db."""
-    experiment: str
+    tracking_uri: Text | None
+    """MLflow's server; null: MLFLOW_TRACKING_URI in the environment, or else the local mlflow.db. A URI with a password
+    is given in the environment only: settings are stored, and may be committed."""
+    tracking_s: Annotated[float, Field(ge=1, le=3600)]
+    """How long publishing waits for MLflow's server, in seconds, whatever the server does. What is not sent by then is
+    kept, and the next run sends it. Raise it where a model is uploaded over a slow line."""
+    experiment: Name
     """Name of the MLflow experiment: the table that the row goes into."""
 
 
@@ -401,9 +426,14 @@ class Settings(_Section):
     runtime: Runtime
 
 
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {cls: TypeAdapter(cls) for cls in (Settings, Runtime)}
+
+
 def read_settings(values: dict[str, Any], *, source: str) -> Settings:
     """Check the nested dict `values` and return it as settings. Raises SettingsError, which names `source`."""
     try:
+        _check_plain(values)
+        _check_passwords(values)
         settings = _read(Settings, values)
         _check_together(settings)
     except SettingsError as error:
@@ -420,34 +450,69 @@ def all_keys(cls: type = Settings, prefix: str = "") -> Iterator[str]:
             yield from all_keys(typing.cast(type, hints[f.name]), f"{prefix}{f.name}.")
 
 
+def nearest_keys(key: str) -> list[str]:
+    """The valid dotted keys that are most like `key`: several where only their last part was given."""
+    section, _, name = key[:_LONGEST_SHOWN].lower().rpartition(".")
+    closeness = {k: _closeness(section, name, k) for k in all_keys()}
+    best = max(closeness.values())
+    return [k for k, close in closeness.items() if close == best]
+
+
 def nearest_key(key: str) -> str:
-    """The valid dotted key that is most like `key`, also where only its last part was given."""
-    keys = list(all_keys())
-    by_name = [k for k in keys if k.rpartition(".")[2] == key]
-    close = by_name or difflib.get_close_matches(key, keys, n=1, cutoff=0)
-    return close[0]
+    """The first of `nearest_keys`."""
+    return nearest_keys(key)[0]
+
+
+def _closeness(section: str, name: str, key: str) -> float:
+    of_key, _, last = key.rpartition(".")
+    by_name = difflib.SequenceMatcher(None, name, last).ratio()
+    by_section = difflib.SequenceMatcher(None, section, of_key).ratio() if section else 0.0
+    return by_name + by_section
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: in one line, cut where it is long, without what a terminal would obey."""
+    try:
+        text = "null" if value is None else value if isinstance(value, str) and value.isprintable() else repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, or lists in lists
+        return f"a {type(value).__name__} that is too long to be shown"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}... ({len(text)} characters)"
 
 
 def with_environment(runtime: Runtime) -> Runtime:
-    """`runtime` with the `UNFREEZE_*` environment variables applied on top. Raises SettingsError for an unknown one."""
+    """`runtime` with the `UNFREEZE_*` environment variables applied on top; an empty one counts as not set.
+
+    Raises SettingsError, which names the variable, for one that is unknown or has a value that it cannot have.
+    """
     prefix, known = "UNFREEZE_", [f.name for f in dataclasses.fields(Runtime)]
-    given = {n.removeprefix(prefix).lower(): v for n, v in os.environ.items() if n.startswith(prefix)}
+    given = {n.removeprefix(prefix).lower(): v for n, v in os.environ.items() if n.startswith(prefix) and v}
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
-            raise SettingsError(f"environment: {prefix}{name.upper()} is unknown; nearest: {prefix}{near.upper()}")
+            raise SettingsError(
+                f"environment: {prefix}{shown(name.upper())} is unknown; nearest: {prefix}{near.upper()}"
+            )
     texts = {n: v for n, v in given.items() if n in ("device", "tracking_uri", "experiment")}
-    others = OmegaConf.from_dotlist([f"{n}={v}" for n, v in given.items() if n not in texts])
-    parsed = typing.cast(dict[str, Any], OmegaConf.to_container(others))
+    others = {n: _from_text(v) for n, v in given.items() if n not in texts}
     try:
-        return _read(Runtime, dataclasses.asdict(runtime) | parsed | texts)
+        return _read(Runtime, dataclasses.asdict(runtime) | others | texts)
     except SettingsError as error:
-        raise SettingsError(f"environment: {prefix}*: {error}") from None
+        raise SettingsError(f"environment, {prefix}*: {error}") from None
+
+
+def _from_text(text: str) -> object:
+    """A number, true or false in the environment; all else stays text, and is refused by the schema."""
+    try:
+        return OmegaConf.from_dotlist([f"value={text}"])["value"] if len(text) <= _LONGEST_SHOWN else text
+    except (YAMLError, OmegaConfBaseException):
+        return text
 
 
 def _read(cls: type[T], values: dict[str, Any]) -> T:
+    _check_plain(values)
     try:
-        return TypeAdapter(cls).validate_json(json.dumps(values))  # strict, yet from dicts: only JSON can be both
+        adapter: TypeAdapter[T] = _ADAPTERS[cls]
+        return adapter.validate_json(json.dumps(values))  # strict, yet from dicts: only JSON can be both
     except ValidationError as error:
         by_key: dict[str, list[str]] = {}
         for key, typed, reason in (_complaint(dict(e), values) for e in error.errors()):
@@ -455,7 +520,42 @@ def _read(cls: type[T], values: dict[str, Any]) -> T:
             said = by_key.setdefault(key, [f"{key}{typed}{reason}"])
             other = reason.removeprefix("input should be ").removeprefix(" must be ")
             said += [other] if other not in said[0] else []
-        raise SettingsError("; ".join(" or ".join(said) for said in by_key.values())) from None
+        complaints = [" or ".join(said) for said in by_key.values()]
+        more = f"; and {len(complaints) - _MOST_COMPLAINTS} more" if len(complaints) > _MOST_COMPLAINTS else ""
+        raise SettingsError("; ".join(complaints[:_MOST_COMPLAINTS]) + more) from None
+
+
+def _check_passwords(value: object, key: str = "") -> None:
+    """Refuse a password among the settings, which are stored in several places. In the environment it may be."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _check_passwords(item, f"{key}.{name}".lstrip("."))
+    elif isinstance(value, str) and hide_passwords(value) != value:
+        raise SettingsError(
+            f"{key}={shown(hide_passwords(value))} holds a password, which would be stored with the settings: put "
+            "MLflow's address into UNFREEZE_TRACKING_URI or MLFLOW_TRACKING_URI in the environment"
+        )
+
+
+def _check_plain(value: object, key: str = "", depth: int = 0) -> None:
+    """Raise SettingsError for what no file of settings holds: other types than JSON's, or too deep in each other."""
+    if depth > _DEEPEST:
+        raise SettingsError(f"{key}: sections or lists lie in each other more than {_DEEPEST} deep")
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if not isinstance(name, str) or not name.isprintable():
+                raise SettingsError(f"{shown(name)} is no name of a setting{f' in {key}' if key else ''}")
+            _check_plain(item, f"{key}.{shown(name)}".lstrip("."), depth + 1)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_plain(item, key, depth + 1)
+    elif isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+            raise SettingsError(f"{key}={shown(value)}: this is not UTF-8; a name that is not must be changed")
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        raise SettingsError(f"{key}={shown(value)}: this number is far too large")
+    elif value is not None and not isinstance(value, bool | int | float):
+        raise SettingsError(f"{key}={shown(value)}: a {type(value).__name__} is no setting; text is put in quotes")
 
 
 def _complaint(error: dict[str, Any], values: dict[str, Any]) -> tuple[str, str, str]:
@@ -468,31 +568,36 @@ def _complaint(error: dict[str, Any], values: dict[str, Any]) -> tuple[str, str,
         path.append(str(part))
         at = at.get(part)
     key = ".".join(path)
+    given = f"={shown(at)}" if key.rpartition(".")[2] != "tracking_uri" else ""  # it may hold a password
     match error["type"]:
         case "unexpected_keyword_argument" | "extra_forbidden":
-            return key, "", f" is not a setting; nearest: {nearest_key(key)}"
+            return shown(key), "", f" is not a setting; nearest: {', '.join(nearest_keys(key))}"
         case "missing" | "missing_argument":
             return ".".join(str(p) for p in error["loc"]), "", " is missing; give it a value in conf/"
         case "literal_error":
             names = error["ctx"]["expected"].replace("'", "").replace(",", "").split()
-            near = difflib.get_close_matches(str(at), names, n=1)
-            return (
-                key,
-                f"={at}",
-                f" must be {error['ctx']['expected']}" + (f"; did you mean {near[0]}?" if near else ""),
-            )
+            near = difflib.get_close_matches(str(at), names, n=1) if isinstance(at, str) else []
+            return key, given, f" must be {error['ctx']['expected']}" + (f"; did you mean {near[0]}?" if near else "")
         case "dataclass_type":
-            return key, "", f" must be a section, not {at!r}"
+            return key, "", f" must be a section, not {shown(at)}"
+        case "string_pattern_mismatch" | "string_type" if key.rpartition(".")[2] == "device":
+            number = str(at) if re.fullmatch(r"\d{1,3}", str(at)) else "0"
+            return key, given, f" must be auto, cpu, cuda, cuda:{number} or mps"
+        case "string_pattern_mismatch" if key.rpartition(".")[2] == "arch":
+            return key, given, " is no name of an architecture, such as resnet18 or timm/resnet18.a1_in1k"
         case "string_type" if isinstance(at, int | float):
-            return key, f"={at}: ", f"a number is no text; put it in quotes, '{key}=\"{at}\"'"
-        case "string_pattern_mismatch":
-            return key, f"={at}", f" must be auto, cpu, cuda, cuda:{at if at.isdigit() else 0} or mps"
-    return key, f"={'null' if at is None else repr(at)}: ", f"{error['msg'][0].lower()}{error['msg'][1:]}"
+            return key, f"{given}: ", f"a number is no text; put it in quotes, '{key}=\"{shown(at)}\"'"
+        case "string_too_short" | "string_pattern_mismatch":
+            return key, f"{given}: ", "this must be text in one line, and not empty; null stands for nothing"
+    if isinstance(at, str) and given:
+        given = f"={shown(repr(at))}"
+    return key, f"{given}: ", f"{error['msg'][0].lower()}{error['msg'][1:]}"
 
 
 def _check_together(s: Settings) -> None:
     """Check combinations in which one setting would have no effect or no meaning."""
     _check_rejection(s.data)
+    _check_memory(s)
     if s.data.split.valid + s.data.split.test >= 1:
         raise SettingsError("data.split.valid and data.split.test leave nothing to train on: their sum must be below 1")
     if s.data.margin > 0 and s.augment.crop_min < 1:
@@ -515,12 +620,32 @@ def _check_together(s: Settings) -> None:
     _check_publish(s.publish)
 
 
+def _check_memory(s: Settings) -> None:
+    """Refuse what no machine computes at once, before anything runs."""
+    sizes = {"data": s.data.image_size, "head_train": s.head_train.image_size}
+    trainings = {"head_train_augmented": s.head_train_augmented, "full_train": s.full_train}
+    sizes |= {
+        name: max(train.image_size) if isinstance(train.image_size, tuple) else train.image_size
+        for name, train in trainings.items()
+    }
+    name, size = max(((name, size) for name, size in sizes.items() if size is not None), key=lambda item: item[1])
+    count = s.data.micro_batch_size
+    if count * size**2 * 3 * 4 > _LARGEST_BATCH:
+        raise SettingsError(
+            f"data.micro_batch_size={count} images of {name}.image_size={size} take "
+            f"{count * size**2 * 12 / 2**30:.0f} GiB of memory, and what the network makes of them many times as much: "
+            f"set data.micro_batch_size={max(1, _LARGEST_BATCH // (size**2 * 12) // 16)} or less, for the same result"
+        )
+
+
 def _check_publish(publish: Publish) -> None:
     if publish.register is None and publish.promote != "better":
         raise SettingsError(
             f"publish.promote={publish.promote} has no effect without publish.register: set that to a model's name"
         )
-    if publish.register is not None and (not publish.register.strip() or set(publish.register) & set("/:@%'\"")):
+    if publish.register is not None and (
+        not publish.register.strip() or not publish.register.strip(".") or set(publish.register) & set("/:@%'\"")
+    ):
         raise SettingsError(f"publish.register={publish.register!r} must be a name without / : @ % and quotes: photos")
 
 
@@ -620,6 +745,20 @@ def _check_head_train(train: HeadTraining) -> None:
         )
 
 
+def _check_epochs(name: str, train: Training | HeadTraining) -> None:
+    """Refuse what nobody waits for: with `cycle_mult`, a few more cycles are many more epochs."""
+    if train.num_cycles is None or train.cycle_len is None or train.cycle_mult is None:
+        return
+    epochs, length = 0, train.cycle_len
+    for _ in range(train.num_cycles):
+        epochs, length = epochs + length, length * train.cycle_mult
+        if epochs > _MOST_EPOCHS:
+            raise SettingsError(
+                f"{name}.num_cycles={train.num_cycles}, {name}.cycle_len={train.cycle_len} and "
+                f"{name}.cycle_mult={train.cycle_mult} make more than {_MOST_EPOCHS:,} epochs: lower one of them"
+            )
+
+
 def _check_schedules(s: Settings) -> None:
     _check_head_train(s.head_train)
     trainings: dict[str, Training | HeadTraining] = {
@@ -628,6 +767,7 @@ def _check_schedules(s: Settings) -> None:
         "full_train": s.full_train,
     }
     for name, train in trainings.items():
+        _check_epochs(name, train)
         if train.schedule not in ("sgdr", None) and train.cycle_mult != 1:
             raise SettingsError(
                 f"{name}.cycle_mult={train.cycle_mult} has no effect with {name}.schedule={train.schedule}: only sgdr "

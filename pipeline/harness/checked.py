@@ -1,11 +1,13 @@
-"""Reading settings with every check: the schema's own, and those of the source of images."""
+"""Reading settings with every check: the schema's own, and those of sources of images, colours and MLflow's store."""
 
+from pathlib import Path
 from typing import Any
 
 from PIL import ImageColor
 
 from pipeline.data.sources import check_source
-from pipeline.settings import Settings, SettingsError, read_settings
+from pipeline.settings import Settings, SettingsError, read_settings, shown
+from pipeline.tracking.spec import store_uri
 
 
 def read_checked(values: dict[str, Any], *, source: str) -> Settings:
@@ -14,7 +16,8 @@ def read_checked(values: dict[str, Any], *, source: str) -> Settings:
     try:
         check_source(settings.data)
         _check_colour(settings.data.background)
-    except SettingsError as error:
+        store_uri(Path(), settings.runtime.tracking_uri)
+    except ValueError as error:
         raise SettingsError(f"{source}: {error}") from None
     return settings
 
@@ -24,6 +27,6 @@ def _check_colour(background: str) -> None:
         ImageColor.getrgb(background)
     except ValueError:
         raise SettingsError(
-            f"data.background={background} is no colour: give a CSS name, such as white, or #rrggbb in quotes: "
+            f"data.background={shown(background)} is no colour: give a CSS name, such as white, or #rrggbb in quotes: "
             "'data.background=\"#ffffff\"'"
         ) from None

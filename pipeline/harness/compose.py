@@ -27,20 +27,31 @@ from pipeline.harness.quoting import unresolved
 from pipeline.harness.typed import BASES, chosen, names_base, read_typed
 from pipeline.paths import CONF
 from pipeline.settings import SettingsError
+from pipeline.yaml_file import check_folder
 
 
 def compose(overrides: Sequence[str] = (), *, conf: Path = CONF) -> dict[str, Any]:
     """Compose `conf/` alone with Hydra overrides into a checked nested dict. Raises SettingsError."""
+    check_folder(conf)
     overrides = read_typed(overrides, conf=conf)
     store_base({})
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
             values = _plain(hydra.compose("config", overrides=[LEAVE, *overrides]))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise SettingsError(f"{conf}/: {error}") from None
+    except _REFUSED as error:
+        raise SettingsError(f"{conf}/: {_in_one_line(error)}") from None
     read_checked(values, source=f"{conf}/")
     return values
+
+
+_REFUSED = (HydraException, OmegaConfBaseException, ValueError, TypeError, AttributeError, AssertionError, KeyError)
+"""What Hydra raises for files that are YAML, but not as it expects them."""
+
+
+def _in_one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if isinstance(error, HydraException | OmegaConfBaseException) else f"Hydra cannot compose it ({text})"
 
 
 def start_from_held(arguments: Sequence[str], *, conf: Path = CONF, say: Callable[[str], None]) -> None:
@@ -48,6 +59,7 @@ def start_from_held(arguments: Sequence[str], *, conf: Path = CONF, say: Callabl
 
     Raises SettingsError where `params.yaml` was edited by hand.
     """
+    check_folder(conf)
     is_held = names_base(arguments) == "held" and bool(held := read_held(conf.parent))
     store_base(beneath(held, chosen(arguments, conf=conf)) if is_held else {})
     leave = f"; {LEAVE} starts from conf/ instead" if is_held else ""

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.files import file_digest, read_json
+from pipeline.harness.base import read_record
 from pipeline.params import flatten, load_params
-from pipeline.paths import CONF, HELD, PARAMS, from_checkout, state_dir
+from pipeline.paths import CONF, PARAMS, from_checkout, state_dir
 from pipeline.processes import process_name
 from pipeline.report.headline import details, headline
 from pipeline.report.row import data_label, describe, image_counts, job_name, num_parameters, run_name
@@ -80,7 +81,7 @@ def row_spec(*, params: Params, folders: Folders, runtime: Runtime, drawn: Path 
 
 def run_occasion(since: float | None) -> Occasion:
     """Return the occasion of a run of the pipeline, with what an experiment changed against `conf/`."""
-    held = _by_experiment(read_json(HELD)["overrides"]) if HELD.exists() else {}
+    held = _by_experiment(read_record().overrides)
     return Occasion([f"{key}={'null' if value is None else value}" for key, value in held.items()], since)
 
 

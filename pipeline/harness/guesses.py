@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.harness.quoting import typed
-from pipeline.settings import all_keys, nearest_key
+from pipeline.settings import nearest_keys, shown
 
 _TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+_LONGEST_NAME = 80
 _TRAINING = ("full_train", "head_train_augmented", "head_train")
 """The stages that train, the one that matters most first."""
 
@@ -61,17 +62,19 @@ GUESSES = {
 
 def instead_of_key(key: str, value: str) -> str:
     """Say what to type instead of `key=value`, where there is no setting `key`."""
-    name = re.split(r"[./@]", key.lower())[-1]
+    name = re.split(r"[./@]", key.lower())[-1][:_LONGEST_NAME]
+    nearest = sorted(nearest_keys(key), key=_trains_first)
+    is_near = difflib.get_close_matches(name, [k.rpartition(".")[2] for k in nearest], n=1, cutoff=0.6)
     if name in GUESSES:
-        return "type " + GUESSES[name].format(value=_plain(value))
-    same = sorted((k for k in all_keys() if k.rpartition(".")[2] == name), key=_trains_first)
-    nearest = ", ".join(same) or nearest_key(key)
-    return f"nearest: {nearest}"
+        return "type " + GUESSES[name].format(value=shown(_plain(value)))
+    if (guess := difflib.get_close_matches(name, GUESSES, n=1, cutoff=0.8)) and not is_near:
+        return f"if {guess[0]} is meant, type " + GUESSES[guess[0]].format(value=shown(_plain(value)))
+    return f"nearest: {', '.join(nearest)}"
 
 
 def instead_of_choice(group: str, name: str, choices: Sequence[str]) -> str:
     """Say what to type instead of `group=name`, where the group has only `choices`."""
-    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.75)
+    near = difflib.get_close_matches(name[:_LONGEST_NAME], choices, n=1, cutoff=0.75)
     if group == "data" and (_is_path(name) or not near):
         kind = "csv" if name.lower().endswith(_TABLES) else "folder"
         return f"for images of your own type `data={kind} {typed({'data.root': name})}`"
@@ -81,11 +84,11 @@ def instead_of_choice(group: str, name: str, choices: Sequence[str]) -> str:
         return f"for weights of your own type `{typed({'model.weights': name})}`, and their model.arch"
     if group == "model":
         return f"for an architecture type `model=imagenet {typed({'model.arch': name})}`"
-    return f"there is no {group}={name}"
+    return f"there is no {group}={shown(name)}"
 
 
 def _is_path(name: str) -> bool:
-    return "/" in name or "." in name or "~" in name or Path(name).exists()
+    return "/" in name or "." in name or "~" in name or (len(name) < 256 and "\0" not in name and Path(name).exists())
 
 
 def _trains_first(key: str) -> int:

@@ -7,10 +7,10 @@ from typing import Any
 
 from pipeline.comparison.memory import date_of, remember, run_before
 from pipeline.comparison.runs import Run
-from pipeline.files import read_json
+from pipeline.harness.base import read_record
 from pipeline.harness.quoting import typed
 from pipeline.params import flatten, load_params
-from pipeline.paths import ARTIFACTS, HELD, PARAMS
+from pipeline.paths import ARTIFACTS, PARAMS
 from pipeline.report.facts import Facts
 from pipeline.tracking.origin import read_commit
 
@@ -24,7 +24,7 @@ def gather_facts(folders: Mapping[str, Path], state: Path) -> Facts:
     run = Run("this run", ARTIFACTS, flatten(params), dict(folders), state)
     before = run_before(run)
     remember(run, params, made)
-    changed = read_json(HELD)["overrides"] if HELD.exists() else {}
+    changed = read_record().overrides
     found = read_commit(Path.cwd())
     commit = "" if found is None else found.sha[:SHOWN_DIGITS]
     return Facts(

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import digest, file_digest, read_json, write_json, write_text
-from pipeline.harness.base import LEAVE, describe, listed, nest, read_held, was_changed
+from pipeline.files import digest, file_digest, write_json, write_text
+from pipeline.harness.base import LEAVE, Record, describe, listed, nest, read_held, read_record, was_changed
 from pipeline.harness.checked import read_checked
 from pipeline.harness.quoting import typed
 from pipeline.params import flatten, load_params, to_yaml
@@ -29,9 +29,9 @@ def settle(*, is_experiment: bool, say: Callable[[str], None]) -> dict[str, Any]
     SettingsError, with the ways out, where something that was typed would be lost.
     """
     before = load_params(PARAMS) if PARAMS.exists() else {}
-    record = read_json(HELD) if HELD.exists() else {}
-    held: dict[str, Any] = record.get("overrides", {})
-    if before and not is_experiment and record.get("conf") == conf_digest() and record["params"] == file_digest(PARAMS):
+    record = read_record()
+    held, is_of_conf = record.overrides, record.conf == conf_digest()
+    if before and not is_experiment and is_of_conf and record.params == file_digest(PARAMS):
         if held:
             say(f"{describe(held=True)}: {listed(held)}; `dvc exp run -S {LEAVE}` goes back to conf/")
         return before
@@ -67,14 +67,14 @@ def conf_digest(conf: Path = CONF) -> str:
     return digest({p.relative_to(conf).as_posix(): file_digest(p) for p in sorted(conf.rglob("*.yaml"))})
 
 
-def _keep_held(before: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
+def _keep_held(before: dict[str, Any], record: Record) -> dict[str, Any]:
     held = read_held()
     if was_changed(record):
         raise SettingsError(
             f"{PARAMS} was composed for an experiment that failed, and is not what is held ({listed(held)}): `dvc exp "
             f"run` continues with what is held, `dvc exp run -S {LEAVE}` with conf/"
         )
-    if record["conf"] != conf_digest():
+    if record.conf != conf_digest():
         raise SettingsError(
             f"conf/ was changed while an experiment's settings are held ({listed(held)}). To keep both: `dvc exp run`. "
             f"To drop the experiment's: `dvc exp run -S {LEAVE}`"
@@ -82,8 +82,8 @@ def _keep_held(before: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]
     return before
 
 
-def _refuse_hand_edits(before: dict[str, Any], composed: dict[str, Any], record: dict[str, Any]) -> None:
-    edited = record.get("params") != file_digest(PARAMS) if before else False
+def _refuse_hand_edits(before: dict[str, Any], composed: dict[str, Any], record: Record) -> None:
+    edited = record.params != file_digest(PARAMS) if before else False
     if not edited or not (mine := differences(before, composed)):
         return
     known = {k: v for k, v in mine.items() if k in flatten(composed)}

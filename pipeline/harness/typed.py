@@ -1,13 +1,14 @@
 """What a person typed on a command line, as `key=value`: read as it was meant, or refused with what to type instead."""
 
+import difflib
 import shlex
 import typing
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from types import UnionType
 from typing import Any
 
-import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Sweep
@@ -16,11 +17,18 @@ from hydra.errors import HydraException
 
 from pipeline.harness.guesses import instead_of_choice, instead_of_key
 from pipeline.harness.quoting import quote_text
+from pipeline.passwords import hide_passwords
 from pipeline.paths import CONF
-from pipeline.settings import Settings, SettingsError, all_keys
+from pipeline.settings import Settings, SettingsError, all_keys, shown
+from pipeline.yaml_file import read_mapping
 
 BASES = ("held", "conf")
 """The choices of the group `base`, which has no folder: what the settings that are typed lie over."""
+
+_UNREADABLE = (HydraException, ValueError, RecursionError)
+"""What Hydra's parser raises for what its grammar does not hold."""
+_LONGEST, _LONGEST_NAME, _LONGEST_ADVICE, _DEEPEST = 8192, 80, 300, 20
+"""Characters of an override, a name and a command that is printed, and brackets within each other."""
 
 _PACKAGES = {
     "optuna": "hydra-optuna-sweeper",
@@ -74,17 +82,18 @@ def group_names(conf: Path = CONF) -> set[str]:
 
 def _read(argument: str, conf: Path, *, is_sweep: bool) -> str:
     key, sign, value = argument.partition("=")
+    _check_characters(argument)
     if key.startswith("hydra.") or key.startswith("hydra/") or key == "hydra":
         _check_plugin(key, value)
         return argument
     if key[:1] in ("+", "~"):
-        raise _unknown(argument) if (bare := key.lstrip("+~")) not in all_keys() else SettingsError(
-            f"{argument}: settings cannot be added or removed, only changed; write {bare}=..."
+        raise _unknown(argument, conf) if (bare := key.lstrip("+~")) not in all_keys() else SettingsError(
+            f"{shown(argument)}: settings cannot be added or removed, only changed; write {bare}=..."
         )  # fmt: skip
     if key not in {*all_keys(), *group_names(conf)}:
-        raise _unknown(argument)
+        raise _unknown(argument, conf)
     if not sign:
-        raise SettingsError(f"{argument} has no value: write {argument}=...")
+        raise SettingsError(f"{shown(argument)} has no value: write {shown(argument)}=...")
     meant = _as_meant(key, value, is_sweep=is_sweep) if _is_text(key) else argument
     if key in group_names(conf):
         _check_choice(key, value, conf)
@@ -93,11 +102,28 @@ def _read(argument: str, conf: Path, *, is_sweep: bool) -> str:
     return meant
 
 
+def _check_characters(argument: str) -> None:
+    """Refuse what Hydra's parser would take minutes or all of Python's stack for, and what is stored as a password."""
+    if len(argument) > _LONGEST:
+        raise SettingsError(f"{shown(argument)}: this is too long for a setting")
+    if max(accumulate((character in "[{(") - (character in ")}]") for character in argument), default=0) > _DEEPEST:
+        raise SettingsError(f"{shown(argument)}: more than {_DEEPEST} brackets lie in each other")
+    if any(character < " " or character == "\x7f" for character in argument):
+        raise SettingsError(f"{shown(argument)}: this holds a control character, as no setting does")
+    if any("\ud800" <= character <= "\udfff" for character in argument):
+        raise SettingsError(f"{shown(argument)}: this is not UTF-8; a name that is not must be changed")
+    if hide_passwords(argument) != argument:
+        raise SettingsError(
+            f"{shown(hide_passwords(argument))}: settings are stored, and may be committed, so they hold no password; "
+            "put MLflow's address into UNFREEZE_TRACKING_URI or MLFLOW_TRACKING_URI in the environment"
+        )
+
+
 def _as_meant(key: str, value: str, *, is_sweep: bool) -> str:
     """`key=value` for a setting that holds text, with quotes where Hydra would read anything else."""
     try:
         override = OverridesParser.create().parse_override(f"{key}={value}")
-    except HydraException:
+    except _UNREADABLE:
         return f"{key}={','.join(map(quote_text, value.split(',')))}" if is_sweep else f"{key}={quote_text(value)}"
     read = override.value()
     if override.is_sweep_override():
@@ -108,17 +134,20 @@ def _as_meant(key: str, value: str, *, is_sweep: bool) -> str:
 def _parse(argument: str) -> Override:
     try:
         return OverridesParser.create().parse_override(argument)
-    except HydraException as error:
+    except _UNREADABLE as error:
         key, _, value = argument.partition("=")
         quoted = shlex.quote(f"{key}={quote_text(value)}")
-        reason = str(error).splitlines()[0]
-        raise SettingsError(f"{argument} cannot be read ({reason}); if it is text, type `{quoted}`") from None
+        advice = f"; if it is text, type `{quoted}`" if len(quoted) <= _LONGEST_ADVICE else ""
+        reason = shown(str(error).splitlines()[0])
+        raise SettingsError(f"{shown(argument)} cannot be read ({reason}){advice}") from None
 
 
-def _unknown(argument: str) -> SettingsError:
+def _unknown(argument: str, conf: Path) -> SettingsError:
     key, _, value = argument.partition("=")
     key = key.lstrip("+~")
-    return SettingsError(f"{argument}: {key} is not a setting; {instead_of_key(key, value)}")
+    near = difflib.get_close_matches(key[:_LONGEST_NAME], group_names(conf), n=1, cutoff=0.75)
+    instead = f"nearest: {near[0]}" if near else instead_of_key(key, value)
+    return SettingsError(f"{shown(argument)}: {shown(key)} is not a setting; {instead}")
 
 
 def _check_choice(group: str, value: str, conf: Path) -> None:
@@ -131,7 +160,7 @@ def _check_choice(group: str, value: str, conf: Path) -> None:
         if name == "None" and group in ("experiment", "sweep"):
             continue
         instead = instead_of_choice(group, "none" if name == "None" else name, choices)
-        raise SettingsError(f"{group}={value}: {instead} (choices: {', '.join(choices)})")
+        raise SettingsError(f"{group}={shown(value)}: {instead} (choices: {', '.join(choices)})")
 
 
 def _names(override: Override) -> Iterator[str]:
@@ -147,8 +176,8 @@ def _overridden(file: Path) -> set[str]:
     """The groups that a file of an experiment chooses."""
     if not file.is_file():
         return set()
-    entries = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("defaults", [])
-    keys = [key for entry in entries if isinstance(entry, dict) for key in entry]
+    entries = read_mapping(file).get("defaults")
+    keys = [str(key) for entry in entries or [] if isinstance(entry, dict) for key in entry]
     return {key.removeprefix("override ").strip("/ ") for key in keys if key.startswith("override ")}
 
 
