@@ -7,20 +7,23 @@ nothing where the row is complete.
 
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 from pipeline.console import complain, say
-from pipeline.files import digest, write_json
+from pipeline.files import digest
 from pipeline.harness.delivery import row_spec, run_occasion
 from pipeline.harness.ending import show_ending
 from pipeline.harness.live import RunClock
 from pipeline.harness.published import check_folder
 from pipeline.harness.stop import obeying
+from pipeline.kept import read_kept, write_kept
 from pipeline.params import load_params
 from pipeline.paths import ARTIFACTS, PARAMS, state_dir
 from pipeline.settings import Publish, read_settings, with_environment
-from pipeline.tracking import RowSpec, publish_row
+from pipeline.tracking import RowSpec
 from pipeline.tracking.content import MODEL_CARD
 from pipeline.tracking.models import Registry
+from pipeline.tracking.publish import publish_bounded, published_here, send
 from pipeline.tracking.store import StoreUnavailableError
 from stages import STAGES
 
@@ -42,20 +45,33 @@ def main() -> int:
         clock = RunClock(params, runtime)
         occasion = run_occasion(clock.since)
         spec = row_spec(params=params, folders=folders, drawn=drawn, runtime=runtime, occasion=occasion)
-        run_id = publish_row(spec)
+        run_id = published_here(spec)
+        if run_id is None or not _is_registered(spec, run_id, settings.publish):
+            publish_bounded(spec, [sys.executable, "-m", "stages.publish"], wait_s=runtime.tracking_s)
         clock.stop()
-        if run_id is not None and settings.publish.register is not None:
-            _register(spec, run_id, settings.publish)
     except (ValueError, OSError) as error:
         complain("publish", str(error))
         return 1
     return 0
 
 
+def _send(file: Path) -> None:
+    """Talk to MLflow: what `main` starts, and ends where a server keeps it waiting."""
+    publish = read_settings(load_params(PARAMS), source=str(PARAMS)).publish
+    send(file, on_sent=lambda spec, run_id: _register(spec, run_id, publish))
+
+
+def _registered(spec: RowSpec, run_id: str, publish: Publish) -> Path:
+    return spec.state_dir / "registered" / f"{digest([spec.tracking_uri, run_id, asdict(publish)])}.json"
+
+
+def _is_registered(spec: RowSpec, run_id: str, publish: Publish) -> bool:
+    """Whether there is nothing to register, or that was done here before with the same settings."""
+    return publish.register is None or read_kept(_registered(spec, run_id, publish)) is not None
+
+
 def _register(spec: RowSpec, run_id: str, publish: Publish) -> None:
-    """Register the run's model, unless that was done here before with the same settings."""
-    done = spec.state_dir / "registered" / f"{digest([spec.tracking_uri, run_id, asdict(publish)])}.json"
-    if done.exists():
+    if _is_registered(spec, run_id, publish):
         return
     from pipeline.deployment.promotion import promote  # imports SciPy and MLflow
 
@@ -70,9 +86,11 @@ def _register(spec: RowSpec, run_id: str, publish: Publish) -> None:
         say("publish", f"publish.register={publish.register}: the row has no model")
         return
     say("publish", text)
-    done.parent.mkdir(parents=True, exist_ok=True)
-    write_json(done, {"run_id": run_id, "text": text})
+    write_kept(_registered(spec, run_id, publish), {"run_id": run_id, "text": text})
 
 
 if __name__ == "__main__":
-    sys.exit(obeying("publish", main))
+    if sys.argv[1:2] == ["--spec"]:
+        _send(Path(sys.argv[2]))
+    else:
+        sys.exit(obeying("publish", main))

@@ -1,14 +1,13 @@
 """Starts the delivery to MLflow: what a row consists of, and which process sends it."""
 
 import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.console import note
 from pipeline.files import file_digest, read_json
 from pipeline.harness.base import read_record
 from pipeline.params import flatten, load_params
@@ -17,8 +16,9 @@ from pipeline.processes import process_name
 from pipeline.report.headline import details, headline
 from pipeline.report.row import data_label, describe, image_counts, job_name, num_parameters, run_name
 from pipeline.settings import Runtime, read_settings, with_environment
-from pipeline.stopping import shielded
 from pipeline.timings import read_span, read_timings, span_of_run
+from pipeline.tracking.bounded import SENT, run_bounded
+from pipeline.tracking.publish import publish_bounded, published_here
 from pipeline.tracking.spec import Dataset, FollowSpec, RowSpec, store_uri
 from pipeline.tracking.summary import SummarySpec
 
@@ -99,11 +99,8 @@ def _by_experiment(held: dict[str, Any]) -> dict[str, Any]:
 def publish_now(*, params: Params, folders: Folders, runtime: Runtime, drawn: Path | None, occasion: Occasion) -> None:
     """Publish a row, with the arguments of `row_spec`, from a separate process, so that no job imports MLflow."""
     spec = row_spec(params=params, folders=folders, runtime=runtime, drawn=drawn, occasion=occasion)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "row.json"
-        spec.write(file)
-        with shielded():
-            subprocess.run([*TRACKING, "publish", "--spec", str(file)], check=True)
+    if published_here(spec) is None:
+        publish_bounded(spec, [*TRACKING, "publish"], wait_s=runtime.tracking_s)
 
 
 def follow_spec(*, stage: str, runtime: Runtime, journal: Path, since: float | None) -> FollowSpec:
@@ -149,8 +146,6 @@ def publish_summary(*, params: Params, files: Sequence[Path], best: Mapping[str,
         return
     row = row_spec(params=params, folders={}, runtime=runtime, drawn=None, occasion=Occasion())
     row = replace(row, tags={"best_of": sweep})
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "summary.json"
-        SummarySpec(**vars(row), row=dict(best), files=[path.resolve() for path in files]).write(file)
-        with shielded():
-            subprocess.run([*TRACKING, "summary", "--spec", str(file)], check=True)
+    spec = SummarySpec(**vars(row), row=dict(best), files=[path.resolve() for path in files])
+    if SENT not in run_bounded([*TRACKING, "summary"], spec, wait_s=runtime.tracking_s):
+        note(f"tracking: {spec.tracking_uri}: the summary was not sent in time; it stays in {spec.files[0].parent}")

@@ -1,5 +1,6 @@
 """The row of a run under DVC while it is open: since when, followed by whom, and ended where the run stops."""
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -7,8 +8,8 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import read_json, write_json
 from pipeline.harness.delivery import TRACKING, follow_spec
+from pipeline.kept import read_kept, write_kept
 from pipeline.paths import state_dir
 from pipeline.settings import Runtime
 from pipeline.stopping import shielded
@@ -27,14 +28,14 @@ class RunClock:
 
     def start(self) -> None:
         """Note the time, unless a run that was stopped goes on."""
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        if not self._file.exists():
-            write_json(self._file, time.time())
+        if self.since is None:
+            write_kept(self._file, time.time())
 
     @property
     def since(self) -> float | None:
         """When it began, in seconds since 1970; None if that is not known."""
-        return float(read_json(self._file)) if self._file.exists() else None
+        since: float | None = read_kept(self._file)
+        return since
 
     def stop(self) -> None:
         """Forget the time: a later run with these settings is another one."""
@@ -96,8 +97,8 @@ class _LiveRow:
         return follow_spec(stage=self._stage, runtime=self._runtime, journal=journal, since=self.clock.since)
 
     def _write(self, spec: FollowSpec) -> str:
-        file = spec.state_dir / "followers" / f"{self._stage}.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
+        # Two runs at once share the state folder; the follower removes its own file.
+        file = spec.state_dir / "followers" / f"{self._stage}-{os.getpid()}.json"
         spec.write(file)
         return str(file)
 

@@ -9,14 +9,23 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from filelock import Timeout
+
+from pipeline.passwords import hide_known_passwords
 from pipeline.printable import printable
+from pipeline.tracking.bounded import READY, SENT, exit_after, exit_after_hangup, say_word
 from pipeline.tracking.follow import follow
 from pipeline.tracking.open_rows import LOCK_TIMEOUT_S, end_open, end_orphans, row_lock
-from pipeline.tracking.publish import publish_row
-from pipeline.tracking.spec import FollowSpec, RowSpec
-from pipeline.tracking.store import StoreUnavailableError
+from pipeline.tracking.publish import send
+from pipeline.tracking.spec import FollowSpec
+from pipeline.tracking.store import StoreUnavailableError, load
 from pipeline.tracking.summary import SummarySpec, publish_summary
 from pipeline.tracking.ui import DEFAULT_PORT, serve_ui
+
+_LIFE_S = 60.0
+"""How long a process that nobody waits for may take."""
+_LAST_S = 5.0
+"""How long a follower may go on sending when its stage has ended: the next one waits for its row."""
 
 
 def main() -> None:
@@ -34,13 +43,13 @@ def main() -> None:
     elif arguments.spec is None:
         parser.error(f"{arguments.command} needs --spec")
     elif arguments.command == "publish":
-        publish_row(RowSpec.read(arguments.spec))
+        send(arguments.spec)
     elif arguments.command == "summary":
-        publish_summary(SummarySpec.read(arguments.spec))
+        _send_summary(SummarySpec.read(arguments.spec))
     elif arguments.command == "end":
-        _end(FollowSpec.read(arguments.spec), status=arguments.status)
+        _end(_taken(arguments.spec), status=arguments.status)
     else:
-        _follow(FollowSpec.read(arguments.spec))
+        _follow(_taken(arguments.spec))
 
 
 def _serve(port: int) -> None:
@@ -50,13 +59,29 @@ def _serve(port: int) -> None:
         sys.exit(printable(f"ui: {error}"))
 
 
+def _send_summary(spec: SummarySpec) -> None:
+    load(spec)
+    say_word(READY)
+    publish_summary(spec)
+    say_word(SENT)
+
+
 def _end_orphans(state_dir: Path) -> None:
-    with suppress(StoreUnavailableError):
+    exit_after(_LIFE_S)
+    with suppress(StoreUnavailableError, Timeout):
         end_orphans(state_dir)
 
 
+def _taken(file: Path) -> FollowSpec:
+    """Read a spec that was written for this process alone, and remove it."""
+    spec = FollowSpec.read(file)
+    file.unlink(missing_ok=True)
+    return spec
+
+
 def _end(spec: FollowSpec, *, status: str) -> None:
-    with suppress(StoreUnavailableError), row_lock(spec).acquire(timeout=LOCK_TIMEOUT_S):
+    exit_after(_LIFE_S)
+    with suppress(StoreUnavailableError, Timeout), row_lock(spec).acquire(timeout=LOCK_TIMEOUT_S):
         end_open(spec, status=status)
 
 
@@ -64,11 +89,12 @@ def _follow(spec: FollowSpec) -> None:
     # What stops the stage reaches this process too, which still has to end the row.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    exit_after_hangup(sys.stdin.fileno(), _LAST_S)
     try:
         follow(spec)
     except Exception as error:  # the stage continues, so a traceback would only confuse
-        stopped = f"tracking: live updates stopped ({type(error).__name__}: {error}); `publish` sends the rest"
-        print(printable(stopped), file=sys.stderr)
+        said = hide_known_passwords(f"{type(error).__name__}: {error}")
+        print(printable(f"tracking: live updates stopped ({said}); `publish` sends the rest"), file=sys.stderr)
 
 
 if __name__ == "__main__":

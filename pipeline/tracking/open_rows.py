@@ -5,6 +5,7 @@ whether there is anything to end.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -57,9 +58,12 @@ def end_open(spec: FollowSpec, *, status: str) -> None:
 
 
 def orphans(state_dir: Path) -> Iterator[FollowSpec]:
-    """Yield the open rows whose owner has ended."""
+    """Yield the open rows whose owner has ended. A damaged note is dropped: the next `publish` ends that row."""
     for file in sorted((state_dir / "open").glob("*.json")):
-        spec = FollowSpec.read(file)
+        try:
+            spec = FollowSpec.read(file)
+        except ValueError:
+            continue
         if not named_is_alive(spec.owner):
             yield spec
 
@@ -67,7 +71,7 @@ def orphans(state_dir: Path) -> Iterator[FollowSpec]:
 def end_orphans(state_dir: Path) -> None:
     """End the open rows whose owner has ended. Raises StoreUnavailableError, and the notes stay."""
     for spec in orphans(state_dir):
-        with row_lock(spec).acquire(timeout=LOCK_TIMEOUT_S):
+        with suppress(ValueError), row_lock(spec).acquire(timeout=LOCK_TIMEOUT_S):
             if is_open(spec) and not named_is_alive(FollowSpec.read(_note(spec)).owner):
                 end_open(spec, status="KILLED")
 

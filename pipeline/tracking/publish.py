@@ -3,7 +3,8 @@
 import os
 import shutil
 import sqlite3
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,20 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pipeline.console import note
-from pipeline.files import atomic_folder, read_json, write_json
+from pipeline.files import atomic_folder, digest, folder_digest
+from pipeline.kept import read_kept, write_kept
+from pipeline.passwords import hide_known_passwords
 from pipeline.processes import process_name
+from pipeline.tracking.bounded import KEPT, READY, SENT, limit_memory, run_bounded, say_word
 from pipeline.tracking.content import PREDICTIONS, Content, Points, drawn_files, files_of, read_content
 from pipeline.tracking.models import log_model_once
 from pipeline.tracking.open_rows import LOCK_TIMEOUT_S, forget_open, row_lock
 from pipeline.tracking.origin import origin_tags
 from pipeline.tracking.spec import RowSpec, delivery_digest, drawn_digest, row_digest, sqlite_file, state_digest
-from pipeline.tracking.store import NOTE, OPEN, ROW, STATE, Store, StoreUnavailableError, reachable
+from pipeline.tracking.store import NOTE, OPEN, ROW, STATE, Store, StoreUnavailableError, load, reachable
+
+_CONTENT = "content.json"
+"""Beside a kept row: the digest of what was copied."""
 
 _KEPT = ("stage.json", "metrics.json", "journal.jsonl", PREDICTIONS)
 """What is copied from each stage's folder while its row waits for delivery. The model is too large, so it is linked."""
@@ -31,27 +38,59 @@ _FINISHED_AND_NONE_OPEN = f"""
 """
 
 
-def publish_row(spec: RowSpec) -> str | None:
+def publish_bounded(spec: RowSpec, command: Sequence[str], *, wait_s: float) -> None:
+    """Have `command` publish the row, and wait at most `wait_s` seconds for a server; then the row is kept.
+
+    `command` is a program that calls `publish_row` and says the words of `bounded`.
+    """
+    words = run_bounded(command, spec, wait_s=wait_s)
+    if not words & {SENT, KEPT}:
+        keep(spec)
+        after = f"the server did not answer within {wait_s:g} s (runtime.tracking_s)" if READY in words else "it failed"
+        _warn(f"{spec.tracking_uri}: {after}; the row is kept in {_pending(spec)}, and the next `publish` delivers it")
+
+
+def publish_row(spec: RowSpec, *, on_sent: Callable[[str], object] = lambda _: None) -> str | None:
     """Complete and close the row of this state, unless that was done before, and return its run id.
 
     If only what was drawn has changed, the pictures and the report of the existing row are replaced; its description
-    stays. Rows that an earlier call could not deliver to this store are delivered too. If the store is unavailable, the
-    row is kept in `<state_dir>/pending/`, one warning says so, and None is returned.
+    stays. `on_sent(run_id)` is called then. Rows that an earlier call could not deliver to this store are delivered
+    afterwards. If the store is unavailable, the row is kept in `<state_dir>/pending/`, one warning says so, and None is
+    returned.
     """
-    run_id = _published_here(spec)
-    if run_id is not None:
-        return run_id
-    content = read_content(spec)
-    try:
-        with reachable(spec.tracking_uri):
-            run_id = _deliver(spec, content)
-    except StoreUnavailableError as error:
-        _keep(spec)
-        _warn(f"{error}; the row is kept in {_pending(spec)}, and the next `publish` delivers it")
-        return None
-    _drop_kept(_kept_folder(spec))
+    run_id = published_here(spec)
+    if run_id is None:
+        content = read_content(spec)
+        try:
+            with reachable(spec.tracking_uri):
+                run_id = _deliver(spec, content)
+        except StoreUnavailableError as error:
+            keep(spec)
+            _warn(f"{error}; the row is kept in {_pending(spec)}, and the next `publish` delivers it")
+            return None
+        _drop_kept(_kept_folder(spec))
+    on_sent(run_id)
     _deliver_kept(spec)
     return run_id
+
+
+def send(file: Path, on_sent: Callable[[RowSpec, str], object] = lambda _spec, _run_id: None) -> None:
+    """Publish the row of `file`, as the program that `publish_bounded` waits for."""
+    spec = RowSpec.read(file)
+    load(spec)
+    if sqlite_file(spec.tracking_uri) is None:
+        limit_memory()
+    say_word(READY)
+
+    def sent(run_id: str) -> None:
+        say_word(SENT)
+        on_sent(spec, run_id)
+
+    try:
+        if publish_row(spec, on_sent=sent) is None:
+            say_word(KEPT)
+    except Exception as error:  # without a traceback, which may name a password; the row is kept
+        _warn(hide_known_passwords(f"{spec.tracking_uri}: {type(error).__name__}: {error}"))
 
 
 def _deliver(spec: RowSpec, content: Content) -> str:
@@ -68,7 +107,7 @@ def _deliver(spec: RowSpec, content: Content) -> str:
             if duplicate is not None:
                 store.delete_row(duplicate)
         forget_open(spec)
-    log_model_once(spec, run_id)
+        log_model_once(spec, run_id)
     store.end_orphans()
     store.show_views(spec)
     _write_receipt(spec, run_id)
@@ -119,15 +158,14 @@ def _closing_tags(spec: RowSpec, content: Content) -> dict[str, str]:
     return tags | {NOTE: "\n".join(f"- {line}" for line in spec.description)}
 
 
-def _published_here(spec: RowSpec) -> str | None:
+def published_here(spec: RowSpec) -> str | None:
     """Return the run id if a receipt and the local database show that there is nothing left to do.
 
     This does not import MLflow, which takes two seconds. A server is always asked.
     """
-    database, receipt = sqlite_file(spec.tracking_uri), _receipt(spec)
-    if database is None or not receipt.exists() or next(iter(_kept_specs(spec)), None) is not None:
+    database, known = sqlite_file(spec.tracking_uri), _read_receipt(spec)
+    if database is None or not known or next(iter(_kept_specs(spec)), None) is not None:
         return None
-    known = _read_receipt(spec)
     if known.get("drawn") != drawn_digest(spec) or known.get("tags") != spec.tags:
         return None
     with suppress(sqlite3.Error), closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
@@ -141,15 +179,12 @@ def _receipt(spec: RowSpec) -> Path:
 
 
 def _read_receipt(spec: RowSpec) -> dict[str, Any]:
-    receipt = _receipt(spec)
-    return dict(read_json(receipt)) if receipt.exists() else {}
+    return dict(read_kept(_receipt(spec)) or {})
 
 
 def _write_receipt(spec: RowSpec, run_id: str) -> None:
-    path = _receipt(spec)
-    path.parent.mkdir(parents=True, exist_ok=True)
     known = {"run_id": run_id, "tracking_uri": spec.tracking_uri, "drawn": drawn_digest(spec), "tags": spec.tags}
-    write_json(path, known)
+    write_kept(_receipt(spec), known)
 
 
 def _pending(spec: RowSpec) -> Path:
@@ -160,13 +195,15 @@ def _kept_folder(spec: RowSpec) -> Path:
     return _pending(spec) / delivery_digest(spec)
 
 
-def _keep(spec: RowSpec) -> None:
+def keep(spec: RowSpec) -> None:
     """Copy what the row needs, because the next state overwrites the folders."""
     target = _kept_folder(spec)
-    if (target / "spec.json").exists() and drawn_digest(RowSpec.read(target / "spec.json")) == drawn_digest(spec):
+    known = _load_kept(target)
+    if known is not None and drawn_digest(known) == drawn_digest(spec):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_folder(target) as draft:
+    # Of equal runs that end at once, one is enough: what the other renamed here first is complete.
+    with _unless_there(target), atomic_folder(target) as draft:
         folders = {}
         for stage, folder in spec.folders.items():
             place = "drawn" if folder == spec.drawn else f"stages/{stage}"
@@ -178,8 +215,18 @@ def _keep(spec: RowSpec) -> None:
             drawn = target / "drawn"
             shutil.copytree(spec.drawn, draft / "drawn")
         tags = {**origin_tags(spec.root), **spec.tags}
+        write_kept(draft / _CONTENT, _digest_of_kept(draft))
         replace(spec, folders=folders, drawn=drawn, tags=tags).write(draft / "spec.json")
         _drop_kept(target)  # the same state with other pictures
+
+
+@contextmanager
+def _unless_there(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        if not target.is_dir():
+            raise
 
 
 def _copy_stage(folder: Path, target: Path) -> None:
@@ -197,11 +244,38 @@ def _drop_kept(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def _digest_of_kept(folder: Path) -> str:
+    """Digest of what was copied. The model is not: it is a link."""
+    return digest([folder_digest(folder / part) for part in ("stages", "drawn") if (folder / part).is_dir()])
+
+
+def _load_kept(folder: Path) -> RowSpec | None:
+    """Read a kept row, whole; one that is damaged or of another version is dropped, with a line that names it."""
+    if not (folder / "spec.json").exists():
+        return None
+    with suppress(OSError, ValueError):
+        if read_kept(folder / _CONTENT) == _digest_of_kept(folder):
+            return RowSpec.read(folder / "spec.json")
+    _warn(f"{folder} is damaged, or of another version: this row, which was kept for later, is dropped")
+    _drop_kept(folder)
+    return None
+
+
 def _kept_specs(spec: RowSpec) -> dict[Path, RowSpec]:
     """Read the rows that wait for this store, by folder, oldest first."""
-    files = sorted(_pending(spec).glob("[!.]*/spec.json"), key=lambda f: f.stat().st_mtime)
-    kept = {file.parent: RowSpec.read(file) for file in files}
-    return {folder: k for folder, k in kept.items() if k.tracking_uri == spec.tracking_uri}
+    files = sorted(_pending(spec).glob("[!.]*/spec.json"), key=lambda f: f.lstat().st_mtime)
+    kept = {file.parent: _load_kept(file.parent) for file in files}
+    return {folder: k for folder, k in kept.items() if k is not None and k.tracking_uri == spec.tracking_uri}
+
+
+def _drop_replaced_models(kept: RowSpec) -> None:
+    """Remove the link to a model if its stage's folder has since been replaced or deleted."""
+    for folder in kept.folders.values():
+        link = folder / "model"
+        if link.is_symlink():
+            origin = link.readlink().parent / "stage.json"
+            if not origin.exists() or origin.read_bytes() != (folder / "stage.json").read_bytes():
+                link.unlink()
 
 
 def _deliver_kept(spec: RowSpec) -> None:
@@ -216,16 +290,6 @@ def _deliver_kept(spec: RowSpec) -> None:
                 _warn(f"{error}; an older row is still kept in {folder}, and the next `publish` tries again")
                 return
             _drop_kept(folder)
-
-
-def _drop_replaced_models(kept: RowSpec) -> None:
-    """Remove the link to a model if its stage's folder has since been replaced or deleted."""
-    for folder in kept.folders.values():
-        link = folder / "model"
-        if link.is_symlink():
-            origin = link.readlink().parent / "stage.json"
-            if not origin.exists() or origin.read_bytes() != (folder / "stage.json").read_bytes():
-                link.unlink()
 
 
 def _warn(text: str) -> None:

@@ -3,14 +3,24 @@
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
-from pipeline.files import digest, folder_digest, read_json, write_json
+from pydantic import TypeAdapter, ValidationError
+
+from pipeline.files import digest, folder_digest, read_json
+from pipeline.kept import drop, read_kept, write_kept
+from pipeline.passwords import hide_passwords
+from pipeline.settings import shown
 
 _SQLITE = "sqlite:///"
+_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks", "databricks-uc", "uc")
+"""Stores that MLflow knows by itself; a plugin may add others."""
+_TYPED = ("UNFREEZE_TRACKING_URI", "MLFLOW_TRACKING_URI")
+"""Where in the environment an address may stand, with its password."""
 
 
 ROW_FORMAT = 2
@@ -77,21 +87,19 @@ class RowSpec:
     tags: dict[str, str] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
-        """Write the spec as JSON. The folder of `path` must exist."""
-        write_json(path, _as_json(asdict(self)))
+        """Write the spec, sealed. It holds no password: `tracking_uri` has none."""
+        write_kept(path, _as_json(asdict(self)))
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read what `write` wrote."""
-        known = {f.name for f in fields(cls)}
-        values = {name: value for name, value in read_json(path).items() if name in known}  # older versions had others
-        values["folders"] = {stage: Path(folder) for stage, folder in values.get("folders", {}).items()}
-        if values.get("dataset") is not None:
-            values["dataset"] = Dataset(**values["dataset"])
-        for name in ("state_dir", "root", "drawn", "journal"):
-            if values.get(name) is not None:
-                values[name] = Path(values[name])
-        return cls(**values)
+        """Read what `write` wrote. Raises ValueError for a file that is damaged or of another version, and drops it."""
+        values = read_kept(path)
+        try:
+            return TypeAdapter(cls).validate_python(values)  # what older versions had in addition is ignored
+        except ValidationError:
+            if values is not None:
+                drop(path)
+            raise ValueError(f"{path} holds no row") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +121,7 @@ def store_uri(root: Path, typed: str | None = None) -> str:
     """Return the URI of the store: `typed` if given, else MLFLOW_TRACKING_URI, else `mlflow.db` in DVC_ROOT or `root`.
 
     A relative SQLite path starts there too, not at the working directory: in `dvc exp run --temp` that is a copy of the
-    checkout. Raises ValueError for what cannot be a store.
+    checkout. A password is hidden; `uri_from_here` finds it again. Raises ValueError for what cannot be a store.
     """
     home = Path(os.environ.get("DVC_ROOT") or root).resolve()
     uri = typed or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}mlflow.db"
@@ -122,10 +130,15 @@ def store_uri(root: Path, typed: str | None = None) -> str:
         return sqlite_uri(home / path) + _query(uri)
     if _is_folder(uri):
         raise ValueError(
-            f"MLflow's store {uri} is a folder, which MLflow no longer writes into: name an SQLite file, such as "
-            "sqlite:///mlflow.db, or a server (http://...), in MLFLOW_TRACKING_URI or runtime.tracking_uri"
+            f"MLflow's store {shown(uri)} is a folder, which MLflow no longer writes into: name an SQLite file, such "
+            "as sqlite:///mlflow.db, or a server (http://...), in MLFLOW_TRACKING_URI or runtime.tracking_uri"
         )
-    return uri
+    if not _is_known(scheme := urlsplit(uri).scheme):
+        raise ValueError(
+            f"MLflow has no store for {scheme}:// (runtime.tracking_uri, or MLFLOW_TRACKING_URI): name an SQLite file, "
+            "such as sqlite:///mlflow.db, or a server (http://...)"
+        )
+    return hide_passwords(uri)
 
 
 def sqlite_file(uri: str) -> Path | None:
@@ -139,12 +152,15 @@ def sqlite_uri(file: Path) -> str:
 
 
 def uri_from_here(uri: str) -> str:
-    """Return `uri` as the working directory's process must give it to MLflow.
+    """Return `uri` as the working directory's process must give it to MLflow, with its password.
 
     MLflow makes the folder of an SQLite file without decoding its name: a name that is encoded is left out of the path.
     """
     file = sqlite_file(uri)
-    if file is None or "%" not in uri.partition("?")[0]:
+    if file is None:
+        typed = (os.environ.get(name, "") for name in _TYPED)
+        return next((full for full in typed if hide_passwords(full) == uri), uri)
+    if "%" not in uri.partition("?")[0]:
         return uri
     return sqlite_uri(Path(os.path.relpath(file))) + _query(uri)
 
@@ -157,6 +173,11 @@ def _query(uri: str) -> str:
 def _is_folder(uri: str) -> bool:
     scheme = urlsplit(uri).scheme
     return scheme == "file" or (not scheme and uri not in ("databricks", "uc"))
+
+
+def _is_known(scheme: str) -> bool:
+    plain = scheme.partition("+")[0]
+    return plain in ("", *_SCHEMES) or any(e.name == scheme for e in entry_points(group="mlflow.tracking_store"))
 
 
 def row_digest(spec: RowSpec) -> str:

@@ -7,11 +7,13 @@ import json
 import logging
 import os
 import shutil
+import sqlite3
 import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,10 +21,11 @@ from typing import Any, TypeVar
 from filelock import FileLock
 
 from pipeline.files import atomic_file
+from pipeline.passwords import hide_passwords
 from pipeline.processes import named_is_alive
 from pipeline.tracking.content import Points, flat_params
 from pipeline.tracking.origin import origin_tags
-from pipeline.tracking.refusal import advice
+from pipeline.tracking.refusal import advice, reason
 from pipeline.tracking.spec import Dataset, RowSpec, row_digest, sqlite_file, sqlite_uri, uri_from_here
 from pipeline.tracking.views import PREFIX, RUNS, SWEEP, runs_view, sweep_view
 
@@ -48,6 +51,9 @@ _ENVIRONMENT = {
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Without it the interface guesses, and may open its pages for language models."""
 
+_BUSY_S = 5.0
+"""How long another process may hold an SQLite file."""
+
 KILLED_NOTE = "- **Stopped** before its end. The same command continues from there."
 
 _TRAINING = ("full_train", "head_train_augmented", "head_train")
@@ -65,22 +71,24 @@ class StoreUnavailableError(Exception):
 
 @contextmanager
 def reachable(uri: str) -> Iterator[None]:
-    """Silence MLflow inside the block, and turn all its errors into a StoreUnavailableError of one line."""
+    """Silence MLflow inside the block, and turn all its errors into a StoreUnavailableError of one line.
+
+    All of them, because a server may answer anything; and without their cause, which may name a password.
+    """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     for logger in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(logger).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
+        import mlflow  # noqa: F401 (what it raises is known once it is imported)
 
         try:
             yield
-        except (MlflowException, SQLAlchemyError, OSError) as error:
-            text = str(error)
-            reason = "the server does not respond" if "failed with exception" in text else text.partition("\n")[0][:200]
-            raise StoreUnavailableError(f"{uri}: {reason}{advice(error)}") from error
+        except StoreUnavailableError:
+            raise
+        except Exception as error:
+            raise StoreUnavailableError(f"{hide_passwords(uri)}: {reason(error)}{advice(error)}") from None
 
 
 class Store:
@@ -92,6 +100,7 @@ class Store:
         database = sqlite_file(spec.tracking_uri)
         if database is not None:
             _create_database(database)
+            _try_database(database)
         self._client: Any = MlflowClient(tracking_uri=uri_from_here(spec.tracking_uri))
         home = database.parent if database else spec.root
         local = None if spec.tracking_uri.startswith("http") else (home / "mlartifacts").as_uri()
@@ -221,9 +230,21 @@ class Store:
         from mlflow.entities import Param
 
         note = {NOTE: "- **Running.**"}
-        self.set_tags(run_id, {**note, **origin_tags(spec.root), **spec.tags, OWNER: owner})
+        self.set_tags(run_id, {**note, **_origin(spec.root), **spec.tags, OWNER: owner})
         for batch in _batches(flat_params(spec).items(), 100):
             self._client.log_batch(run_id, params=[Param(*item) for item in batch])
+
+
+def load(spec: RowSpec) -> None:
+    """Do what takes long and needs no store: import MLflow, and ask git."""
+    with reachable(spec.tracking_uri):
+        from mlflow import MlflowClient  # noqa: F401
+    _origin(spec.root)
+
+
+@cache
+def _origin(root: Path) -> dict[str, str]:
+    return origin_tags(root)
 
 
 def _milliseconds(seconds: float | None) -> int | None:
@@ -234,6 +255,13 @@ def _batches(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
+
+
+def _try_database(path: Path) -> None:
+    """Raise sqlite3.Error where the file cannot be written: MLflow would try for two minutes before it says so."""
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_S)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        database.rollback()
 
 
 def _create_database(path: Path) -> None:

@@ -3,9 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
-from pipeline.files import read_json
 from pipeline.printable import printable
 from pipeline.tracking.spec import RowSpec
 from pipeline.tracking.store import Store, StoreUnavailableError, reachable
@@ -22,13 +20,6 @@ class SummarySpec(RowSpec):
     """Tags by which the row is found."""
 
     files: list[Path]
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read what `write` wrote."""
-        spec = super().read(path)
-        spec.files[:] = [Path(file) for file in read_json(path)["files"]]
-        return spec
 
 
 def publish_summary(spec: SummarySpec) -> str | None:

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from pipeline.kept import read_kept, write_kept
 from pipeline.processes import process_name
 from pipeline.tracking import Dataset, FollowSpec, RowSpec, publish_row, store_uri
 from pipeline.tracking.content import Content, flat_params
@@ -554,10 +555,11 @@ def test_a_spec_survives_its_file(follow_spec: FollowSpec, tmp_path: Path) -> No
 
 def test_a_spec_of_an_older_version_can_be_read(spec: RowSpec, tmp_path: Path) -> None:
     spec.write(tmp_path / "spec.json")
-    values = json.loads((tmp_path / "spec.json").read_text())
+    values = read_kept(tmp_path / "spec.json")
+    assert isinstance(values, dict)
     for name in ("name", "scores", "dataset", "description", "started", "ended", "changed"):
         del values[name]
-    (tmp_path / "spec.json").write_text(json.dumps(values | {"notes": ["a remark"], "columns": ["metrics.`a`"]}))
+    write_kept(tmp_path / "spec.json", values | {"notes": ["a remark"], "columns": ["metrics.`a`"]})
     assert RowSpec.read(tmp_path / "spec.json").folders == spec.folders
 
 
