@@ -28,7 +28,6 @@ def row_lock(spec: RowSpec) -> FileLock:
 def note_open(spec: FollowSpec) -> None:
     """Note that the row of these settings is open in the store."""
     file = _note(spec)
-    file.parent.mkdir(parents=True, exist_ok=True)
     spec.write(file)
 
 

@@ -164,7 +164,7 @@ def published_here(spec: RowSpec) -> str | None:
     This does not import MLflow, which takes two seconds. A server is always asked.
     """
     database, known = sqlite_file(spec.tracking_uri), _read_receipt(spec)
-    if database is None or not known or next(iter(_kept_specs(spec)), None) is not None:
+    if database is None or not known or next(iter(waiting(spec)), None) is not None:
         return None
     if known.get("drawn") != drawn_digest(spec) or known.get("tags") != spec.tags:
         return None
@@ -261,7 +261,7 @@ def _load_kept(folder: Path) -> RowSpec | None:
     return None
 
 
-def _kept_specs(spec: RowSpec) -> dict[Path, RowSpec]:
+def waiting(spec: RowSpec) -> dict[Path, RowSpec]:
     """Read the rows that wait for this store, by folder, oldest first."""
     files = sorted(_pending(spec).glob("[!.]*/spec.json"), key=lambda f: f.lstat().st_mtime)
     kept = {file.parent: _load_kept(file.parent) for file in files}
@@ -281,7 +281,7 @@ def _drop_replaced_models(kept: RowSpec) -> None:
 def _deliver_kept(spec: RowSpec) -> None:
     # If the lock is taken, another process delivers them.
     with suppress(Timeout), FileLock(spec.state_dir / "locks" / "pending.lock", timeout=0):
-        for folder, kept in _kept_specs(spec).items():
+        for folder, kept in waiting(spec).items():
             _drop_replaced_models(kept)
             try:
                 with reachable(spec.tracking_uri):

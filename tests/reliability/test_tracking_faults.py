@@ -13,18 +13,27 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pipeline.harness.live import _LiveRow
 from pipeline.kept import write_kept
+from pipeline.settings import Runtime
 from pipeline.tracking import RowSpec, publish_row, store_uri
-from pipeline.tracking.publish import publish_bounded
+from pipeline.tracking.open_rows import note_open, orphans
+from pipeline.tracking.publish import keep, publish_bounded, waiting
 from pipeline.tracking.spec import FollowSpec
 
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.xdist_group("tracking")]
 
 PASSWORD = "hunter22"
+RUNTIME: dict[str, Any] = {
+    "device": "cpu", "threads": 1, "workers": 0, "checkpoint_s": 30.0, "live_s": 10.0, "tracking": True,
+    "tracking_uri": None, "tracking_s": 5.0, "experiment": "x",
+}  # fmt: skip
 PUBLISH = [sys.executable, "-m", "pipeline.tracking", "publish"]
 WAIT_S = 2.0
 LOADING_S = 40.0
@@ -200,13 +209,21 @@ class serve_mlflow:  # noqa: N801
             f"MlflowClient({uri!r}).search_experiments(); print('up', flush=True); "
             f"run_simple('127.0.0.1', {port}, app, threaded=True)"
         )
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "UNFREEZE"))} | {
-            "_MLFLOW_SERVER_FILE_STORE": uri, "_MLFLOW_SERVER_REGISTRY_STORE": uri, "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
-            "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/", "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(folder / "served"),
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "UNFREEZE"))}
+        environment |= {
+            "_MLFLOW_SERVER_FILE_STORE": uri,
+            "_MLFLOW_SERVER_REGISTRY_STORE": uri,
+            "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
+            "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
+            "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(folder / "served"),
             "MLFLOW_DISABLE_TELEMETRY": "true",
-        }  # fmt: skip
+        }
         self._process = subprocess.Popen(
-            [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=folder
+            [sys.executable, "-c", program],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=folder,
         )
 
     def __enter__(self) -> None:
@@ -219,3 +236,135 @@ class serve_mlflow:  # noqa: N801
         self._process.kill()
         with self._process:
             pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("https://127.0.0.1:{port}", "TLS"),
+        ("http://no-such-host.invalid:5000", "name is not known"),
+        ("http://127.0.0.1:9", "does not respond"),
+        ("postgresql://user:hunter22@127.0.0.1:9/x", "will not pass"),
+    ],
+)
+def test_an_address_that_leads_nowhere(
+    server: Server, address: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    server.fault = FAULTS["no HTTP"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address.format(port=server.port))
+    publish_bounded(row(tmp_path, 1), PUBLISH, wait_s=10)
+    warning = capfd.readouterr().err
+    assert said in warning
+    assert PASSWORD not in warning
+    assert len(kept(tmp_path)) == 1
+
+
+def sqlite_row(tmp_path: Path) -> RowSpec:
+    return replace(row(tmp_path, 1), tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda file: file.write_bytes(b"no database" * 1000), "is no SQLite database"),
+        (lambda file: file.mkdir(), "cannot be made or read"),
+    ],
+)
+def test_a_file_that_is_no_store(
+    damage: Callable[[Path], object], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(tmp_path / "mlflow.db")
+    assert publish_row(sqlite_row(tmp_path)) is None
+    assert said in capsys.readouterr().err
+    assert len(kept(tmp_path)) == 1
+
+
+def test_a_file_that_another_process_has_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pipeline.tracking.store._BUSY_S", 0.1)
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as holder:
+        holder.execute("CREATE TABLE t (x)")
+        holder.execute("BEGIN EXCLUSIVE")
+        assert publish_row(sqlite_row(tmp_path)) is None
+    assert "another process has locked the file" in capsys.readouterr().err
+    assert len(kept(tmp_path)) == 1
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda _: b"",
+    "cut": lambda old: old[: len(old) // 2],
+    "garbage": lambda old: bytes(byte ^ 0x55 for byte in old),
+    "newer": lambda _: b'{"version": 99}',
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_notes_are_dropped_once_and_by_name(
+    damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = sqlite_row(tmp_path)
+    keep(spec)
+    (pending,) = kept(tmp_path)
+    values: dict[str, Any] = vars(spec) | {
+        "stage": "full_train",
+        "journal": tmp_path / "j",
+        "parent_pid": 1,
+        "owner": "other:1:1",
+    }
+    note_open(FollowSpec(**values))
+    (noted,) = (tmp_path / "state" / "open").glob("*.json")
+    for file in (pending, noted):
+        file.write_bytes(DAMAGES[damage](file.read_bytes()))
+    assert waiting(spec) == {}
+    assert list(orphans(spec.state_dir)) == []
+    said = capsys.readouterr().err
+    assert str(pending.parent) in said
+    assert str(noted) in said
+    assert not pending.parent.exists()
+    assert not noted.exists()
+    assert waiting(spec) == {}
+    assert list(orphans(spec.state_dir)) == []
+    assert capsys.readouterr().err == "", "said once"
+
+
+def test_a_newer_form_of_a_kept_row_is_dropped_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keep(sqlite_row(tmp_path))
+    (pending,) = kept(tmp_path)
+    write_kept(pending, {"rows": [], "form": 99})
+    assert waiting(sqlite_row(tmp_path)) == {}
+    assert str(pending.parent) in capsys.readouterr().err
+
+
+def test_a_kept_curve_that_was_cut_is_not_sent(tmp_path: Path) -> None:
+    stage = tmp_path / "artifacts" / "full_train"
+    stage.mkdir(parents=True)
+    (stage / "stage.json").write_text('{"digest": "d"}')
+    (stage / "journal.jsonl").write_text('{"step": 1, "values": {"a": 1.0}}\n{"step": 2, "values": {"a": 2.0}}\n')
+    spec = replace(sqlite_row(tmp_path), folders={"full_train": stage})
+    keep(spec)
+    (journal,) = (tmp_path / "state" / "pending").rglob("journal.jsonl")
+    journal.write_text('{"step": 1, "values": {"a": 1.0}}\n')
+    assert waiting(spec) == {}
+
+
+def test_followers_of_runs_at_the_same_time_have_files_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both share the state folder, as two jobs of `dvc queue start -j 2` do."""
+    monkeypatch.setattr("pipeline.harness.live.state_dir", lambda: tmp_path / "state")
+    rows, runtime = [], Runtime(**RUNTIME)
+    for seed, pid in ((1, 11), (2, 22)):
+        monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
+        live = _LiveRow("full_train", {"seed": seed}, runtime)
+        facts: dict[str, Any] = {
+            "stage": "full_train",
+            "journal": tmp_path / str(seed),
+            "parent_pid": pid,
+            "owner": "other:1:1",
+        }
+        spec = FollowSpec(**vars(row(tmp_path, seed)), **facts)
+        rows.append(Path(live._write(spec)))
+    assert [FollowSpec.read(file).params["seed"] for file in rows] == [1, 2]
