@@ -16,9 +16,10 @@ from pipeline.harness.checked import read_checked
 from pipeline.harness.fingerprints import write_fingerprints
 from pipeline.harness.live import RunClock, end_orphans
 from pipeline.harness.settle import settle
+from pipeline.harness.state_folder import check_state
 from pipeline.harness.stop import obeying
 from pipeline.params import load_params
-from pipeline.paths import ARTIFACTS, CONF, PARAMS
+from pipeline.paths import ARTIFACTS, CONF, PARAMS, state_dir
 from pipeline.settings import Runtime, with_environment
 from pipeline.tracking.spec import store_uri
 from stages import STAGES
@@ -31,6 +32,8 @@ def main() -> int:
         values = settle(is_experiment=is_experiment, say=partial(say, "config"))
         settings = read_checked(values, source=str(PARAMS))
         runtime = with_environment(settings.runtime)
+        check_state(state_dir(), say=partial(say, "config"))
+        _check_device(runtime)
         store_uri(Path(), runtime.tracking_uri)  # refused now, not after training
         write_fingerprints(settings, ARTIFACTS / "config", STAGES)
         _begin(runtime)
@@ -42,6 +45,14 @@ def main() -> int:
         complain("config", str(error))
         return 1
     return 0
+
+
+def _check_device(runtime: Runtime) -> None:
+    """Refuse a device that is not here before the images are read; torch takes a second, so only where one is named."""
+    if runtime.device not in ("auto", "cpu"):
+        from pipeline.model.compute import choose_device
+
+        choose_device(runtime)
 
 
 def _begin(runtime: Runtime) -> None:

@@ -6,6 +6,7 @@ override of a setting that those were made with.
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pipeline.harness.live import end_orphans
 from pipeline.harness.published import read_published, read_record
 from pipeline.harness.quoting import typed
 from pipeline.harness.stage import Stage
+from pipeline.harness.state_folder import check_state
 from pipeline.harness.stop import describe_shortage, how_to_go_on
 from pipeline.params import flatten, load_params, to_yaml
 from pipeline.paths import ARTIFACTS, PARAMS, state_dir
@@ -68,6 +70,7 @@ def run_job(
     audience: Audience = Audience(),  # noqa: B008 (frozen)
 ) -> float | None:
     """Run `stages` on `params` into `folder`; write the job's row; return the objective."""
+    check_state(state_dir(), say=partial(say, name))
     began, settings = time.time(), read_checked(params, source="settings")
     runtime, folders = with_environment(settings.runtime), upstream_folders(stages, ARTIFACTS)
     store_uri(Path(), runtime.tracking_uri)  # refused now, not after training

@@ -15,6 +15,7 @@ from pipeline.harness.drawing import draw_once
 from pipeline.harness.execute import Audience, StageFolders, execute
 from pipeline.harness.live import Follow, live_row
 from pipeline.harness.stage import Stage
+from pipeline.harness.state_folder import check_state
 from pipeline.harness.stop import describe_shortage, obeying
 from pipeline.params import load_params
 from pipeline.paths import ARTIFACTS, PARAMS, state_dir
@@ -45,6 +46,7 @@ def run_under_dvc(stage: Stage[Any]) -> int:
 def _run(stage: Stage[Any]) -> int:
     params: dict[str, Any] = {}
     try:
+        check_state(state_dir())
         params = load_params(PARAMS)
         runtime = with_environment(read_settings(params, source=str(PARAMS)).runtime)
         folders = StageFolders({n: ARTIFACTS / n for n in stage.upstream}, ARTIFACTS / stage.name, state_dir())
