@@ -24,7 +24,8 @@ from pipeline.passwords import hide_passwords
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Pixels = Annotated[int, Field(ge=8, le=2048)]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Batch = Annotated[int, Field(ge=1, le=1_000_000)]
 Seconds = Annotated[float, Field(ge=0, le=1e7)]
 Text = Annotated[
     str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$")
@@ -32,7 +33,7 @@ Text = Annotated[
 """Text that holds something, in one line: a name or a path."""
 Name = Annotated[Text, Field(max_length=250)]
 Rate = Annotated[float, Field(ge=1e-10, le=1e4)]
-BatchSize = Count | Literal["full"]
+BatchSize = Batch | Literal["full"]
 TtaMode = Literal["augment", "multi_crop", "sliding_window", "multi_scale", "flip"]
 
 _FIXED_SIZE = {
@@ -93,11 +94,11 @@ class Split(_Section):
 class Unpack(_Section):
     """What may come out of an archive. It is counted while it is unpacked, whatever the archive says of itself."""
 
-    max_gb: Annotated[float, Field(gt=0)]
+    max_gb: Annotated[float, Field(gt=0, le=1e6)]
     """Size of all its files in GB (10^9 bytes)."""
     max_files: Count
     """Number of its files and folders."""
-    max_ratio: Annotated[float, Field(ge=1)]
+    max_ratio: Annotated[float, Field(ge=1, le=1e6)]
     """Unpacked over packed size: photos have about 1, drawings in BMP up to 100, archives that are made to fill a disk
     1,000 and more. Below 100 MB it is not looked at."""
 
@@ -157,7 +158,7 @@ class BatchSettings(_Section):
     equally often by repeating images of the smaller classes."""
     batch_size: BatchSize
     """Images per optimizer step: 1 is stochastic, `full` is batch gradient descent, the rest mini-batch."""
-    micro_batch_size: Count
+    micro_batch_size: Batch
     """Images computed at once. The gradients of a larger batch are accumulated over parts of this size."""
 
 
