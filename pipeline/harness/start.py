@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.console import complain, progress_bar, say
-from pipeline.files import write_text
+from pipeline.files import FULL, DiskFullError, write_text
 from pipeline.harness.drawing import draw_once
 from pipeline.harness.execute import Audience, StageFolders, execute
 from pipeline.harness.live import Follow, live_row
@@ -54,12 +54,12 @@ def _run(stage: Stage[Any]) -> int:
             raise_if_requested()
             execute(stage, params, runtime, folders, replace(AUDIENCE, follow=follow))
     except (ValueError, OSError) as error:
-        complain(stage.name, f"{error}\n{'':<23}(traceback: {_keep_traceback(stage)})")
+        complain(stage.name, f"{describe(error)}\n{'':<23}({_keep_traceback(stage)})")
         return 1
     except (MemoryError, RuntimeError) as error:
         if not is_shortage(error):
             raise
-        complain(stage.name, f"{describe_shortage(error, params)}\n{'':<23}(traceback: {_keep_traceback(stage)})")
+        complain(stage.name, f"{describe_shortage(error, params)}\n{'':<23}({_keep_traceback(stage)})")
         return 1
     return 0
 
@@ -93,9 +93,19 @@ AUDIENCE = Audience(say=say, progress=progress_bar, report=report_stage)
 """A person at a terminal."""
 
 
-def _keep_traceback(stage: Stage[Any]) -> Path:
-    folder = state_dir() / "errors"
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{stage.name}.txt"
-    write_text(file, traceback.format_exc())
-    return file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+def describe(error: Exception) -> str:
+    """What went wrong, and, on a full disk, how to go on."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        return str(DiskFullError(Path(error.filename or state_dir()), needed=1))
+    return str(error)
+
+
+def _keep_traceback(stage: Stage[Any]) -> str:
+    """Keep the traceback; says where it is, or why it is nowhere."""
+    file = state_dir() / "errors" / f"{stage.name}.txt"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, traceback.format_exc())
+    except OSError as error:  # the same disk is full, or read-only
+        return f"no traceback is kept: {error.strerror or 'no space left'}"
+    return f"traceback: {file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file}"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.console import say
-from pipeline.files import read_json, write_json
+from pipeline.kept import read_kept, write_kept
 from pipeline.params import flatten
 from pipeline.paths import state_dir
 from pipeline.processes import process_name
@@ -45,15 +45,13 @@ def _leave_note() -> None:
     """
     number = requested()
     if number is not None and "DVC_STAGE" in os.environ:
-        state_dir().mkdir(parents=True, exist_ok=True)
-        write_json(_note(), {"parent": process_name(os.getppid()), "signal": number})
+        write_kept(_note(), {"parent": process_name(os.getppid()), "signal": number})
 
 
 def _take_note() -> None:
     """Obey what the program before this one was asked for, if the same DVC has started both."""
-    try:
-        note = read_json(_note())
-    except (OSError, ValueError):  # none, or damaged
+    note = read_kept(_note())
+    if note is None:
         return
     if note["parent"] == process_name(os.getppid()):
         ask(note["signal"])
