@@ -2,7 +2,7 @@
 
 `python -m benchmarks.near_copies [--photos FOLDER]` changes images in known ways: tiles of scikit-learn's two photos,
 some of its digits, and up to 300 photos below FOLDER. It prints the share found per change, and the pairs of different
-images taken for copies, by the present thresholds of `pipeline/data/duplicates.py` and by others.
+images taken for copies, by several values of `data.near_copy_similarity`.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from sklearn.datasets import load_digits, load_sample_images
 from pipeline.data import duplicates
 from pipeline.data.decode import DecodeError, decode
 from pipeline.data.facts import Facts, look_at
+from pipeline.data.likeness import similarity
 
 PHOTOS = 300
 DIGITS = 500
@@ -27,41 +28,19 @@ TILE_PX = 160
 Change = Callable[[Image.Image], Image.Image]
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """When two images count as near copies; see `pipeline/data/duplicates.py`."""
-
-    bits: int
-    correlation: float
-    difference: float
-
-
-PRESENT = Thresholds(duplicates._MAX_BITS, duplicates._MIN_CORRELATION, duplicates._MAX_DIFFERENCE)
-TRIED = [
-    PRESENT,
-    *(Thresholds(bits, PRESENT.correlation, PRESENT.difference) for bits in (4, 8, 10)),
-    *(Thresholds(PRESENT.bits, correlation, PRESENT.difference) for correlation in (0.97, 0.98, 0.995)),
-    *(Thresholds(PRESENT.bits, PRESENT.correlation, difference) for difference in (8.0, 16.0, 64.0)),
-    Thresholds(4, 0.995, 8.0),
-    Thresholds(8, 0.98, 32.0),
-    Thresholds(10, 0.97, 32.0),
-]
+TRIED = (0.4, 0.5, 0.6, 0.7, 0.8)
+"""Values of `data.near_copy_similarity`."""
 
 
 @dataclass(frozen=True)
-class Distances:
-    """How far apart the images of pairs are, [N] each."""
+class Measured:
+    """How near the images of pairs are, [N] each."""
 
     bits: NDArray[np.int64]
-    correlation: NDArray[np.float64]
-    difference: NDArray[np.float64]
+    similarity: NDArray[np.float32]
 
-    def within(self, thresholds: Thresholds) -> NDArray[np.bool_]:
-        return np.asarray(
-            (self.bits <= thresholds.bits)
-            & (self.correlation >= thresholds.correlation)
-            & (self.difference <= thresholds.difference)
-        )
+    def within(self, at_least: float) -> NDArray[np.bool_]:
+        return np.asarray((self.bits <= duplicates._MAX_BITS) & (self.similarity >= at_least))
 
 
 def main() -> None:
@@ -72,11 +51,10 @@ def main() -> None:
     sets = {"tiles": tiles(), "digits": digits()}
     if folder:
         sets["photos"] = photos(folder)
-    print("thresholds: " + ", ".join(f"{i}={t.bits}/{t.correlation}/{t.difference:g}" for i, t in enumerate(TRIED)))
     for name, images in sets.items():
         originals = [look(image) for image in images]
         print(f"\n{name}: {len(images)} images")
-        print(f"{'found, percent':<22}" + "".join(f"{i:>7}" for i in range(len(TRIED))))
+        print(f"{'found, percent':<22}" + "".join(f"{t:>7}" for t in TRIED))
         for change, apply in CHANGES.items():
             distances = measure(originals, [look(apply(image)) for image in images])
             print(f"{change:<22}" + "".join(f"{100 * distances.within(t).mean():7.1f}" for t in TRIED), flush=True)
@@ -120,15 +98,17 @@ def look(image: Image.Image) -> Facts:
         return look_at(Path(file.name), background="white")
 
 
-def measure(a: list[Facts], b: list[Facts]) -> Distances:
+def measure(a: list[Facts], b: list[Facts]) -> Measured:
     """Image by image."""
     hashes = [np.frombuffer(b"".join(f.phash for f in x), ">u8").astype(np.uint64) for x in (a, b)]
-    thumbs = [np.frombuffer(b"".join(f.thumb for f in x), np.uint8).reshape(len(x), -1).astype(float) for x in (a, b)]
-    difference = np.abs(thumbs[0] - thumbs[1]).mean(axis=1)
-    x, y = (t - t.mean(axis=1, keepdims=True) for t in thumbs)
-    norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
-    correlation = (x * y).sum(axis=1) / np.maximum(norms, 1e-9)
-    return Distances(np.bitwise_count(hashes[0] ^ hashes[1]).astype(np.int64), correlation, difference)
+    bits = np.bitwise_count(hashes[0] ^ hashes[1]).astype(np.int64)
+    near = np.flatnonzero(bits <= duplicates._MAX_BITS)
+    alike = np.full(len(a), -1, np.float32)
+    for start in range(0, len(near), 512):
+        some = near[start : start + 512]
+        thumbs = (np.stack([np.frombuffer(x[i].thumb, np.uint8) for i in some]) for x in (a, b))
+        alike[some] = similarity(*thumbs)
+    return Measured(bits, alike)
 
 
 def as_jpeg(quality: int) -> Change:

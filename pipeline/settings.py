@@ -125,9 +125,18 @@ class DataSource(_Section):
     max_rejected: Annotated[float, Field(ge=0, le=1)]
     """Share of the files that may be skipped before ingest stops."""
     unpack: Unpack
+    on_split_group: Literal["fail", "move", "keep"]
+    """What happens if the source puts a group (`group`) into several splits: `fail` stops; `move` moves the whole group
+    to test if any of it is there, or else to valid; `keep` leaves it, and says so."""
     duplicates: Literal["keep", "drop", "fail"]
-    """Copies of an image, and near copies across splits: `keep` uses them and says so, `drop` leaves them out, `fail`
-    stops. Copies that are used are always in the same split."""
+    """Copies of an image, pixel by pixel: `keep` uses them, in the same split, and says so; `drop` leaves them out;
+    `fail` stops."""
+    near_copies: Literal["group", "flag", "drop", "fail", "off"]
+    """Images that are alike: `group` keeps them in the same split where its share allows; `flag` only says so; `drop`
+    leaves out one of two in different splits that the source gives; `fail` stops if some are in different splits or
+    classes; `off` does not look for them."""
+    near_copy_similarity: Annotated[float, Field(ge=0.1, le=1)]
+    """How alike near copies are in the part where they differ most, from 0 to 1; see `pipeline.data.likeness`."""
     split: Split
     train_fraction: Annotated[float, Field(ge=1e-4, le=1)]
     """Share of the training images that is used, equal for all classes: below 1 shows what more data is worth."""

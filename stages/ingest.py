@@ -1,8 +1,8 @@
 """Step 0: look at every image once.
 
 Reads the images that `data` names. Writes `manifest.jsonl`, `classes.json` and `source.json` (which images are used, in
-which split, and the order of the classes), `ledger.jsonl` (what became of every file), `class_counts.json` and
-`duplicates.jsonl`.
+which split, and the order of the classes), `ledger.jsonl` (what became of every file), `class_counts.json`,
+`duplicates.jsonl` and `notes.json` (what to know about the images before a result is trusted).
 """
 
 from contextlib import closing
@@ -51,6 +51,7 @@ def run(context: StageContext[Reads]) -> Metrics:
         write_jsonl(out / "ledger.jsonl", register.ledger())
         write_json(out / "class_counts.json", register.counts())
         write_duplicates(out / "duplicates.jsonl", result.duplicates)
+        write_json(out / "notes.json", [*source.notes, *result.notes])
         dropped = sum(line.reason.startswith(REASON) for line in register.ledger("ignored"))
         return _count(result) | ({"dropped": dropped} if data.drop else {})
 

@@ -4,11 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
+from pipeline.data.alike import Alike, group_alike
+from pipeline.data.checks import check_classes, check_found, check_splits
 from pipeline.data.duplicates import Duplicate, Thumbnails, choose_drops, find_duplicates, join_groups
 from pipeline.data.facts import Facts
 from pipeline.data.ledger import check_rejected
+from pipeline.data.notes import note_alike, note_classes, note_groups
 from pipeline.data.register import Register
-from pipeline.data.split import assign_splits, thin_out
+from pipeline.data.split import assign_splits, shares_to_cut, thin_out
 from pipeline.settings import DataSource, SettingsError
 
 
@@ -20,6 +23,8 @@ class IngestResult:
     classes: list[str]
     duplicates: list[Duplicate]
     """All that were found, including those that were dropped."""
+    notes: list[str]
+    """What a person should know about the images before they trust a result, a sentence each."""
 
 
 def ingest(register: Register, facts: Iterable[Facts], data: DataSource, *, seed: int) -> IngestResult:
@@ -37,79 +42,95 @@ def ingest(register: Register, facts: Iterable[Facts], data: DataSource, *, seed
     with closing(Thumbnails()) as thumbnails:
         for fact in register.add_facts(facts):
             thumbnails.append(fact)
-        _check_found(register, data)
+        check_found(register, data)
         num_files = sum(count for verdict, count in register.count_verdicts().items() if verdict != "ignored")
         check_rejected(list(register.ledger("rejected")), data, num_files=num_files)
-        duplicates = find_duplicates(register, thumbnails)
-    gone = _handle_duplicates(duplicates, register, data)
-    register.rename_groups(join_groups([d for d in duplicates if not (d.first.path in gone or d.second.path in gone)]))
+        at_least = None if data.near_copies == "off" else data.near_copy_similarity
+        found = find_duplicates(register, thumbnails, at_least=at_least)
+    duplicates = found.describe(register)
+    gone = _drop(duplicates, register, data)
+    notes = _hold_groups(register, data)
+    register.rename_groups(join_groups([d for d in _among_used(duplicates, gone) if d.exact]))
     classes = register.classes()
-    _check_classes(classes, register, data)
+    check_classes(classes, register, data)
+    alike = _group_alike(register, _among_used(found.describe(register), gone), data)
+    register.rename_groups(alike.names)
     assign_splits(register, data.split, seed=seed)
+    check_splits(register, classes, data)
+    duplicates = found.describe(register)
+    register.flag(_describe_near(duplicates))
+    notes += [*note_alike(_among_used(duplicates, gone), alike, register, data), *note_classes(register, classes)]
     thin_out(register, data.train_fraction, seed=seed)
-    _check_splits(register.counts(), classes)
-    return IngestResult(register, classes, duplicates)
+    return IngestResult(register, classes, duplicates, notes)
 
 
-def _handle_duplicates(duplicates: Sequence[Duplicate], register: Register, data: DataSource) -> dict[str, str]:
-    """Enter the duplicates into the ledger; return the samples that were dropped, with the reasons.
+def _among_used(duplicates: Sequence[Duplicate], gone: Mapping[str, str]) -> list[Duplicate]:
+    return [d for d in duplicates if not {d.first.path, d.second.path} & gone.keys()]
 
-    Raises SettingsError if there are duplicates that matter and `data.duplicates` is `fail`.
+
+def _drop(duplicates: Sequence[Duplicate], register: Register, data: DataSource) -> Mapping[str, str]:
+    """Enter the copies into the ledger; return the samples that were dropped, with the reasons.
+
+    Raises SettingsError if there are duplicates that matter and a setting allows none.
     """
-    gone = choose_drops(duplicates) if data.duplicates == "drop" else {}
-    register.reject({path: f"{reason} (data.duplicates=drop)" for path, reason in gone.items()})
-    register.flag(_describe(duplicates))
-    serious = [d for d in duplicates if d.exact or d.crosses_splits or d.crosses_labels]
-    if data.duplicates == "fail" and serious:
-        shown = "".join(f"\n    {d.first.path!r} and {d.second.path!r}" for d in serious[:10])
+    copies, near = ([d for d in duplicates if d.exact is exact] for exact in (True, False))
+    gone = choose_drops([*(copies if data.duplicates == "drop" else ()), *(near if data.near_copies == "drop" else ())])
+    register.reject(gone)
+    register.flag(_describe_copies(copies))
+    if data.duplicates == "fail" and copies:
         raise SettingsError(
-            f"{len(serious)} pairs of images are the same, or nearly so across splits or labels, and "
-            f"data.duplicates=fail allows none:{shown}\n  remove one of each, or set data.duplicates=drop or keep"
+            f"{len(copies)} pairs of images are the same, and data.duplicates=fail allows none:{_listed(copies)}\n  "
+            "remove one of each, or set data.duplicates=drop or keep"
+        )
+    serious = [d for d in near if d.crosses_splits or d.crosses_labels]
+    if data.near_copies == "fail" and serious:
+        raise SettingsError(
+            f"{len(serious)} pairs of images are alike across splits or labels, and data.near_copies=fail allows "
+            f"none:{_listed(serious)}\n  remove one of each, or set data.near_copies=drop, group or flag"
         )
     return gone
 
 
-def _describe(duplicates: Sequence[Duplicate]) -> dict[str, str]:
-    """Remarks, by path, on copies, and on near copies across splits or labels."""
+def _hold_groups(register: Register, data: DataSource) -> list[str]:
+    """Do what `data.on_split_group` says about groups that the source puts into several splits; notes on it."""
+    across = register.groups_across_splits() if data.group else {}
+    if not across:
+        return []
+    note = note_groups(across, data)
+    if data.on_split_group == "fail":
+        raise SettingsError(note)
+    if data.on_split_group == "move":
+        register.move_whole_groups({g: "test" if "test" in splits else "valid" for g, splits in across.items()})
+    return [note]
+
+
+def _group_alike(register: Register, duplicates: Sequence[Duplicate], data: DataSource) -> Alike:
+    near = [d for d in duplicates if not d.exact]
+    if data.near_copies != "group" or not near:
+        return Alike({}, frozenset())
+    shares = [*shares_to_cut(register, data.split).values()]
+    return group_alike(register, near, register.given_groups(), shares=shares)
+
+
+def _listed(duplicates: Sequence[Duplicate]) -> str:
+    return "".join(f"\n    {d.first.path!r} and {d.second.path!r}" for d in duplicates[:10])
+
+
+def _describe_copies(copies: Sequence[Duplicate]) -> dict[str, str]:
+    """Remarks on copies, by path."""
+    return {d.second.path: f"the same pixels as {d.first.path}{_where(d)}" for d in copies}
+
+
+def _describe_near(duplicates: Sequence[Duplicate]) -> dict[str, str]:
+    """Remarks, by path, on images that are like others in another split or class."""
     remarks: dict[str, str] = {}
     for d in duplicates:
-        where = [f"in {d.first.split}"] if d.crosses_splits else []
-        where += [f"labelled {d.first.label!r}"] if d.crosses_labels else []
-        if d.exact or where:
-            how = "the same pixels as" if d.exact else "nearly the same as"
-            remarks.setdefault(d.second.path, " ".join([how, d.first.path, *where]))
+        if not d.exact and (where := _where(d)):
+            remarks.setdefault(d.second.path, f"looks like {d.first.path}{where} (similarity {d.similarity:.2f})")
     return remarks
 
 
-def _check_found(register: Register, data: DataSource) -> None:
-    counts = register.count_verdicts()
-    if sum(counts.values()) == counts["ignored"]:
-        first = next(register.ledger(limit=1), None)
-        also = f" (found {first.path!r}: {first.reason})" if first else ""
-        raise SettingsError(
-            f"data.root={data.root} holds no files in class folders; it must look like {data.root}/<class>/*.jpg{also}"
-        )
-
-
-def _check_classes(classes: Sequence[str], register: Register, data: DataSource) -> None:
-    worst = next(register.ledger("rejected", limit=1), None)
-    count = register.count_verdicts()["rejected"]
-    files = "1 file was" if count == 1 else f"{count} files were"
-    first = f"{files} rejected, first: {worst.path} ({worst.reason})" if worst else ""
-    if not classes:
-        raise SettingsError(f"data.root={data.root} holds no labelled image" + (f"; {first}" if first else ""))
-    if len(classes) == 1:
-        also = f" ({first})" if first else ""
-        raise SettingsError(
-            f"data.root={data.root} holds one class only, {classes[0]}: a classifier needs two or more{also}; give "
-            "the folder whose sub-folders are the classes"
-        )
-
-
-def _check_splits(counts: Mapping[str, Mapping[str, int]], classes: Sequence[str]) -> None:
-    for split in ("train", "valid"):
-        present = {label for label, count in counts.get(split, {}).items() if count}
-        if split == "train" and (absent := sorted(set(classes) - present)):
-            raise SettingsError(f"no training image of class {absent[0]}: add some to its folder under train/")
-        if not present:
-            raise SettingsError(f"no image is left for {split}: add images, or raise data.split.{split}")
+def _where(d: Duplicate) -> str:
+    where = [f"in {d.first.split}"] if d.crosses_splits and d.first.split else []
+    where += [f"labelled {d.first.label!r}"] if d.crosses_labels else []
+    return "".join(f" {x}" for x in where)

@@ -163,7 +163,7 @@ class Register:
     def rename_groups(self, names: Mapping[str, str]) -> None:
         """Rename groups, old name to new. Groups that get the same name are merged."""
         if names:
-            self._db.execute('CREATE INDEX file_by_group ON file ("group")')
+            self._db.execute('CREATE INDEX IF NOT EXISTS file_by_group ON file ("group")')
             self._db.executemany(
                 'UPDATE file SET "group" = ? WHERE "group" = ?', ((new, old) for old, new in names.items())
             )
@@ -171,6 +171,68 @@ class Register:
     def given_splits(self) -> set[str]:
         """The splits that occur; "" stands for samples without one."""
         return {split for (split,) in self._db.execute("SELECT DISTINCT split FROM file WHERE used")}
+
+    def given_groups(self) -> frozenset[str]:
+        """The groups that the source names; all others are named after an image's pixels."""
+        rows = self._db.execute("""SELECT DISTINCT "group" FROM file WHERE used AND "group" != sha256""")
+        return frozenset(group for (group,) in rows)
+
+    def groups_across_splits(self) -> dict[str, dict[str, int]]:
+        """The groups, named by the source, that it puts into several splits: samples by split."""
+        rows = self._db.execute(
+            f"""SELECT "group", split, count(*) FROM file WHERE used AND split IN ({_marks(SPLITS)}) AND "group" IN
+            (SELECT "group" FROM file WHERE used AND "group" != sha256 AND split IN ({_marks(SPLITS)})
+            GROUP BY "group" HAVING count(DISTINCT split) > 1) GROUP BY "group", split ORDER BY "group", split""",
+            SPLITS + SPLITS,
+        )
+        found: dict[str, dict[str, int]] = {}
+        for group, split, count in rows:
+            found.setdefault(group, {})[split] = count
+        return found
+
+    def move_whole_groups(self, splits: Mapping[str, str]) -> None:
+        """Put all labelled samples of these groups into one split. `splits` are by group."""
+        self._db.executemany(
+            'UPDATE file SET split = ? WHERE used AND "group" = ? AND split != ?',
+            ((split, group, UNLABELLED) for group, split in splits.items()),
+        )
+
+    def follow_given(self) -> None:
+        """Give the samples without a split that of their group: test rather than valid, valid rather than train."""
+        for split in reversed(SPLITS):
+            self._db.execute(
+                """UPDATE file SET split = ? WHERE used AND split = '' AND "group" IN
+                (SELECT "group" FROM file WHERE used AND split = ?)""",
+                (split, split),
+            )
+
+    def held_out_groups(self) -> frozenset[str]:
+        """The groups of training samples that have samples in valid or test too."""
+        rows = self._db.execute(
+            """SELECT DISTINCT "group" FROM file WHERE used AND split = 'train' AND "group" IN
+            (SELECT "group" FROM file WHERE used AND split IN ('valid', 'test'))"""
+        )
+        return frozenset(group for (group,) in rows)
+
+    def to_split(self) -> tuple[Counter[str], Counter[str]]:
+        """Images, and groups, by label, of the samples in train or without a split."""
+        rows = self._db.execute(
+            """SELECT label, count(*), count(DISTINCT "group") FROM file WHERE used AND split IN ('', 'train')
+            GROUP BY label"""
+        ).fetchall()
+        return Counter({x: images for x, images, _ in rows}), Counter({x: groups for x, _, groups in rows})
+
+    def group_sizes(self, groups: Iterable[str], splits: Sequence[str] = ("", "train")) -> dict[str, Counter[str]]:
+        """Samples of these groups in these splits, by group and label."""
+        rows = self._db.execute(
+            f"""SELECT "group", label, count(*) FROM file WHERE used AND split IN ({_marks(splits)}) AND "group" IN
+            (SELECT value FROM json_each(?)) GROUP BY "group", label""",
+            (*splits, json.dumps(sorted(groups))),
+        )
+        sizes: dict[str, Counter[str]] = {}
+        for group, label, count in rows:
+            sizes.setdefault(group, Counter())[label] = count
+        return sizes
 
     def assign_splits(self, split_for: Callable[[str], str]) -> None:
         """Give every sample in train or without a split the split that `split_for` returns for its group."""
@@ -188,6 +250,14 @@ class Register:
         rows = self._db.execute(
             f"""SELECT label, split, count(DISTINCT "group") FROM file
             WHERE used AND split IN ({_marks(splits)}) GROUP BY label, split""",
+            splits,
+        )
+        return Counter({(label, split): count for label, split, count in rows})
+
+    def count_images(self, splits: Sequence[str]) -> Counter[tuple[str, str]]:
+        """The number of samples by (label, split), in these splits."""
+        rows = self._db.execute(
+            f"SELECT label, split, count(*) FROM file WHERE used AND split IN ({_marks(splits)}) GROUP BY label, split",
             splits,
         )
         return Counter({(label, split): count for label, split, count in rows})

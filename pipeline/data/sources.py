@@ -9,7 +9,7 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -36,6 +36,8 @@ class Source(ABC):
 
     root: Path
     """The folder that the paths of `find` are relative to."""
+    notes: list[str] = field(default_factory=list, kw_only=True, compare=False)
+    """How the source was understood, where a person may have meant something else; filled by `find`."""
 
     @classmethod
     @abstractmethod
@@ -102,7 +104,7 @@ class Folder(Source):
 
     def find(self) -> Iterator[FoundFile]:
         _check_is_folder(self.root, str(self.root))
-        yield from find_in_folder(self.root, relative_to=self.root)
+        yield from find_in_folder(self.root, relative_to=self.root, notes=self.notes)
 
     @classmethod
     def files(cls, data: DataSource) -> Iterator[tuple[str, str]]:
@@ -128,7 +130,7 @@ class Archive(Folder):
 
     def find(self) -> Iterator[FoundFile]:
         images = archive.unpack(self.file, self.root / "images", self.limits)
-        yield from find_in_folder(images, relative_to=self.root)
+        yield from find_in_folder(images, relative_to=self.root, notes=self.notes)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ see `_hold_shares`; and if a split would have no image of a class, as few groups
 import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pipeline.data.register import Register
 from pipeline.settings import Split
@@ -21,7 +21,7 @@ _BY_NEED = ("train", "valid", "test")
 """A class with fewer images than there are splits fills them in this order."""
 
 TOLERANCE = 0.2
-"""A class's part of valid or test may differ from what it should be by this share of it, and by one group at least."""
+"""A class's part of valid or test may differ from what it should be by this share of it, and by one image at least."""
 
 KEPT_AT_LEAST = 10
 """Training groups of each class that `train_fraction` leaves: with fewer, a trial run shows nothing."""
@@ -30,21 +30,31 @@ KEPT_AT_LEAST = 10
 def assign_splits(register: Register, split: Split, *, seed: int) -> None:
     """Give every sample without a split one, by the hash of its group.
 
-    Splits that the source gives are kept. If it gives `train` but no `valid` or `test`, these are taken from `train`.
+    Splits that the source gives are kept, and the rest of a group follows. If the source gives `train` but no `valid`
+    or `test`, these are taken from `train`, without the groups of which it puts a part into the other one.
     """
-    given = register.given_splits()
-    shares = {name: 0.0 if name in given else share for name, share in (("valid", split.valid), ("test", split.test))}
-    wanted = ["train", *(name for name, share in shares.items() if share > 0)]
-    register.assign_splits(lambda group: _split_for(unit_hash(seed, group), shares))
+    shares = shares_to_cut(register, split)
+    wanted = ["train", *shares]
+    register.follow_given()
+    pinned = register.held_out_groups()
+    register.assign_splits(lambda group: "train" if group in pinned else _split_for(unit_hash(seed, group), shares))
 
-    held = _hold_shares(register, shares, wanted, seed=seed)
+    held = _hold_shares(register, shares, wanted, pinned, seed=seed)
     counts = register.count_groups(wanted)
     labels = _labels_near_gaps(register, counts, wanted)
+    labels = {group: names for group, names in labels.items() if group not in pinned}
     hashes = {group: unit_hash(seed, group) for group in labels}
     splits = {group: held.get(group) or _split_for(x, shares) for group, x in hashes.items()}
     before = dict(splits)
     _fill_gaps(splits, labels, hashes, counts, wanted)
     register.move_groups((group, before[group], new) for group, new in splits.items() if new != before[group])
+
+
+def shares_to_cut(register: Register, split: Split) -> dict[str, float]:
+    """The shares of the splits that the source does not give."""
+    given = register.given_splits()
+    shares = {"valid": split.valid, "test": split.test}
+    return {name: share for name, share in shares.items() if share > 0 and name not in given}
 
 
 def thin_out(register: Register, fraction: float, *, seed: int) -> None:
@@ -78,33 +88,48 @@ def unit_hash(*parts: int | str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def _hold_shares(register: Register, shares: dict[str, float], wanted: Sequence[str], *, seed: int) -> dict[str, str]:
+def _hold_shares(
+    register: Register, shares: dict[str, float], wanted: Sequence[str], pinned: frozenset[str], *, seed: int
+) -> dict[str, str]:
     """Move groups of each class between train and the other splits until its parts are within TOLERANCE.
 
-    Only groups of a single class move, those nearest to the boundary first. So a large class never moves; in a small
-    one, images that come or go move another only if the class's part would leave the tolerance without it. Returns the
-    new split of each group that was moved.
+    Only groups of a single class move, those nearest to the boundary first, and none that are `pinned`. So a large
+    class never moves; in a small one, images that come or go move another only if the class's part would leave the
+    tolerance without it. Returns the new split of each group that was moved.
     """
-    counts, moved = register.count_groups(wanted), dict[str, str]()
+    counts, moved = register.count_images(wanted), dict[str, str]()
     for label in sorted({label for label, _ in counts}):
         total = sum(counts[label, name] for name in wanted)
-        surplus = {name: _surplus(counts[label, name], share * total) for name, share in shares.items() if share}
+        surplus = {name: _surplus(counts[label, name], share * total) for name, share in shares.items()}
         if not any(surplus.values()):
             continue
-        own = [group for group, labels in register.groups_of_labels([label], wanted).items() if labels == {label}]
+        labels = register.groups_of_labels([label], wanted)
+        own = [group for group, names in labels.items() if names == {label} and group not in pinned]
         hashes = {group: unit_hash(seed, group) for group in own}
+        sizes = register.group_sizes(own, wanted)
         for name, count in surplus.items():
             source, to, nearest = (name, "train", -1) if count > 0 else ("train", name, 1)
             inside = [g for g in own if moved.get(g, _split_for(hashes[g], shares)) == source]
             inside.sort(key=lambda g: (nearest * _distance(hashes[g], name), g))
-            moves = [(group, source, to) for group in inside[: abs(count)]]
+            moves = [(group, source, to) for group in _choose_moves(inside, sizes, label, abs(count))]
             register.move_groups(moves)
             moved |= {group: to for group, _, _ in moves}
     return moved
 
 
+def _choose_moves(groups: Sequence[str], sizes: Mapping[str, Counter[str]], label: str, count: int) -> list[str]:
+    """The first of `groups` that together have `count` images; those that are too large for the rest are left out."""
+    chosen = []
+    for group in groups:
+        size = sizes[group][label]
+        if size < 2 * count:  # it brings the number nearer
+            chosen.append(group)
+            count -= size
+    return chosen
+
+
 def _surplus(count: int, expected: float) -> int:
-    """How many groups are too many, or, if negative, too few."""
+    """How many images are too many, or, if negative, too few."""
     tolerance = max(1.0, TOLERANCE * expected)
     return max(0, count - math.ceil(expected + tolerance)) + min(0, count - math.floor(expected - tolerance))
 
@@ -128,9 +153,9 @@ def _split_for(x: float, shares: dict[str, float]) -> str:
 
     `valid` and `test` lie at opposite ends, so that changing the share of one does not change the other.
     """
-    if x < shares["valid"]:
+    if x < shares.get("valid", 0):
         return "valid"
-    return "test" if x >= 1 - shares["test"] else "train"
+    return "test" if x >= 1 - shares.get("test", 0) else "train"
 
 
 def _fill_gaps(
