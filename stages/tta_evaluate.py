@@ -163,7 +163,7 @@ def _predict(context: StageContext[Reads], manifest: Manifest, model: Trained) -
     """Predict all views of all images but those of train."""
     tta = context.settings.tta_evaluate
     files = {
-        split: [ImageFile(manifest.root / s.path, s.sha256) for s in manifest.of(split)]
+        split: [ImageFile(manifest.root / s.path, s.sha256, s.file_sha256) for s in manifest.of(split)]
         for split in (*manifest.splits, UNLABELLED)
         if split != "train" and manifest.of(split)
     }

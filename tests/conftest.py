@@ -122,12 +122,20 @@ class Looked:
     classes: list[str]
     ledger: list[LedgerLine]
     counts: dict[str, dict[str, int]]
+    notes: list[str]
 
 
 def ingest_folder(root: Path, data: Data, *, seed: int = 0) -> Looked:
     """Ingest a folder of pictures, as the stage does."""
     with closing(Register()) as register:
-        register.add_found(Folder(root).find())
+        source = Folder(root)
+        register.add_found(source.find())
         facts = read_facts(root, register.paths_to_read(), background=data.background, workers=1, bar=Bar())
         result = ingest(register, facts, replace(data, root=str(root)), seed=seed)
-        return Looked([*register.samples()], result.classes, [*register.ledger()], register.counts())
+        return Looked(
+            [*register.samples()],
+            result.classes,
+            [*register.ledger()],
+            register.counts(),
+            [*source.notes, *result.notes],
+        )

@@ -2,7 +2,8 @@
 
 A likeness is not transitive: frames of one film are each like the next, and the first is not like the last. So a group
 is an image and those that are like it, never a chain. And a likeness must not decide what a split holds: where so many
-images of a class are alike that its shares could not be met, they are split one by one, and a note says so.
+images of a class are alike that its shares could not be met, they are split one by one, and a note says so. Images of
+different classes are never joined: either a label is wrong, or the likeness is.
 """
 
 from collections import Counter, defaultdict
@@ -54,7 +55,7 @@ def _find_stars(near: Sequence[Duplicate], given: frozenset[str]) -> list[tuple[
     neighbours: dict[str, set[str]] = defaultdict(set)
     for d in near:
         first, second = d.first.group, d.second.group
-        if first != second and not {first, second} <= given:
+        if first != second and not d.crosses_labels and not {first, second} <= given:
             neighbours[first].add(second)
             neighbours[second].add(first)
     taken: set[str] = set()

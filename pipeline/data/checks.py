@@ -57,8 +57,9 @@ def _explain_untrained(absent: Sequence[str], trained: set[str], present: dict[s
     shown = ", ".join(repr(x) for x in absent[:_LISTED]) + (", ..." if len(absent) > _LISTED else "")
     only = sorted(split for split, names in present.items() if names & {*absent})
     return (
-        f"no training image of class {shown} (found in {' and '.join(only)} only): add some to train "
-        "(in folders: train/<class>/). Images whose class is not known go into a folder unlabelled/ beside train/: they are predicted, and used for nothing else"
+        f"no training image of class {shown} (found in {' and '.join(only)} only): add some to train (in folders: "
+        "train/<class>/). Images whose class is not known go into a folder unlabelled/ beside train/: they are "
+        "predicted, and used for nothing else"
     )
 
 

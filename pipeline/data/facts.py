@@ -56,12 +56,12 @@ def look_at(path: Path, *, background: str) -> Facts:
         conversions=decoded.conversions,
         flags=(*decoded.flags, *_doubts(image)),
         phash=np.packbits(imagehash.phash(gray).hash).tobytes(),
-        thumb=_shrink(image),
+        thumb=shrink(image),
     )
 
 
-def _shrink(image: Image.Image) -> bytes:
-    """Gray pixels, and the two colour differences at a quarter of their resolution (YCbCr)."""
+def shrink(image: Image.Image) -> bytes:
+    """Return `Facts.thumb` of an image, from its YCbCr planes; colour has a quarter of the resolution."""
     small = image.resize((THUMB_PX, THUMB_PX), Image.Resampling.BOX).convert("YCbCr")
     gray, blue, red = small.split()
     planes = b"".join(x.tobytes() for x in (gray, *(c.reduce(THUMB_PX // COLOUR_PX) for c in (blue, red))))

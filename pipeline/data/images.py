@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from pipeline.data.augment import Policy
 from pipeline.data.decode import Framing, decode_framed
 from pipeline.data.loading import load
-from pipeline.data.manifest import Manifest, Sample
+from pipeline.data.manifest import Manifest, Sample, check_unchanged
 from pipeline.data.normalisation import Normalisation
 from pipeline.stopping import raise_if_requested
 from pipeline.vision import v2
@@ -50,6 +50,7 @@ class Images(Dataset[tuple[Tensor, int]]):
         self._seed = seed
         self.targets = targets_of(samples, classes)
         self._kept: dict[int, Image.Image] = {}
+        self._checked: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -77,6 +78,9 @@ class Images(Dataset[tuple[Tensor, int]]):
     def _load(self, sample: int) -> Image.Image:
         raise_if_requested()  # nobody uses the images that are held, before all are
         path = self._root / self._samples[sample].path
+        if sample not in self._checked:
+            check_unchanged(path, self._samples[sample].file_sha256)
+            self._checked.add(sample)
         return decode_framed(path, self._framing) if self._policy is None else self._policy.decode_base(path)
 
 

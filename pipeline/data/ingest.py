@@ -55,11 +55,12 @@ def ingest(register: Register, facts: Iterable[Facts], data: DataSource, *, seed
     check_classes(classes, register, data)
     alike = _group_alike(register, _among_used(found.describe(register), gone), data)
     register.rename_groups(alike.names)
+    cut = shares_to_cut(register, data.split)
     assign_splits(register, data.split, seed=seed)
     check_splits(register, classes, data)
     duplicates = found.describe(register)
     register.flag(_describe_near(duplicates))
-    notes += [*note_alike(_among_used(duplicates, gone), alike, register, data), *note_classes(register, classes)]
+    notes += [*note_alike(_among_used(duplicates, gone), alike, register, data), *note_classes(register, classes, cut)]
     thin_out(register, data.train_fraction, seed=seed)
     return IngestResult(register, classes, duplicates, notes)
 

@@ -32,6 +32,7 @@ _COLOUR_SHARE = 0.25
 _GRAY = 4.0
 """An image whose colour differences are all below this is gray: a gray copy of an image in colour is a copy."""
 _GRAY_BYTES = THUMB_PX * THUMB_PX
+_SURE = 0.9
 _FINE = 64
 """Parts of a gray level."""
 _ROUGH_PX = 8
@@ -50,11 +51,18 @@ def similarity(a: Thumbs, b: Thumbs) -> _Values:
     et al. 2004 without its term for brightness. It is 0 at most if the colours contradict each other.
     """
     gray_a, gray_b = _grays(a, b)
-    fitted = _align(gray_a, gray_b)
-    difference = _block_means((gray_a - fitted) ** 2)
-    content = _block_variances(gray_a) + _block_variances(fitted)
-    worst = (1 - difference / (content + 2 * _NOISE**2)).min(axis=1)
+    worst = _worst_block(gray_a, gray_b)
+    unsure = np.flatnonzero((worst > 0) & (worst < _SURE))
+    if len(unsure):  # tones that one of them has lost can only be taken from the other
+        worst[unsure] = np.maximum(worst[unsure], _worst_block(gray_b[unsure], gray_a[unsure]))
     return np.asarray(np.where(_same_colours(a, b), worst, np.minimum(worst, 0)), np.float32)
+
+
+def _worst_block(a: _Pictures, b: _Pictures) -> _Values:
+    fitted = _align(a, b)
+    difference = _block_means((a - fitted) ** 2)
+    content = _block_variances(a) + _block_variances(fitted)
+    return np.asarray((1 - difference / (content + 2 * _NOISE**2)).min(axis=1), np.float32)
 
 
 def may_be_alike(a: Thumbs, b: Thumbs) -> NDArray[np.bool_]:

@@ -4,8 +4,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.files import read_json, read_jsonl, write_json, write_jsonl
+from pipeline.files import file_digest, read_json, read_jsonl, write_json, write_jsonl
 from pipeline.paths import from_checkout
+
+_AGAIN = "Put the old file back, or run `dvc repro` again, which takes the images as they are now"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,22 @@ class Sample:
     """Of the decoded pixels: equal for copies in any lossless format."""
     width: int
     height: int
+
+
+class ChangedImageError(ValueError):
+    """An image is not what ingest saw; the message names it."""
+
+
+def check_unchanged(file: Path, file_sha256: str) -> None:
+    """Raise ChangedImageError, which names the file, if its content is not that which ingest read (empty: unknown)."""
+    if not file_sha256:
+        return
+    try:
+        found = file_digest(file)
+    except OSError as error:
+        raise ChangedImageError(f"{file}: it was there when ingest ran, and now: {error.strerror}. {_AGAIN}") from None
+    if found != file_sha256:
+        raise ChangedImageError(f"{file} has changed since ingest read it. {_AGAIN}")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What a person should know about the images before they trust a result: a sentence for each thing."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from pipeline.data.alike import Alike
 from pipeline.data.duplicates import Duplicate
@@ -57,12 +57,16 @@ def note_alike(duplicates: Sequence[Duplicate], alike: Alike, register: Register
     return notes
 
 
-def note_classes(register: Register, classes: Sequence[str]) -> list[str]:
-    """Classes that a split lacks, and classes whose names are nearly the same."""
+def note_classes(register: Register, classes: Sequence[str], wanted: Collection[str]) -> list[str]:
+    """Classes that a split lacks, and near names of classes. `wanted` are the splits that were cut from the rest."""
     notes = [
         f"classes {describe_near(first, second)}: if they are the same class, give them the same name"
         for first, second in find_near_names(classes)
     ]
+    if "test" in wanted and "test" not in register.counts():
+        notes.append(
+            "no image is left for test: those of train are too few, or copies of images in valid, or of the same groups"
+        )
     for split, counts in register.counts().items():
         if lacking := [label for label in classes if not counts[label]]:
             use = {"valid": "rates and cycles are chosen without them", "test": "the final score says nothing of them"}

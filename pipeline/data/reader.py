@@ -78,7 +78,7 @@ class FactsCache:
         """The result of `do`, or None where the file is damaged or of another version: then it is begun again."""
         try:
             return do()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # a damaged name of a column is no text
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_ITS_FAULT:
                 raise OSError(f"{self._file}: {error}") from None
             self.close()

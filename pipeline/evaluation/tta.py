@@ -21,6 +21,7 @@ from pipeline.data.augment import Policy
 from pipeline.data.decode import decode_framed
 from pipeline.data.images import normalise
 from pipeline.data.loading import load
+from pipeline.data.manifest import check_unchanged
 from pipeline.data.normalisation import Normalisation
 from pipeline.evaluation.metrics import log_loss
 from pipeline.evaluation.views import Seed, Views, views_of
@@ -49,6 +50,8 @@ class ImageFile:
     path: Path
     sha256: str
     """Of the decoded pixels."""
+    file_sha256: str = ""
+    """Of the file that ingest read; empty for a file that it did not."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ class ViewsOfFiles(Dataset[list[Tensor]]):
         return [v2.functional.pil_to_tensor(view) for view in self._views(self.files[index])]
 
     def _views(self, file: ImageFile) -> Views:
+        check_unchanged(file.path, file.file_sha256)
         if self.tta is None:
             return [decode_framed(file.path, self.policy.framing)]
         seed: Seed = (self.seed, "tta", file.sha256)

@@ -19,7 +19,7 @@ from pipeline.data.duplicates import (
     join_groups,
     write_duplicates,
 )
-from pipeline.data.facts import Facts, look_at
+from pipeline.data.facts import THUMB_BYTES, Facts, look_at
 from pipeline.data.found import FoundFile
 from pipeline.data.manifest import Sample
 from pipeline.data.register import Register
@@ -48,19 +48,22 @@ def find_among(files: list[str], facts: list[Facts]) -> list[Duplicate]:
         register.add_found(FoundFile(name, "a", None) for name in files)
         for fact in register.add_facts(facts):
             thumbnails.append(fact)
-        return find_duplicates(register, thumbnails)
+        return find_duplicates(register, thumbnails, at_least=0.6).describe(register)
 
 
 def test_near_pairs_equal_those_of_a_full_comparison() -> None:
     generator = np.random.default_rng(0)
     base = generator.integers(0, 2**63, 60, dtype=np.uint64)
     hashes = np.concatenate([base, *(base ^ flips(generator, bits) for bits in (1, 3, 6, 7, 10))])
-    thumbs = np.tile(generator.integers(0, 255, (1, 256), dtype=np.uint8), (len(hashes), 1))  # all look alike
-    found = {tuple(p) for p in find_near_pairs(hashes, thumbs, among=np.arange(len(hashes))).tolist()}
+    thumbs = np.tile(generator.integers(0, 255, (1, THUMB_BYTES), dtype=np.uint8), (len(hashes), 1))  # all look alike
+    near, similarities = find_near_pairs(hashes, thumbs, among=np.arange(len(hashes)), at_least=0.9)
+    found = {tuple(p) for p in near.tolist()}
     distance = np.bitwise_count(hashes[:, None] ^ hashes[None, :])
     expected = {(i, j) for i, j in np.argwhere(distance <= 6).tolist() if i < j}
     assert found == expected
     assert len(expected) >= 180
+    assert len(similarities) == len(near)
+    assert similarities.min() > 0.99
 
 
 def flips(generator: np.random.Generator, bits: int) -> np.ndarray:
@@ -68,10 +71,19 @@ def flips(generator: np.random.Generator, bits: int) -> np.ndarray:
     return np.array([sum(1 << int(b) for b in bits_) for bits_ in chosen], dtype=np.uint64)
 
 
-def test_very_many_equal_hashes_are_handled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duplicates, "_NEIGHBOURS", 10)
-    thumbs = np.random.default_rng(0).integers(0, 255, (3000, 256), dtype=np.uint8)
-    assert len(find_near_pairs(np.zeros(3000, np.uint64), thumbs, among=np.arange(3000))) == 0
+def test_very_many_equal_hashes_take_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each image is compared with a few others only: with those that have about as much contrast."""
+    calls = []
+
+    def unlike(a: np.ndarray, _: np.ndarray) -> np.ndarray:
+        calls.append(len(a))
+        return np.zeros(len(a), np.float32)
+
+    monkeypatch.setattr(duplicates, "similarity", unlike)
+    thumbs = np.tile(np.random.default_rng(0).integers(0, 255, (1, THUMB_BYTES), dtype=np.uint8), (3000, 1))
+    near, _ = find_near_pairs(np.zeros(3000, np.uint64), thumbs, among=np.arange(3000), at_least=0.6)
+    assert len(near) == 0
+    assert sum(calls) < 3000 * 20
 
 
 @pytest.mark.parametrize("change", ["jpeg", "smaller", "brighter"])
@@ -144,6 +156,7 @@ def test_duplicates_are_written_with_the_most_serious_first(tmp_path: Path) -> N
         "first": "cat",
         "second": "dog",
         "exact": True,
+        "similarity": 1.0,
         "splits": ["train", "train"],
         "labels": ["cat", "dog"],
     }
@@ -173,16 +186,33 @@ def test_leaks_are_kept_dropped_or_fatal_as_the_setting_says(tmp_path: Path, dat
     flagged = {line.path: line.reason for line in kept.ledger if line.verdict == "flagged"}
     assert len(kept.samples) == 31
     assert flagged["test/a/copy.bmp"] == "the same pixels as train/a/0.png in train"
-    assert flagged["valid/a/near.jpg"] == "nearly the same as train/a/1.png in train"
+    assert flagged["valid/a/near.jpg"].startswith("looks like train/a/1.png in train (similarity ")
     assert "labelled 'a'" in flagged["train/b/contradiction.png"]
+    assert ["1 in different splits" in note for note in kept.notes] == [True]
 
-    dropped = ingest_folder(root, replace(data, duplicates="drop"))
-    gone = {s.path for s in kept.samples} - {s.path for s in dropped.samples}
-    assert gone == {"train/a/0.png", "train/a/1.png", "train/a/2.png", "train/b/contradiction.png"}
-    assert gone == {line.path for line in dropped.ledger if line.verdict == "rejected"}
+    def gone(settings: Data) -> set[str]:
+        dropped = ingest_folder(root, settings)
+        lost = {s.path for s in kept.samples} - {s.path for s in dropped.samples}
+        assert lost == {line.path for line in dropped.ledger if line.verdict == "rejected"}
+        return lost
 
-    with pytest.raises(SettingsError, match="3 pairs of images are the same"):
+    copies = {"train/a/0.png", "train/a/2.png", "train/b/contradiction.png"}
+    assert gone(replace(data, duplicates="drop")) == copies
+    assert gone(replace(data, near_copies="drop")) == {"train/a/1.png"}
+    assert gone(replace(data, duplicates="drop", near_copies="drop")) == copies | {"train/a/1.png"}
+
+    with pytest.raises(SettingsError, match=r"2 pairs of images are the same, and data\.duplicates=fail"):
         ingest_folder(root, replace(data, duplicates="fail"))
+    with pytest.raises(SettingsError, match=r"(?s)1 pairs of images are alike.*train/a/1.png' and 'valid/a/near.jpg"):
+        ingest_folder(root, replace(data, near_copies="fail"))
+    assert ingest_folder(root, replace(data, near_copies="off")).notes == []
+
+
+def test_images_without_a_label_are_never_dropped() -> None:
+    train, unlabelled = sample("a", "1", split="train"), sample("b", "1", label="", split="unlabelled")
+    near = Duplicate(replace(train, path="c"), replace(unlabelled, sha256="2"), False)
+    assert choose_drops([Duplicate(train, unlabelled, True), near]) == {}
+    assert not near.crosses_labels
 
 
 def test_copies_share_a_split(tmp_path: Path, data: Data) -> None:

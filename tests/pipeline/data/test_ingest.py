@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pipeline.data.manifest import read_manifest, write_manifest
 from pipeline.data.sources import Digits
@@ -48,7 +48,9 @@ def test_given_split_folders_stand_and_missing_ones_are_cut_from_train(
 ) -> None:
     for name in CLASSES:
         shutil.copytree(pictures / name, tmp_path / "train" / name)
-        shutil.copytree(pictures / name, tmp_path / "val" / name)
+        (tmp_path / "val" / name).mkdir(parents=True)
+        for file in (pictures / name).iterdir():
+            ImageOps.invert(Image.open(file)).save(tmp_path / "val" / name / file.name)
     counts = {k: sum(v.values()) for k, v in look(tmp_path, data).counts.items()}
     assert counts["valid"] == 72
     assert counts["train"] + counts["test"] == 72
