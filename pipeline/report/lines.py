@@ -46,7 +46,7 @@ def _ingest(folder: Path, _: Timings) -> list[str]:
             f"{metrics['copies']} copies and {metrics['near_copies']} near copies, {metrics['copies_across_splits']} "
             f"across splits and {metrics['copies_across_labels']} across labels (data.duplicates={rule})"
         )
-    lines += read_json(folder / "notes.json")
+    lines += read_json(folder / "notes.json") if (folder / "notes.json").exists() else []
     for verdict, troubles in first_lines(folder, LISTED_FILES).items():
         lines += [f"{verdict} {x['path']!r}: {x['reason']}" for x in troubles]
     return lines

@@ -11,8 +11,9 @@ from PIL import Image
 from pipeline.data.augment import Policy, read_policy, write_policy
 from pipeline.data.decode import Framing, decode, decode_framed, fit_image
 from pipeline.data.images import ImageBatches, Images, normalise, open_images_of
-from pipeline.data.manifest import Manifest
+from pipeline.data.manifest import ChangedImageError, Manifest, Sample, check_unchanged
 from pipeline.data.normalisation import Normalisation
+from pipeline.files import file_digest
 from pipeline.settings import Augment, read_settings
 from tests.conftest import Compose, draw_picture, ingest_folder
 
@@ -161,3 +162,18 @@ def test_images_kept_in_memory_equal_those_read_again(manifest: Manifest, monkey
     assert isinstance(
         open_images_of(manifest, manifest.of("valid"), FRAMING, normalisation=IMAGENET, workers=0), ImageBatches
     )
+
+
+def test_an_image_that_changed_since_ingest_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    Image.new("RGB", (8, 8), "red").save(file)
+    digest = file_digest(file)
+    check_unchanged(file, digest)
+    samples = [Sample("a.png", "a", "test", "g", digest, "s", 8, 8)]
+    Images(samples, ["a"], tmp_path, FRAMING)[0, 0]
+    Image.new("RGB", (8, 8), "blue").save(file)
+    with pytest.raises(ChangedImageError, match=r"a\.png has changed since ingest read it"):
+        Images(samples, ["a"], tmp_path, FRAMING)[0, 0]
+    file.unlink()
+    with pytest.raises(ChangedImageError, match=r"a\.png: it was there when ingest ran, and now: No such file"):
+        check_unchanged(file, digest)
