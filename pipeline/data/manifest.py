@@ -32,6 +32,10 @@ class Sample:
 class ChangedImageError(ValueError):
     """An image is not what ingest saw; the message names it."""
 
+    def __init__(self, message: str) -> None:
+        """Torch makes the error of another process again with its traceback in the message: only the end is kept."""
+        super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].strip())
+
 
 def check_unchanged(file: Path, file_sha256: str) -> None:
     """Raise ChangedImageError, which names the file, if its content is not that which ingest read (empty: unknown)."""

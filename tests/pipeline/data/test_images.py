@@ -11,6 +11,7 @@ from PIL import Image
 from pipeline.data.augment import Policy, read_policy, write_policy
 from pipeline.data.decode import Framing, decode, decode_framed, fit_image
 from pipeline.data.images import ImageBatches, Images, normalise, open_images_of
+from pipeline.data.loading import load
 from pipeline.data.manifest import ChangedImageError, Manifest, Sample, check_unchanged
 from pipeline.data.normalisation import Normalisation
 from pipeline.files import file_digest
@@ -174,6 +175,8 @@ def test_an_image_that_changed_since_ingest_is_named(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8), "blue").save(file)
     with pytest.raises(ChangedImageError, match=r"a\.png has changed since ingest read it"):
         Images(samples, ["a"], tmp_path, FRAMING)[0, 0]
+    with pytest.raises(ChangedImageError, match=r"^\S+a\.png has changed since .* as they are now$"):
+        list(load(Images(samples, ["a"], tmp_path, FRAMING), workers=1, collate=list, batches=[[(0, 0)]]))
     file.unlink()
     with pytest.raises(ChangedImageError, match=r"a\.png: it was there when ingest ran, and now: No such file"):
         check_unchanged(file, digest)
