@@ -148,11 +148,11 @@ def main() -> int:
         params = compose([*SMALL, f"data.root={write_pictures(root / 'pictures')}"], conf=PROJECT / "conf")
         run = Run(run_stages(ALL, params, root / "whole"), params)
         for lab in _labs(run, root, arguments.stages):
-            print(lab.stage.name, file=sys.stderr, flush=True)
             kills(lab, rows[0], arguments.every)
             disk(lab, rows[1], arguments.every, NO_ROOM)
             disk(lab, rows[2], arguments.every, BROKEN)
             damage(lab, rows[3], arguments.every)
+            print(f"{lab.stage.name}: {', '.join(str(row.tried) for row in rows)} tried", file=sys.stderr, flush=True)
     print("| kind | tried | survived | worst |\n|---|---|---|---|")
     print(*rows, sep="\n")
     return int(any(row.failures for row in rows))
