@@ -69,7 +69,8 @@ def _find_stars(near: Sequence[Duplicate], given: frozenset[str]) -> list[tuple[
 
 def _fitting(register: Register, stars: Sequence[tuple[str, ...]], shares: Sequence[float]) -> list[tuple[str, ...]]:
     """The stars that leave every class its shares, the smallest first."""
-    sizes = register.group_sizes({group for star in stars for group in star})
+    found = register.group_sizes({group for star in stars for group in star})
+    sizes = defaultdict[str, Counter[str]](Counter, found)  # nothing of a group whose split is given
     images, groups = register.to_split()
     fitting = []
     for star in sorted(stars, key=lambda s: (sum(sum(sizes[g].values()) for g in s), s)):

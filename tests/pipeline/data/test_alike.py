@@ -92,3 +92,13 @@ def test_the_true_cause_is_named_where_valid_stays_empty(tmp_path: Path, data: D
         ingest_folder(same, data)
     near = folder(tmp_path / "near", lambda i: as_jpeg(scene(i // 2), 75 + i % 2), 2)
     assert sizes(ingest_folder(near, data))["valid"] > 0
+
+
+@pytest.mark.parametrize("draw", [dial, plot, lamp, coin, frame, still])
+def test_nothing_is_dropped_that_is_no_copy_and_a_missing_split_is_cut(tmp_path: Path, data: Data, draw: Draw) -> None:
+    folder(tmp_path / "train", draw)
+    folder(tmp_path / "valid", lambda i: draw(i + 100), 6)
+    looked = ingest_folder(tmp_path, replace(data, duplicates="drop"))
+    assert sum(sizes(looked).values()) == 72
+    assert sizes(looked)["valid"] == 12
+    assert sizes(looked)["test"] >= 4  # of 60, where 12 are wanted, without those that are like valid's
