@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import PROJECT
 
 
@@ -16,6 +18,7 @@ def test_no_other_module_imports_torchvision() -> None:
     assert importing == {"pipeline/vision.py"}
 
 
+@pytest.mark.slow
 def test_importing_twice_in_any_order_works() -> None:
     code = "import pipeline.vision, torchvision; from pipeline.vision import models; models.resnet18"
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=PROJECT)

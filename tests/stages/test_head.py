@@ -15,6 +15,7 @@ pytestmark = pytest.mark.xdist_group("recipe")
 ARCHS = {"shufflenet_v2_x0_5": 1024, "squeezenet1_1": 512}
 
 
+@pytest.mark.slow
 def test_each_architecture_gets_its_own_features_scores_and_row(
     recipe: Run,
     tmp_path: Path,

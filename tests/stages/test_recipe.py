@@ -302,6 +302,7 @@ def test_prediction_names_what_is_no_model(
         assert named in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_another_mode_of_tta_evaluate_with_the_weight_chosen_on_valid(
     recipe: Run, tmp_path: Path, runtime: Runtime, pictures: Path, compose_conf: Compose
 ) -> None:
@@ -324,6 +325,7 @@ def test_another_mode_of_tta_evaluate_with_the_weight_chosen_on_valid(
     np.testing.assert_allclose(again, [[float(v) for k, v in r.items() if k.startswith("p(")] for r in rows], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_evaluated_and_predicts_as_the_mean_of_its_members(
     recipe: Run, tmp_path: Path, runtime: Runtime, pictures: Path, compose_conf: Compose
 ) -> None:
@@ -369,6 +371,7 @@ def test_images_without_a_label_are_predicted_and_not_scored(recipe: Run, tmp_pa
     assert row == labelled | {"label": "", "correct": ""}
 
 
+@pytest.mark.slow
 def test_running_again_gives_the_same_bytes(recipe: Run, tmp_path: Path, runtime: Runtime) -> None:
     stages = {s.name: s for s in ALL}
     for name in ("ingest", "lr_find_head", "head_train", "tta_evaluate", "report"):

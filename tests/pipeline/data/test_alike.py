@@ -94,6 +94,7 @@ def test_the_true_cause_is_named_where_valid_stays_empty(tmp_path: Path, data: D
     assert sizes(ingest_folder(near, data))["valid"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draw", [dial, plot, lamp, coin, frame, still])
 def test_nothing_is_dropped_that_is_no_copy_and_a_missing_split_is_cut(tmp_path: Path, data: Data, draw: Draw) -> None:
     folder(tmp_path / "train", draw)

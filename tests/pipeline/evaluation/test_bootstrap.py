@@ -7,6 +7,7 @@ from scipy import stats
 from pipeline.evaluation.bootstrap import chance_of_best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("candidates", [1, 3, 8])
 def test_candidates_that_are_no_better_are_seldom_found_better(candidates: int) -> None:
     generator = np.random.default_rng(0)

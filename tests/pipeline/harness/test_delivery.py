@@ -127,6 +127,7 @@ def test_a_run_that_failed_is_over_and_one_that_was_stopped_goes_on(recipe: Run,
     assert clock.since is None
 
 
+@pytest.mark.slow
 def test_a_job_is_published_from_a_process_of_its_own(recipe: Run, runtime: Runtime, checkout: Path) -> None:
     runtime = replace(runtime, tracking_uri=f"sqlite:///{checkout / 'mlflow.db'}")
     occasion = Occasion(["full_train.cycle_len=2"], job="runs/full_train/a/0", sweep="runs/full_train/a")

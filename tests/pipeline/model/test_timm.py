@@ -43,6 +43,7 @@ FAMILIES = {  # a small one of each, and the optimizer that suits it
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_features_are_what_the_last_layer_sees(name: str, tmp_path: Path) -> None:
     """The original's logits are those of the removed layer on the backbone's features."""
@@ -79,6 +80,7 @@ def test_layer_groups_hold_each_parameter_once_and_run_one_after_the_other(name:
         assert all(max(a) < min(b) for a, b in pairwise(ran))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_auto_chooses_the_optimizer_by_family(name: str) -> None:
     assert choose_optimizer("auto", f"timm/{name}") == FAMILIES[name]

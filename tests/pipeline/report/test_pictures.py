@@ -38,6 +38,7 @@ TILES = {
 """Nothing spoke for the doubtful hit, so there is no second tile."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", PICTURES)
 def test_two_draws_give_the_same_pictures(stage: str, folders: dict[str, Path], tmp_path: Path) -> None:
     first, second = (draw_stage(stage, folders, tmp_path / name) for name in "ab")

@@ -126,6 +126,7 @@ def test_edge_cases_are_drawn_without_a_warning(name: str, tmp_path: Path) -> No
         image.verify()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_pixels")
 @pytest.mark.parametrize("name", WRITTEN_TWICE)
 def test_two_writes_give_the_same_bytes(name: str, tmp_path: Path) -> None:
