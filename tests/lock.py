@@ -17,7 +17,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 PINS = PROJECT / "constraints.txt"
 LOCK = PROJECT / "requirements.lock"
 BUILT_FOR_A_MACHINE = {"torch", "torchvision"}
-HEADER = "# Written by `python -m tests.lock` from constraints.txt. How to use it: README.md, Security.\n"
+HEADER = "# Written by `python -m tests.lock` from constraints.txt. How to use it: SECURITY.md.\n"
 
 
 def read_pins() -> dict[str, Requirement]:
