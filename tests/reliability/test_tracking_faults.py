@@ -218,6 +218,7 @@ class serve_mlflow:  # noqa: N801
             "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(folder / "served"),
             "MLFLOW_DISABLE_TELEMETRY": "true",
         }
+        self._port = port
         self._process = subprocess.Popen(
             [sys.executable, "-c", program],
             env=environment,
@@ -231,6 +232,12 @@ class serve_mlflow:  # noqa: N801
         while (line := self._process.stdout.readline()) and line != b"up\n":
             pass
         assert line
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:  # it listens a moment after it has said so
+            with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", self._port)):
+                return
+            time.sleep(0.05)
+        raise TimeoutError("MLflow's server does not listen")
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()
