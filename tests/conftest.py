@@ -1,5 +1,6 @@
 """What all tests share: one thread per worker, no MLflow unless asked for, and a small folder of pictures."""
 
+import copy
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: two workers share two cores
@@ -25,7 +26,7 @@ from pipeline.data.sources import Folder
 from pipeline.files import read_json
 from pipeline.harness.compose import compose
 from pipeline.harness.dag import run_stages
-from pipeline.harness.published import read_record, write_record
+from pipeline.harness.published import complete_record, read_record, write_record
 from pipeline.settings import Data, Runtime, read_settings, with_environment
 from pipeline.workspace import Bar
 from stages.registry import ALL
@@ -83,10 +84,14 @@ def runtime(compose_conf: Compose) -> Runtime:
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of three classes that are easy to tell apart, 24 noisy pictures of each, of changing shape."""
-    root = tmp_path_factory.mktemp("pictures")
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+def write_pictures(root: Path) -> Path:
+    """Write what the fixture `pictures` promises into a folder; returns it."""
     generator = np.random.default_rng(0)
     for label, name in enumerate(CLASSES):
-        (root / name).mkdir()
+        (root / name).mkdir(parents=True)
         for i in range(24):
             height, width = 36 + 2 * (i % 4), 40 + 3 * (i % 3)
             image = draw_picture(label, height, width, generator)
@@ -94,9 +99,20 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def put(values: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """A copy of nested settings in which the dotted `key` has another value."""
+    values = copy.deepcopy(values)
+    *sections, last = key.split(".")
+    section = values
+    for name in sections:
+        section = section[name]
+    section[last] = value
+    return values
+
+
 def publish_again(folder: Path) -> None:
     """Make a published folder that a test has changed a whole one again."""
-    write_record(folder, read_record(folder))
+    write_record(folder, complete_record(folder, read_record(folder)))
 
 
 def draw_picture(label: int, height: int, width: int, generator: np.random.Generator) -> Image.Image:

@@ -13,13 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.files import copy_file, digest, file_digest, folder_digest, read_json, remove_folder, write_json
+from pipeline.files import copy_file, digest, file_digest, read_json, remove_folder, write_json
 from pipeline.harness.fingerprints import code_digest
 from pipeline.harness.lock import hold_lock
 from pipeline.harness.published import (
     RECORD,
     DamagedError,
     check_folder,
+    complete_record,
     is_complete,
     publish,
     read_record,
@@ -170,16 +171,18 @@ def _run_in(
         copy_file(journal_file, out / "journal.jsonl")
         write_history(journal_file, out / "history.csv")
     timings = {"seconds": seconds, **context.timings}
-    write_timings(folders.state, folder_digest(out), timings, Span(started, time.time()))
+    record = complete_record(out, record)
+    write_timings(folders.state, record["digest"], timings, Span(started, time.time()))
     write_record(out, record)
 
 
 def _already_published(folders: StageFolders, identity: str) -> Metrics | None:
     """The metrics of the folder if another process published it with this very identity while we waited."""
-    if read_kept(_receipt(folders)) is None or not (folders.target / RECORD).exists():
+    receipt = read_kept(_receipt(folders))
+    if receipt is None or not (folders.target / RECORD).exists():
         return None
     try:
-        if read_kept(_receipt(folders)) != [identity, read_record(folders.target)["digest"]]:
+        if receipt != [identity, read_record(folders.target)["digest"]]:
             return None
         check_folder(folders.target, state=folders.state)
     except DamagedError:

@@ -1,7 +1,7 @@
 """Published folders: what each says of itself in `stage.json`, and whether its files are still what was published."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,15 @@ def read_published(file: Path) -> dict[str, Any]:
     return values
 
 
-def write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Write what the folder says of itself, its files' digests included; this makes it complete."""
+def complete_record(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Add to what the folder says of itself the digest of each of its files, and one of them all."""
     found = (p for p in sorted(folder.rglob("*")) if p.is_file() and p != folder / RECORD)
     files = {p.relative_to(folder).as_posix(): file_digest(p) for p in found}
-    record = record | {"files": files, "digest": digest(files)}
+    return record | {"files": files, "digest": digest(files)}
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Write what the folder says of itself, as `complete_record` gives it; this makes it complete."""
     write_json(folder / RECORD, record | {"checksum": digest(record)})
 
 
@@ -61,8 +65,8 @@ def check_folder(folder: Path, *, state: Path, by_content: bool = False) -> None
     note = state / "checked" / f"{digest(str(folder.resolve()))[:20]}.json"
     known = {} if by_content else read_kept(note) or {}
     states = {name: f"{told} {file_state(os.path.join(folder, name))}" for name, told in files.items()}  # noqa: PTH118
-    doubtful = [name for name in files if states[name] != known.get(name)]
-    if wrong := [name for name in doubtful if _digest_of(folder / name) != files[name]]:
+    doubtful = {name: told for name, told in files.items() if states[name] != known.get(name)}
+    if wrong := _changed(folder, doubtful):
         raise DamagedError(f"{folder}: {', '.join(wrong)} is not what was published: {_remedy(folder)}")
     if doubtful:
         write_kept(note, states)
@@ -74,7 +78,7 @@ def is_complete(folder: Path) -> bool:
         files = read_record(folder)["files"]
     except (OSError, ValueError):
         return False
-    return all(_digest_of(folder / name) == told for name, told in files.items())
+    return not _changed(folder, files)
 
 
 def publish(out: Path, target: Path) -> None:
@@ -95,8 +99,9 @@ def published_below(root: Path) -> Iterator[Path]:
     return (record.parent for record in sorted(root.rglob(RECORD)))
 
 
-def _digest_of(file: Path) -> str:
-    return file_digest(file) if file.is_file() else "gone"
+def _changed(folder: Path, files: Mapping[str, str]) -> list[str]:
+    """The files whose content is not that of these digests, or that are gone."""
+    return [name for name, told in files.items() if not (f := folder / name).is_file() or file_digest(f) != told]
 
 
 def _remedy(folder: Path) -> str:

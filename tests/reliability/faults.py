@@ -113,7 +113,7 @@ def _run(stage: str, params: Mapping[str, Any], folder: Path, fault: Fault | Non
     files.before_step = steps
     said = folder / "said.txt"
     with said.open("w") as file, redirect_stderr(file):
-        status = _status(lambda: _execute(stage, params))
+        status = status_of(lambda: _execute(stage, params))
     files.before_step = lambda *_: None
     told.write_text(json.dumps({"steps": steps.count, "said": said.read_text()}))
     os._exit(status)
@@ -126,7 +126,8 @@ def _execute(name: str, params: Mapping[str, Any]) -> None:
     execute(stage, params, runtime, StageFolders(inputs, artifacts / name, Path(".unfreeze").resolve()))
 
 
-def _status(do: Callable[[], None]) -> int:
+def status_of(do: Callable[[], object]) -> int:
+    """Do it; returns the status as in `Ended`, and prints what went wrong."""
     try:
         do()
     except (ValueError, OSError) as error:

@@ -21,10 +21,10 @@ os.environ |= {"OMP_NUM_THREADS": "1", "UNFREEZE_TRACKING": "false", "UNFREEZE_T
 from pipeline.harness.compose import compose
 from pipeline.harness.dag import run_stages
 from stages.registry import ALL
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, write_pictures
 from tests.reliability.conftest import SMALL
-from tests.reliability.faults import hashes
-from tests.reliability.torture import Row, write_pictures
+from tests.reliability.faults import hashes, status_of
+from tests.reliability.torture import Row
 
 KB, MB = 2**10, 2**20
 SIZES = (*range(64 * KB, MB, 192 * KB), *range(MB, 40 * MB, 2 * MB))
@@ -90,15 +90,7 @@ def _run_all(params: Mapping[str, Any], folder: Path, told: Path) -> None:
     os.chdir(folder)
     said = told.with_suffix(".txt")
     with said.open("w") as file, redirect_stderr(file):
-        try:
-            run_stages(ALL, params, folder)
-            status = 0
-        except (ValueError, OSError) as error:
-            print(error, file=sys.stderr)
-            status = 1
-        except BaseException as error:
-            print(repr(error), file=sys.stderr)
-            status = 70
+        status = status_of(lambda: run_stages(ALL, params, folder))
     told.write_text(json.dumps([status, said.read_text() if status else ""]))
     os._exit(status)
 

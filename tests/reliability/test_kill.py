@@ -1,6 +1,5 @@
 """A stage that is killed at any moment resumes, and its folder has the same bytes as after an undisturbed run."""
 
-import hashlib
 import os
 import shutil
 import signal
@@ -13,6 +12,7 @@ import pytest
 
 from pipeline.params import to_yaml
 from tests.conftest import PROJECT, Run
+from tests.reliability.faults import hashes
 
 pytestmark = pytest.mark.xdist_group("recipe")
 
@@ -22,14 +22,6 @@ def start(checkout: Path, *, checkpoint_s: float) -> "subprocess.Popen[bytes]":
     environment["UNFREEZE_CHECKPOINT_S"] = str(checkpoint_s)
     environment.pop("DVC_ROOT", None)
     return subprocess.Popen([sys.executable, "-m", "stages.full_train"], cwd=checkout, env=environment)
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    return {
-        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
-        for p in sorted(folder.rglob("*"))
-        if p.is_file()
-    }
 
 
 @pytest.mark.slow

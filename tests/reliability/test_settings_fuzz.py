@@ -3,7 +3,6 @@
 `TORTURE=1` composes every typed pair with Hydra, which takes minutes; otherwise a third of all pairs are tried.
 """
 
-import copy
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from pipeline.harness.compose import compose
 from pipeline.harness.typed import read_typed
 from pipeline.params import flatten, load_params, to_yaml
 from pipeline.settings import SettingsError, shown
-from tests.conftest import PROJECT, Compose
+from tests.conftest import PROJECT, Compose, put
 
 IS_LONG = bool(os.environ.get("TORTURE"))
 CONF = PROJECT / "conf"
@@ -108,16 +107,6 @@ def check_accepted(value: Any) -> None:
         assert abs(value) <= 1e7
     elif not isinstance(value, list | tuple):
         assert value is None or (isinstance(value, int) and 0 <= value < 2**31)
-
-
-def put(values: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
-    values = copy.deepcopy(values)
-    *sections, last = key.split(".")
-    section = values
-    for name in sections:
-        section = section[name]
-    section[last] = value
-    return values
 
 
 def test_odd_values_in_a_file(compose_conf: Compose, tmp_path: Path) -> None:

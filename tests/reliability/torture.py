@@ -14,18 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 os.environ |= {"OMP_NUM_THREADS": "1", "UNFREEZE_TRACKING": "false", "UNFREEZE_THREADS": "1"}
 
 from pipeline.harness.compose import compose
 from pipeline.harness.dag import run_stages
 from stages.registry import ALL
-from tests.conftest import CLASSES, PROJECT, Run, draw_picture
+from tests.conftest import PROJECT, Run, write_pictures
 from tests.reliability.conftest import SMALL
 from tests.reliability.faults import BROKEN, NO_ROOM, STAGES, Fault, Lab
-
-TRACEBACK = 70
 
 
 @dataclass
@@ -116,15 +112,6 @@ def _finish(lab: Lab, name: str) -> str | None:
     if ended.status != 0:
         return f"{name}: {ended.said.strip()[-300:]}"
     return None if lab.is_right() else f"{name}: other bytes"
-
-
-def write_pictures(root: Path) -> Path:
-    generator = np.random.default_rng(0)
-    for label, name in enumerate(CLASSES):
-        (root / name).mkdir(parents=True)
-        for i in range(24):
-            draw_picture(label, 36 + 2 * (i % 4), 40, generator).save(root / name / f"{i}.png")
-    return root
 
 
 def _labs(run: Run, root: Path, names: Sequence[str]) -> Iterator[Lab]:

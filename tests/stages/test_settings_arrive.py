@@ -1,7 +1,6 @@
 """Every setting, changed, arrives where it is read: from `params.yaml`, and typed by hand."""
 
 import ast
-import copy
 import os
 import typing
 from functools import cache
@@ -19,7 +18,7 @@ from pipeline.harness.stage import dotted_keys, select
 from pipeline.params import flatten, load_params, to_yaml
 from pipeline.settings import Settings, SettingsError
 from stages.registry import ALL
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, put
 
 CONF = PROJECT / "conf"
 IS_LONG = bool(os.environ.get("TORTURE"))
@@ -58,16 +57,6 @@ def literals(key: str) -> list[Any]:
         kind = typing.get_type_hints(kind)[part]
     kinds = [kind, *typing.get_args(kind)]
     return [word for k in kinds if typing.get_origin(k) is typing.Literal for word in typing.get_args(k)]
-
-
-def put(values: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
-    values = copy.deepcopy(values)
-    *sections, last = key.split(".")
-    section = values
-    for name in sections:
-        section = section[name]
-    section[last] = value
-    return values
 
 
 def other_value(key: str) -> tuple[tuple[str, ...], Any, dict[str, Any]]:

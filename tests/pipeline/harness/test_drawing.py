@@ -8,7 +8,7 @@ from PIL import Image
 
 from pipeline.harness import drawing
 from pipeline.harness.drawing import draw_once
-from pipeline.harness.published import write_record
+from pipeline.harness.published import complete_record, write_record
 
 
 class Painter:
@@ -28,7 +28,7 @@ class Painter:
 def folders(tmp_path: Path) -> dict[str, Path]:
     folder = tmp_path / "artifacts" / "unfreeze"
     folder.mkdir(parents=True)
-    write_record(folder, {})
+    write_record(folder, complete_record(folder, {}))
     return {"unfreeze": folder}
 
 
@@ -46,7 +46,7 @@ def test_what_was_drawn_is_copied_until_something_changes(
 
     assert drawn("once") == drawn("again") == 1
     (folders["unfreeze"] / "plan.json").write_text("another")
-    write_record(folders["unfreeze"], {})
+    write_record(folders["unfreeze"], complete_record(folders["unfreeze"], {}))
     assert drawn("again") == 2
     monkeypatch.setattr(drawing, "code_fingerprint", lambda _: "another colour")
     assert drawn("again") == 3

@@ -15,7 +15,7 @@ import pytest
 import pipeline.harness.execute as harness
 from pipeline.console import say
 from pipeline.harness.execute import Audience, StageFolders, execute
-from pipeline.harness.published import write_record
+from pipeline.harness.published import complete_record, write_record
 from pipeline.harness.stage import Input, Metrics, Stage, StageContext, UndeclaredReadError, dotted_keys, select
 from pipeline.settings import Runtime, Settings, read_settings
 from pipeline.timings import read_timings
@@ -148,7 +148,7 @@ def test_identity_holds_settings_inputs_and_code(
         upstream = tmp_path / "up"
         upstream.mkdir(exist_ok=True)
         (upstream / "result").write_text(result)
-        write_record(upstream, {})
+        write_record(upstream, complete_record(upstream, {}))
         execute(stage(run, Input("up")), compose_conf(*overrides), runtime, folders(tmp_path, up=upstream))
         return len(seen)
 

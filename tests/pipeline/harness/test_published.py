@@ -9,7 +9,15 @@ import pytest
 from pipeline.data.manifest import read_manifest
 from pipeline.files import read_json, write_json
 from pipeline.harness.execute import StageFolders, execute
-from pipeline.harness.published import DamagedError, check_folder, is_complete, publish, read_record, write_record
+from pipeline.harness.published import (
+    DamagedError,
+    check_folder,
+    complete_record,
+    is_complete,
+    publish,
+    read_record,
+    write_record,
+)
 from pipeline.harness.verify import main as verify
 from pipeline.settings import Runtime
 from stages.unfreeze import STAGE as UNFREEZE
@@ -22,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
     (made / "snapshots").mkdir(parents=True)
     (made / "plan.json").write_text("{}")
     (made / "snapshots" / "cycle-1").write_bytes(b"weights")
-    write_record(made, {"stage": "unfreeze", "settings": {"seed": 1}})
+    write_record(made, complete_record(made, {"stage": "unfreeze", "settings": {"seed": 1}}))
     return made
 
 
@@ -120,7 +128,7 @@ def test_verify_names_every_changed_folder_and_image(
 
     source = tmp_path / "artifacts" / "ingest"
     write_json(source / "source.json", {"root": str(pictures)})
-    write_record(source, read_record(source))
+    write_record(source, complete_record(source, read_record(source)))
     (pictures / "bars" / "03.png").write_bytes(b"")
     (pictures / "dots" / "04.jpg").unlink()
     (tmp_path / "artifacts" / "unfreeze" / "plan.json").write_text("{}")
