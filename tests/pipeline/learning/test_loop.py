@@ -299,8 +299,9 @@ def test_the_journal_holds_every_step_and_epoch(tmp_path: Path) -> None:
 def test_steps_that_wait_unread_train_alike_and_never_wait_for_the_device(
     optimizer: OptimizerName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    slow = replace(PLAN, lr=0.005)
     ends = [
-        run(replace(learner(build_model()), unread=unread, optimizer=optimizer), PLAN, tmp_path / str(unread)).ends
+        run(replace(learner(build_model()), unread=unread, optimizer=optimizer), slow, tmp_path / str(unread)).ends
         for unread in (1, 4)
     ]
     for known, waited in zip(*ends, strict=True):
