@@ -28,8 +28,9 @@ def main() -> None:
             clones = [clone(Path(folder) / str(i)) for i in range(count)]
             began = time.monotonic()
             runs = [start(place, arguments.set) for place in clones]
-            if any([run.wait() for run in runs]):
-                sys.exit(f"a run failed: {runs[0].args}")
+            statuses = [run.wait() for run in runs]
+            if any(statuses):
+                sys.exit(f"runs ended with {statuses}")
             seconds[count] = time.monotonic() - began
         print(f"{count} at once: {seconds[count]:.1f} s", flush=True)
     print(f"two take {seconds[2] / seconds[1]:.2f} times one (goal: at most {GOAL}); load before: {os.getloadavg()[0]}")
