@@ -198,9 +198,11 @@ class Model(_Section):
     (torchvision's and most of timm's do, `glyphs` does not); otherwise, and with `random`, at random."""
     dropout: Share
     """Dropout probability in the head."""
-    precision: Literal["fp32", "bf16"]
-    """`bf16` computes convolutions and matrix products in bfloat16: faster on processors that support it, and slightly
-    different numbers."""
+    precision: Literal["auto", "fp32", "bf16"]
+    """`bf16` computes the backbone's convolutions and matrix products in bfloat16, with slightly different numbers.
+    `auto` measures whether that is clearly faster here, and keeps to what it found; `artifacts/precompute/model.json`
+    says what was chosen. On a processor without such instructions bf16 is many times slower, and only where it is asked
+    for."""
 
 
 @dataclass(frozen=True)

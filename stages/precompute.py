@@ -26,10 +26,11 @@ from pipeline.harness.start import main
 from pipeline.model.backbone import Backbone, check_image_size, interpolation_of, trained_size
 from pipeline.model.batches import even_batches
 from pipeline.model.card import Card, save_card
-from pipeline.model.compute import Computation, choose_device, forward
+from pipeline.model.compute import Computation, choose_device, forward, move_model, prepare
 from pipeline.model.finite import check_rows
 from pipeline.model.growing import GrowingTensor
 from pipeline.model.head import build_head, start_from_classifier
+from pipeline.model.precision import choose_precision
 from pipeline.model.tensors import read_tensors, save_tensors
 from pipeline.model.weights import load_pretrained
 from pipeline.settings import Augment, FramingSettings, Model, Precompute
@@ -67,12 +68,22 @@ def run(context: StageContext[Reads]) -> Metrics:
     framing = Framing(image_size, data.fit, data.background, data.margin, interpolation_of(model.arch))
     policy = _policy(context, framing) if settings.precompute.views else None
     pretrained = load_pretrained(model.arch, model.weights, seed=settings.seed, image_size=image_size)
-    backbone = pretrained.backbone
+    backbone, device = pretrained.backbone, choose_device(context.runtime)
+    move_model(backbone, device)
+    precision = choose_precision(
+        model.precision,
+        backbone,
+        device,
+        image_size=settings.data.image_size,
+        kept=context.state / "precision",
+        identity={"arch": model.arch, **prepare(context.runtime)},
+        say=context.say,
+    )
     save_tensors(backbone.state_dict(), context.out / "backbone.safetensors")
     card = Card(
         model.arch,
         model.dropout,
-        model.precision,
+        precision,
         image_size,
         manifest.classes,
         backbone.normalisation,
@@ -83,14 +94,15 @@ def run(context: StageContext[Reads]) -> Metrics:
     if model.weights != "none" and trained_size(model.arch) not in (None, image_size):
         context.say(f"{model.arch} was trained on images of {trained_size(model.arch)} px, and gets {image_size} here")
 
-    backbone.to(choose_device(context.runtime)).eval()
+    computation = Computation(backbone.eval(), device, precision, data.micro_batch_size)
     counts = {split: len(manifest.of(split)) for split in SPLITS}
     with context.progress(sum(counts[s] * num_views[s] for s in SPLITS)) as bar:
-        files = [_activations(context, backbone, manifest, s, framing, policy, num_views[s], bar) for s in SPLITS]
+        files = [_activations(context, computation, manifest, s, framing, policy, num_views[s], bar) for s in SPLITS]
     for file in files:
         link_file(file, context.out / file.name)  # what is finished stays in the scratch folder until all is published
     begins = _begin_head(context, len(manifest.classes), pretrained.classifier)
     return {
+        "precision": precision,
         "num_features": backbone.num_features,
         "images": counts,
         "views": settings.precompute.views,
@@ -136,7 +148,7 @@ def _policy(context: StageContext[Reads], framing: Framing) -> Policy:
 
 def _activations(
     context: StageContext[Reads],
-    backbone: Backbone,
+    computation: Computation,
     manifest: Manifest,
     split: str,
     framing: Framing,
@@ -145,7 +157,8 @@ def _activations(
     bar: Bar,
 ) -> Path:
     """Write the activations of one split into the scratch folder, resuming where a killed run stopped."""
-    samples, workers = manifest.of(split), context.runtime.workers
+    samples, workers, backbone = manifest.of(split), context.runtime.workers, computation.model
+    assert isinstance(backbone, Backbone)
     targets = targets_of(samples, manifest.classes)
     file = context.scratch / f"activations-{split}.safetensors"
     shape = (num_views, len(samples), backbone.num_features)
@@ -168,7 +181,7 @@ def _activations(
             if done == len(order):
                 continue
             images = opened(policy if view else None)
-            found = _features(context, backbone, images.batches(order[done:], draw=view))
+            found = _features(computation, images.batches(order[done:], draw=view))
             for batch, features in zip(order[done:], found, strict=True):
                 check_rows(features, [samples[i].path for i in batch], of="the backbone's answer", advice=_BROKEN)
                 rows.append(features)
@@ -180,11 +193,7 @@ _BROKEN = "check model.weights and, with model.precision=bf16, try fp32; or leav
 
 
 @torch.no_grad()
-def _features(
-    context: StageContext[Reads], backbone: Backbone, batches: Iterator[tuple[Tensor, Tensor]]
-) -> Iterator[Tensor]:
-    settings, device = context.settings, choose_device(context.runtime)
-    computation = Computation(backbone, device, settings.model.precision, settings.data.micro_batch_size)
+def _features(computation: Computation, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
     for images, _ in batches:
         yield forward(computation, images)
 

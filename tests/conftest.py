@@ -40,6 +40,7 @@ TINY = (
     "data.batch_size=8",
     "data.micro_batch_size=8",
     "model.arch=resnet18",
+    "model.precision=fp32",  # the same on every machine
     "model.weights=glyphs",
     "lr_find_head.num_steps=40",
     "lr_find_head.repeats=1",

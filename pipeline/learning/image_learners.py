@@ -20,6 +20,9 @@ from pipeline.model.layer_groups import freeze_to, split_layer_groups
 from pipeline.seeds import permutation
 from pipeline.settings import Runtime
 
+UNREAD = 8
+"""On a GPU: it has always some steps to compute while this process prepares the next, and few batches are held."""
+
 
 @dataclass(frozen=True)
 class ImageSources:
@@ -102,7 +105,7 @@ def head_on_backbone(
 
     groups = [head_group(model.head)]
     made = _on_images(model, groups, images, set_mode, card.precision, runtime, micro_batch_size)
-    return replace(made, linear=card.precision == "fp32")  # bf16 rounds the logits of each head
+    return replace(made, linear=True)
 
 
 def whole_model(unfreeze: Path, images: ImageSources, runtime: Runtime, *, micro_batch_size: int) -> Learner:
@@ -151,4 +154,5 @@ def _on_images(
         device=device,
         precision=precision,
         micro_batch_size=micro_batch_size,
+        unread=UNREAD if device.type == "cuda" else 1,
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 from torch.optim import SGD, AdamW, Optimizer
 
 from pipeline.learning.checkpoint import CycleEnd, TrainState, load_checkpoint, save_checkpoint, save_snapshot
@@ -54,6 +55,8 @@ class Learner(Computation):
     linear: bool = False
     """Whether the logits are linear in the trained weights, as a head's are: mean weights then predict mean logits."""
     optimizer: OptimizerName = "sgd"
+    unread: int = 1
+    """Steps whose losses may wait unread on the device, so that it never waits for this process."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,12 @@ def fit(learner: Learner, plan: Plan, workspace: Workspace) -> TrainingRun:
     stage, seed, journal, scratch = workspace.name, workspace.seed, workspace.journal, workspace.scratch
     cycles = plan.cycles(learner.train.num_samples)
     optimizer = build_optimizer(
-        learner.groups, plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay, name=learner.optimizer
+        learner.groups,
+        plan.lr,
+        momentum=plan.momentum,
+        weight_decay=plan.weight_decay,
+        name=learner.optimizer,
+        fused=learner.unread > 1,
     )
     scheduler = build_schedule(plan.schedule, optimizer, cycles)
     state = load_checkpoint(scratch, journal) or TrainState()
@@ -114,8 +122,23 @@ def fit(learner: Learner, plan: Plan, workspace: Workspace) -> TrainingRun:
 
     lower = f"set {plan.lr_setting or f'{stage}.lr'} below {plan.lr:g}"
     guard = Guard(learner.model, optimizer, advice=lower)
+    unread: list[_Unread] = []
+
+    def read_steps() -> float:
+        """Journal the steps that were not read yet; returns the loss of the last one."""
+        loss = math.nan
+        for each in unread:
+            try:
+                loss = each.step.read()
+            except NotFiniteError as error:
+                names = [learner.train.name(i, draw=each.epoch) for i in each.samples]
+                raise guard.explain(error, each.number, names, each.batch, lr=each.lr) from None
+            journal.points(each.number, train_loss=loss, lr=each.lr)
+        unread.clear()
+        return loss
 
     def save() -> float:
+        read_steps()
         guard.check_weights(state.step)
         state.model, state.optimizer = learner.model.state_dict(), optimizer.state_dict()
         state.scheduler, state.journal = scheduler.state_dict(), journal.mark()
@@ -128,6 +151,7 @@ def fit(learner: Learner, plan: Plan, workspace: Workspace) -> TrainingRun:
         return logits, *score(logits, targets)
 
     def measure(epochs_done: int) -> None:
+        read_steps()
         guard.check_weights(state.step)
         valid, valid_loss, accuracy = ask(learner.valid, "valid")
         is_end = epochs_done in (0, *cycles.ends)
@@ -144,6 +168,7 @@ def fit(learner: Learner, plan: Plan, workspace: Workspace) -> TrainingRun:
     if not state.cycle_ends:
         measure(0)
         last_saved = save()
+    note = ""
     with _saved_when_stopped(state, cycles, save), workspace.progress(cycles.num_steps, start=state.step) as bar:
         for epoch in range(state.epochs, cycles.num_epochs):
             if epoch in cycles.ends and plan.until_overfit and has_stopped_improving(state.cycle_ends):
@@ -153,15 +178,14 @@ def fit(learner: Learner, plan: Plan, workspace: Workspace) -> TrainingRun:
             done = state.step - epoch * cycles.steps_per_epoch
             batches = train_batches(learner.train, order[done:], micro_batch_size=learner.micro_batch_size, draw=epoch)
             for samples, batch in zip(order[done:], batches, strict=True):
-                try:
-                    loss = take_step(learner, optimizer, batch, seed=(seed, stage, "step", state.step))
-                except NotFiniteError as error:
-                    names = [learner.train.name(i, draw=epoch) for i in samples]
-                    raise guard.explain(error, state.step, names, batch) from None
-                journal.points(state.step, train_loss=loss, lr=optimizer.param_groups[-1]["lr"])
+                lr = optimizer.param_groups[-1]["lr"]
+                made = take_step(learner, optimizer, batch, seed=(seed, stage, "step", state.step))
+                unread.append(_Unread(state.step, made, lr, epoch, samples, batch))
+                if len(unread) >= learner.unread:
+                    note = f"loss {read_steps():.4f}"
                 scheduler.step()
                 state.step += 1
-                bar.advance(note=f"loss {loss:.4f}")
+                bar.advance(note=note)
                 if state.step % cycles.steps_per_epoch and time.monotonic() - last_saved > workspace.checkpoint_s:
                     last_saved = save()
             measure(epoch + 1)
@@ -188,9 +212,11 @@ def build_optimizer(
     momentum: float,
     weight_decay: float,
     name: OptimizerName = "sgd",
+    fused: bool = False,
 ) -> Optimizer:
     """Build SGD with momentum, or AdamW with betas `momentum` and 0.999; a group's rate is its own multiple of `lr`.
 
+    `fused` updates all weights in one kernel, which can leave an update out: for devices that compute on their own.
     Each group becomes one or two of the optimizer's, in order: what decays, and what does not. The last one has the
     head's rate.
     """
@@ -201,8 +227,8 @@ def build_optimizer(
         if part
     ]
     if name == "adamw":
-        return AdamW(params, lr=lr, betas=(momentum, 0.999))
-    return SGD(params, lr=lr, momentum=momentum)
+        return AdamW(params, lr=lr, betas=(momentum, 0.999), fused=fused or None)
+    return SGD(params, lr=lr, momentum=momentum, fused=fused or None)
 
 
 def split_by_decay(parameters: Sequence[nn.Parameter]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -216,23 +242,60 @@ def split_by_decay(parameters: Sequence[nn.Parameter]) -> tuple[list[nn.Paramete
     return [p for p, is_vector in pairs if not is_vector], [p for p, is_vector in pairs if is_vector]
 
 
+@dataclass(frozen=True)
+class Step:
+    """What came of a step: tensors on the device, so that nothing waits for it until they are read."""
+
+    loss: Tensor
+    """The batch's mean loss before the update."""
+    is_sound: Tensor
+    """Whether no gradient is NaN or infinite."""
+
+    def read(self) -> float:
+        """The loss. Raises NotFiniteError if it, or a gradient, is NaN or infinite: then there was no update."""
+        loss = self.loss.item()
+        if not math.isfinite(loss):
+            raise NotFiniteError(f"the loss became {loss}")
+        if not self.is_sound.item():
+            raise NotFiniteError("the gradients became NaN or infinite")
+        return loss
+
+
+@dataclass(frozen=True)
+class _Unread:
+    """A step that is not journalled yet, and what an error would tell of it."""
+
+    number: int
+    step: Step
+    lr: float
+    epoch: int
+    samples: list[int]
+    batch: list[MicroBatch]
+
+
 def take_step(
     learner: Learner, optimizer: Optimizer, batch: Sequence[MicroBatch], *, seed: tuple[int | str, ...]
-) -> float:
-    """Make one update from the parts of a batch; returns the batch's mean loss before it. `seed` decides dropout.
+) -> Step:
+    """Make one update from the parts of a batch, unless the loss or a gradient is NaN or infinite; see `Step.read`.
 
-    Gradients are accumulated over the parts, to those of the whole batch's mean loss. Raises NotFiniteError, before the
-    update, if the loss or a gradient is NaN or infinite.
+    Gradients are accumulated over the parts, to those of the whole batch's mean loss. `seed` decides dropout. Where
+    steps may wait unread, nothing here waits for the device: the optimizer's kernel itself leaves the update out, and
+    those of all later steps.
     """
     learner.set_mode()
     optimizer.zero_grad(set_to_none=True)
     loss = batch_loss(learner, learner.model, batch, seed=seed, backward=True)
-    if not math.isfinite(loss):
-        raise NotFiniteError(f"the loss became {loss}")
-    if not all_finite(p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None):
-        raise NotFiniteError("the gradients became NaN or infinite")
-    optimizer.step()
-    return loss
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    if learner.unread > 1:
+        step = Step(loss, get_total_norm(gradients, norm_type=math.inf).isfinite())
+        broken = ~(step.is_sound & loss.isfinite())
+        optimizer.found_inf = broken.float().maximum(getattr(optimizer, "found_inf", torch.zeros_like(loss)))  # type: ignore[attr-defined]
+        optimizer.step()
+    else:
+        step = Step(loss, torch.tensor(all_finite(gradients)))
+        if step.is_sound and loss.isfinite():
+            optimizer.step()
+    return step
 
 
 def batch_loss(
@@ -242,18 +305,18 @@ def batch_loss(
     *,
     seed: tuple[int | str, ...],
     backward: bool = False,
-) -> float:
+) -> Tensor:
     """Mean loss of a batch under `model`, in its present mode; with `backward`, gradients are added to its weights."""
     size = sum(len(targets) for _, targets in batch)
-    total = 0.0
+    total = torch.zeros((), device=learner.device)
     with torch.set_grad_enabled(backward):
         for i, (inputs, targets) in enumerate(batch):
             seed_torch(*seed, i)
             logits = forward(learner, inputs, model)
-            weight = learner.class_weights
-            loss = F.cross_entropy(logits, targets.to(learner.device), weight=weight, reduction="sum") / size
+            targets = targets.to(learner.device, non_blocking=True)
+            loss = F.cross_entropy(logits, targets, weight=learner.class_weights, reduction="sum") / size
             if backward:
                 with fitting(learner.device, len(targets)):
                     loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.item()
+            total += loss.detach()
     return total

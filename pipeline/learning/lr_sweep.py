@@ -120,7 +120,9 @@ def sweep(learner: Learner, plan: SweepPlan, *, momentum: float, seed: tuple[int
     """
     learner.set_mode()
     unchanged = copy.deepcopy(learner.model)
-    optimizer = build_optimizer(learner.groups, 1.0, momentum=momentum, weight_decay=0.0, name=learner.optimizer)
+    optimizer = build_optimizer(
+        learner.groups, 1.0, momentum=momentum, weight_decay=0.0, name=learner.optimizer, fused=learner.unread > 1
+    )
     factors = [g["lr"] for g in optimizer.param_groups]
     batches, points = _endless_batches(learner, plan.measured, seed=seed), Sweep([], [], [])
     for step, lr in enumerate(plan.rates()):
@@ -128,7 +130,7 @@ def sweep(learner: Learner, plan: SweepPlan, *, momentum: float, seed: tuple[int
             group["lr"] = lr * factor
         names, batch = next(batches)
         points.lrs.append(lr)
-        points.references.append(batch_loss(learner, unchanged, batch, seed=(*seed, step)))
+        points.references.append(batch_loss(learner, unchanged, batch, seed=(*seed, step)).item())
         if not math.isfinite(points.references[-1]):
             raise NumbersError(
                 f"the loss of the unchanged model is {points.references[-1]} at step {step}, on the batch of "
@@ -148,9 +150,9 @@ def _step(
     """Make a step on the first `batch_size` samples; returns the loss of all of them, before it; NaN if it broke."""
     try:
         if sum(len(targets) for _, targets in batch) <= batch_size:
-            return take_step(learner, optimizer, batch, seed=seed)
-        loss = batch_loss(learner, learner.model, batch, seed=seed)
-        take_step(learner, optimizer, _first(batch, batch_size, learner.micro_batch_size), seed=seed)
+            return take_step(learner, optimizer, batch, seed=seed).read()
+        loss = batch_loss(learner, learner.model, batch, seed=seed).item()
+        take_step(learner, optimizer, _first(batch, batch_size, learner.micro_batch_size), seed=seed).read()
     except NotFiniteError:
         return math.nan
     return loss

@@ -54,10 +54,10 @@ class Guard:
         raise DivergedError(f"after step {step - 1}, {finding}: {self.advice}")
 
     def explain(
-        self, error: NotFiniteError, step: int, names: Sequence[str], batch: Sequence[MicroBatch]
+        self, error: NotFiniteError, step: int, names: Sequence[str], batch: Sequence[MicroBatch], *, lr: float
     ) -> NumbersError:
-        """The error to raise for update number `step`, on a batch of samples with these names."""
-        at = f"at step {step}, with lr {self.optimizer.param_groups[-1]['lr']:.3g}"
+        """The error to raise for update number `step`, at the rate `lr`, on a batch of samples with these names."""
+        at = f"at step {step}, with lr {lr:.3g}"
         if broken := broken_rows(torch.cat([inputs for inputs, _ in batch])):
             return NumbersError(
                 f"the values of {listed([names[i] for i in broken])} are NaN or infinite, {at}: {AGAIN}"

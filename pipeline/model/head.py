@@ -1,5 +1,7 @@
 """The head: the new last layer, which is trained first."""
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 
@@ -31,10 +33,23 @@ class Standardise(nn.Module):
 
 
 class Head(nn.Sequential):
-    """Features [N, num_features] to logits [N, num_classes]: standardise, dropout, one linear layer."""
+    """Features [N, num_features] to logits [N, num_classes]: standardise, dropout, one linear layer.
+
+    It computes in single precision also where the backbone does not: so a head says the same of stored features, and
+    its logits are linear in its weights.
+    """
 
     def __init__(self, num_features: int, num_classes: int, *, dropout: float) -> None:
         super().__init__(Standardise(num_features), nn.Dropout(dropout), nn.Linear(num_features, num_classes))
+
+    def forward(self, features: Tensor) -> Tensor:
+        device = features.device.type
+        is_reduced = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(
+            device
+        )  # asked, so that an exported graph holds no context
+        with torch.autocast(device, enabled=False) if is_reduced else nullcontext():
+            logits: Tensor = super().forward(features)  # type: ignore[no-untyped-call]
+        return logits
 
 
 def standardise_of(head: Head) -> Standardise:

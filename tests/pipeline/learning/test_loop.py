@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from pipeline.journal import Journal, read_points
 from pipeline.learning.checkpoint import load_snapshot
-from pipeline.learning.loop import Learner, ParameterGroup, Plan, TrainingRun, fit
+from pipeline.learning.loop import Learner, ParameterGroup, Plan, TrainingRun, build_optimizer, fit, take_step
 from pipeline.learning.snapshots import keep_snapshots
 from pipeline.learning.soundness import DivergedError
 from pipeline.learning.sources import TensorBatches, in_order
 from pipeline.model.batches import even_batches
 from pipeline.model.compute import evaluate
+from pipeline.numbers import NumbersError
 from pipeline.seeds import permutation, seed_torch
 from pipeline.settings import OptimizerName
 from pipeline.workspace import Workspace
@@ -292,3 +293,46 @@ def test_the_journal_holds_every_step_and_epoch(tmp_path: Path) -> None:
     assert list(points) == list(range(-1, 15))
     assert [s for s, v in points.items() if "valid_loss" in v] == [-1, 4, 9, 14]
     assert [s for s, v in points.items() if "train_plain_loss" in v] == [-1, 4, 14]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_steps_that_wait_unread_train_alike_and_never_wait_for_the_device(
+    optimizer: OptimizerName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = replace(PLAN, lr=0.005)
+    ends = [
+        run(replace(learner(build_model()), unread=unread, optimizer=optimizer), slow, tmp_path / str(unread)).ends
+        for unread in (1, 4)
+    ]
+    for known, waited in zip(*ends, strict=True):
+        assert waited.valid_loss == pytest.approx(known.valid_loss, rel=1e-3)
+    assert read_points(tmp_path / "4" / "journal.jsonl").keys() == read_points(tmp_path / "1" / "journal.jsonl").keys()
+
+    made = replace(learner(build_model()), unread=4)
+    built = build_optimizer(made.groups, 0.1, momentum=0.9, weight_decay=0.0, name=optimizer, fused=True)
+    batch = [*made.train.batches([[*range(8)], [*range(8, 16)]], draw=0)]
+    with monkeypatch.context() as patch:
+        for name in ("item", "tolist", "numpy", "__bool__", "__float__"):
+            patch.setattr(Tensor, name, _wait)
+        step = take_step(made, built, batch, seed=(0,))
+    assert step.read() > 0
+
+
+def _wait(_: Tensor) -> None:
+    raise AssertionError("this waits for the device")
+
+
+def test_no_update_follows_one_that_is_not_finite_before_it_is_read(tmp_path: Path) -> None:
+    made = replace(learner(build_model()), unread=4)
+    built = build_optimizer(made.groups, 0.1, momentum=0.9, weight_decay=0.0, fused=True)
+    sound, broken = ([next(made.train.batches([[*range(8)]], draw=0))] for _ in range(2))
+    broken[0][0][0] = torch.nan
+    weights = [p.clone() for group in made.groups for p in group.parameters]
+    for batch in (broken, sound):
+        step = take_step(made, built, batch, seed=(0,))
+    assert step.read() > 0
+    assert all(torch.equal(p, w) for p, w in zip((p for g in made.groups for p in g.parameters), weights, strict=True))
+
+    made.train.inputs[5] = torch.nan  # type: ignore[attr-defined]
+    with pytest.raises(NumbersError, match=r"the values of image 5 of the activations are NaN or infinite, at step \d"):
+        run(replace(learner(build_model()), unread=4, train=made.train), PLAN, tmp_path)

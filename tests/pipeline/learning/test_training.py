@@ -3,9 +3,11 @@
 import csv
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
+import torch
 
 from pipeline.files import read_json
 from pipeline.journal import Journal, read_points
@@ -120,8 +122,8 @@ def test_after_three_rates_in_vain_the_next_run_begins_with_the_first(
 ) -> None:
     tried = dataclasses.replace(PLAN, is_lr_found=True)
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.learning.loop.batch_loss", lambda *_, **__: float("nan"))
-        patch.setattr("pipeline.learning.soundness.Guard.explain", lambda *_: DivergedError("faulty memory"))
+        patch.setattr("pipeline.learning.loop.batch_loss", lambda *_, **__: torch.tensor(math.nan))
+        patch.setattr("pipeline.learning.soundness.Guard.explain", lambda *_, **__: DivergedError("faulty memory"))
         with pytest.raises(DivergedError, match="faulty memory"):
             run_training(learner(build_model()), tried, workspace, snapshots="none")
     outcome = run_training(learner(build_model()), tried, workspace, snapshots="none")
