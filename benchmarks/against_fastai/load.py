@@ -1,0 +1,92 @@
+"""What else the machine does while something is measured, and when that is too much to conclude anything.
+
+The processor time of all others is that of the whole machine, less that of the measured process and its descendants.
+It needs Linux: `/proc/stat` and `wait4`.
+"""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.model.compute import num_cores
+
+MOST_LOAD = 0.25
+"""The highest load average (one minute), per core, with which a measurement may begin."""
+MOST_OTHERS = 0.05
+"""The largest share of all cores that others may use before and during a run."""
+LOOK_S = 5.0
+"""How long the machine is looked at before a run, in seconds."""
+
+
+class FailedRunError(RuntimeError):
+    """A measured program ended with an error."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a program took, and what else the machine did."""
+
+    wall_s: float
+    cpu_s: float
+    """User and system time, of its descendants too."""
+    largest_mb: float
+    """The largest resident set of one of its processes."""
+    others_before: float
+    """The share of all cores that others used just before."""
+    others_during: float
+    load_before: float
+    """The load average of one minute. Of later runs it holds what the runs before them left."""
+
+
+def run_watched(command: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Path) -> Watched:
+    """Run `command`, its output into `log`. Raises FailedRunError if its exit status is not 0."""
+    before, load_before = others_now(), os.getloadavg()[0]
+    with log.open("wb") as output:
+        began, busy = time.monotonic(), busy_seconds()
+        process = subprocess.Popen(command, cwd=cwd, env=dict(env), stdout=output, stderr=subprocess.STDOUT)
+        _, status, used = os.wait4(process.pid, 0)
+        wall, busy = time.monotonic() - began, busy_seconds() - busy
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise FailedRunError(f"{command[0]} ended with {process.returncode}; the end of {log}:\n{_end(log)}")
+    own = used.ru_utime + used.ru_stime
+    return Watched(wall, own, used.ru_maxrss / 1024, before, share_of_others(busy, own, wall), load_before)
+
+
+def others_now(seconds: float = LOOK_S) -> float:
+    """The share of all cores that is in use while this process sleeps."""
+    began, busy = time.monotonic(), busy_seconds()
+    time.sleep(seconds)
+    return share_of_others(busy_seconds() - busy, 0.0, time.monotonic() - began)
+
+
+def share_of_others(busy_s: float, own_s: float, wall_s: float) -> float:
+    """The share of all cores that others used in `wall_s` seconds, in which the machine was busy for `busy_s`."""
+    return max(0.0, busy_s - own_s) / (wall_s * num_cores())
+
+
+def busy_seconds(stat: str | None = None) -> float:
+    """Seconds that all cores have been busy since the machine started, also for other guests of its host (steal)."""
+    text = Path("/proc/stat").read_text() if stat is None else stat
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, text.split("\n", 1)[0].split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def refusals(*, load: float, others: Iterable[tuple[str, float]], cores: int) -> list[str]:
+    """Why nothing can be concluded: a line for each limit that the load average or a share of others exceeds."""
+    found = []
+    if load > MOST_LOAD * cores:
+        found.append(f"the load average was {load:.2f} at the start; at most {MOST_LOAD * cores:g} on {cores} cores")
+    found += [
+        f"others used {share:.1%} of the processor {when}; at most {MOST_OTHERS:.0%}"
+        for when, share in others
+        if share > MOST_OTHERS
+    ]
+    return found
+
+
+def _end(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-20:])
