@@ -56,10 +56,10 @@ def run_watched(command: Sequence[str], *, cwd: Path, env: Mapping[str, str], lo
     return Watched(wall, own, used.ru_maxrss / 1024, before, share_of_others(busy, own, wall), load_before)
 
 
-def others_now(seconds: float = LOOK_S) -> float:
-    """The share of all cores that is in use while this process sleeps."""
+def others_now() -> float:
+    """The share of all cores that is in use while this process sleeps for `LOOK_S`."""
     began, busy = time.monotonic(), busy_seconds()
-    time.sleep(seconds)
+    time.sleep(LOOK_S)
     return share_of_others(busy_seconds() - busy, 0.0, time.monotonic() - began)
 
 
