@@ -167,7 +167,7 @@ def _works(arguments: argparse.Namespace) -> Iterator[Work]:
     if arguments.photos:
         works.append(photos(arguments.photos, arguments.photos_weights))
     for work in works:
-        quick = dataclasses.replace(work, head_epochs=1, augmented_cycles=1, full_cycles=1)
+        quick = dataclasses.replace(work, head_epochs=1, augmented_cycles=1, full_cycles=1, finder_steps=20)
         yield quick if arguments.quick else work
 
 

@@ -77,7 +77,7 @@ def main() -> None:
     plain, augmented = open_data(work, []), open_data(work, transforms(work))
     learner = build_learner(work, plain)
     with timed("lr_find_head"):
-        lr = learner.lr_find(show_plot=False).valley
+        lr = learner.lr_find(num_it=work["finder_steps"], show_plot=False).valley
     with timed("head_train"):
         learner.fit(work["head_epochs"], lr)
     learner.dls = augmented
@@ -86,7 +86,7 @@ def main() -> None:
             learner.fit_sgdr(1, 1, lr)  # fit_sgdr(3, 1, cycle_mult=1) divides by zero
     learner.unfreeze()
     with timed("lr_find_full"):
-        lr = learner.lr_find(show_plot=False).valley
+        lr = learner.lr_find(num_it=work["finder_steps"], show_plot=False).valley
     groups = len(learner.opt.param_lists)
     lrs = [lr / LR_RATIO ** (groups - 1 - group) for group in range(groups)]
     with timed("full_train"):

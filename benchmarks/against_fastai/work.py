@@ -36,6 +36,8 @@ class Work:
     """Of one epoch each."""
     full_cycles: int = 3
     """Of 1, 2, 4, ... epochs."""
+    finder_steps: int = 100
+    """Of each of fastai's two sweeps, its default; ours see half an epoch."""
     tta_views: int = 4
     """Random views, beside the plain image."""
 
