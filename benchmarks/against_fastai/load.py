@@ -1,11 +1,13 @@
 """What else the machine does while something is measured, and when that is too much to conclude anything.
 
 The processor time of all others is that of the whole machine, less that of the measured process and its descendants.
-It needs Linux: `/proc/stat` and `wait4`.
+It needs Linux.
 """
 
+import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from pathlib import Path
 
 from pipeline.model.compute import num_cores
 
+REAPER = Path(__file__).with_name("reaper.py")
 MOST_LOAD = 0.25
 """The highest load average (one minute), per core, with which a measurement may begin."""
 MOST_OTHERS = 0.05
@@ -31,7 +34,7 @@ class Watched:
 
     wall_s: float
     cpu_s: float
-    """User and system time, of its descendants too."""
+    """User and system time, with all that it started, also what outlived it."""
     largest_mb: float
     """The largest resident set of one of its processes."""
     others_before: float
@@ -44,16 +47,17 @@ class Watched:
 def run_watched(command: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Path) -> Watched:
     """Run `command`, its output into `log`. Raises FailedRunError if its exit status is not 0."""
     before, load_before = others_now(), os.getloadavg()[0]
+    answer = log.with_suffix(".json")
     with log.open("wb") as output:
-        began, busy = time.monotonic(), busy_seconds()
-        process = subprocess.Popen(command, cwd=cwd, env=dict(env), stdout=output, stderr=subprocess.STDOUT)
-        _, status, used = os.wait4(process.pid, 0)
-        wall, busy = time.monotonic() - began, busy_seconds() - busy
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise FailedRunError(f"{command[0]} ended with {process.returncode}; the end of {log}:\n{_end(log)}")
-    own = used.ru_utime + used.ru_stime
-    return Watched(wall, own, used.ru_maxrss / 1024, before, share_of_others(busy, own, wall), load_before)
+        busy = busy_seconds()
+        through = [sys.executable, "-P", str(REAPER), str(answer), *command]
+        subprocess.run(through, cwd=cwd, env=dict(env), stdout=output, stderr=subprocess.STDOUT, check=True)
+        busy = busy_seconds() - busy
+    took = json.loads(answer.read_text())
+    if took["exit"]:
+        raise FailedRunError(f"{command[0]} ended with {took['exit']}; the end of {log}:\n{_end(log)}")
+    during = share_of_others(busy, took["cpu_s"], took["all_s"])
+    return Watched(took["wall_s"], took["cpu_s"], took["largest_mb"], before, during, load_before)
 
 
 def others_now() -> float:

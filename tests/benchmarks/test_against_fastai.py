@@ -66,14 +66,18 @@ def test_what_others_use_is_what_the_machine_used_less_our_own(monkeypatch: pyte
     assert share_of_others(9.9, 10.0, 10.0) == 0.0
 
 
-def test_a_program_is_measured_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_is_measured_with_its_children_and_what_outlives_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(load, "LOOK_S", 0.01)
-    burn = "import time\nwhile time.process_time() < 0.3: pass\nprint('burnt')"
-    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}], check=True)"
-    watched = run_watched([sys.executable, "-c", child], cwd=tmp_path, env={}, log=tmp_path / "log")
-    assert watched.cpu_s >= 0.3
+    burn = [sys.executable, "-S", "-c", "import time\nwhile time.process_time() < 0.3: pass"]
+    leave = (
+        f"import subprocess; subprocess.run({burn}); subprocess.Popen({burn}, start_new_session=True); print('left')"
+    )
+    watched = run_watched([sys.executable, "-S", "-c", leave], cwd=tmp_path, env={}, log=tmp_path / "log")
+    assert watched.cpu_s >= 0.6
     assert watched.wall_s >= 0.3
-    assert (tmp_path / "log").read_text() == "burnt\n"
+    assert (tmp_path / "log").read_text() == "left\n"
     with pytest.raises(FailedRunError, match=r"ended with 3.*\nno such rate"):
         run_watched(["sh", "-c", "echo no such rate; exit 3"], cwd=tmp_path, env={}, log=tmp_path / "log")
 
