@@ -1,5 +1,8 @@
+import json
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -90,27 +93,74 @@ def test_a_loaded_machine_is_refused_by_name() -> None:
     ]
 
 
-@pytest.mark.parametrize("at", ["start", "run"])
-def test_a_loaded_machine_gets_no_verdict(
-    at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def watched(*_: object, **__: object) -> tuple[load.Watched, dict[str, Any]]:
-        return load.Watched(10.0, 9.0, 100.0, others_before=0.0, others_during=0.4, load_before=2.0), {}
+@dataclass
+class Machine:
+    """What the benchmark is told of the machine, in place of what it would measure."""
+
+    at_start: float = 0.0
+    during: float = 0.0
+    """The share of others."""
+    ran: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    told, pair = Machine(), _pair(40.0, 80.0, lr_find_full=1.0, full_train=10.0)
+
+    def side(name: str, facts: dict[str, Any]) -> Callable[..., tuple[load.Watched, dict[str, Any]]]:
+        def run(*_: object) -> tuple[load.Watched, dict[str, Any]]:
+            told.ran.append(name)
+            return load.Watched(facts.get("wall_s", 1.0), 1.0, 1.0, 0.0, told.during, 2.0), facts
+
+        return run
 
     monkeypatch.setattr(sys, "argv", ["bench", "--fastai-python", "python"])
     monkeypatch.setattr(bench, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(bench, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(bench, "PROJECT", tmp_path)
+    monkeypatch.setattr(bench, "uncommitted", lambda: False)
     monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
-    monkeypatch.setattr(bench, "others_now", lambda: 0.6 if at == "start" else 0.0)
+    monkeypatch.setattr(bench, "others_now", lambda: told.at_start)
     monkeypatch.setattr(bench, "time_import_torch", lambda: 1.0)
     monkeypatch.setattr(bench, "_works", lambda _: [_work(tmp_path)])
-    monkeypatch.setattr(bench, "run_ours", watched)
+    monkeypatch.setattr(bench, "run_ours", side("ours", pair["ours"]))
+    monkeypatch.setattr(bench, "run_fastai", side("fastai", pair["fastai"]))
+    limits = {"train_limit": 100.0, "train_step": 94.0, "forward_limit": 120.0}
+    monkeypatch.setattr(bench, "run_limit", side("limit", limits))
+    return told
+
+
+@pytest.mark.parametrize(("at_start", "during", "ran"), [(0.6, 0.0, []), (0.0, 0.4, ["ours"])])
+def test_a_loaded_machine_gets_no_verdict(
+    at_start: float,
+    during: float,
+    ran: list[str],
+    machine: Machine,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    machine.at_start, machine.during = at_start, during
     assert bench.main() == 1
+    assert machine.ran == ran
     printed = capsys.readouterr()
     assert "No verdict" in printed.err
-    assert ("others used 60.0%" if at == "start" else "others used 40.0% of the processor during") in printed.err
+    assert ("60.0% of the processor before" if at_start else "40.0% of the processor during") in printed.err
     assert not (tmp_path / "results.json").exists()
     assert "goal" not in printed.out
+
+
+def test_on_a_quiet_machine_the_sides_take_turns_and_other_results_stay(
+    machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "results.json").write_text('{"photos": 1, "digits": 2}')
+    assert bench.main() == 0
+    assert machine.ran == ["ours", "fastai", "fastai", "ours", "ours", "fastai", "limit"]
+    assert "0.500 0.500 0.500" in capsys.readouterr().out
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["photos"] == 1
+    assert [row["met"] for row in written["digits"]["rows"] if row["what"] == "whole recipe, wall s"] == [True]
+    assert [pair["fastai"]["wall_s"] for pair in written["digits"]["pairs"]] == [80.0, 80.0, 80.0]
+    assert written["digits"]["machine"]["instruction_sets"]
 
 
 def test_both_sides_train_for_the_same_epochs_on_the_same_images(tmp_path: Path, compose_conf: Compose) -> None:
