@@ -67,7 +67,8 @@ class Bench:
 def main() -> int:
     """Compare, print and write; returns the exit status."""
     arguments = _arguments()
-    bench = Bench(arguments.pairs, arguments.fastai_python, arguments.frozen_bn, concludes=not arguments.quick)
+    pairs = 1 if arguments.quick else arguments.pairs
+    bench = Bench(pairs, arguments.fastai_python, arguments.frozen_bn, concludes=not arguments.quick)
     try:
         load, others = os.getloadavg()[0], others_now()
         print(f"{num_cores()} cores; load average {load:.2f}, others {others:.1%}", flush=True)
@@ -181,7 +182,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--no-digits", action="store_true", help="only the photos")
     parser.add_argument("--fastai-python", type=Path, help="an environment with fastai, instead of making one")
     parser.add_argument("--frozen-bn", action="store_true", help="fastai's frozen batch norms stay frozen: less work")
-    parser.add_argument("--quick", action="store_true", help="few images and epochs, on any machine: no verdict")
+    parser.add_argument("--quick", action="store_true", help="one pair of few images and epochs: no verdict")
     arguments = parser.parse_args()
     if bool(arguments.photos) != bool(arguments.photos_weights):
         parser.error("--photos and --photos-weights belong together")
