@@ -1,5 +1,5 @@
 # Everything a person types. Nothing is installed by hand: each target makes .venv first where it is missing or old.
-.PHONY: run test check audit torture format ui experiments git
+.PHONY: run test check audit torture bench format ui experiments git
 .DEFAULT_GOAL := run
 
 PYTHON ?= python3
@@ -39,6 +39,9 @@ torture: $(READY)  ## a fault at every step on the disk, damage to all that is k
 	TORTURE=1 python -m pytest -n 0 tests/reliability/test_settings_fuzz.py tests/stages/test_settings_arrive.py
 	python -m pytest -m slow tests/reliability
 	@if [ "$$(id -u)" = 0 ]; then python -m tests.reliability.mounts; else echo 'Small disks and mounts need root: sudo make torture'; fi
+
+bench: $(READY)  ## compare with fastai on a quiet machine, e.g. BENCH='--photos DIR --photos-weights FILE': half an hour
+	@python -m benchmarks.against_fastai $(BENCH)
 
 format: $(READY)  ## put the code into its one format
 	ruff format .

@@ -1,0 +1,1 @@
+"""The whole recipe beside fastai's on the same work: `make bench`."""
