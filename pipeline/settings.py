@@ -13,10 +13,9 @@ import re
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Literal
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from yaml import YAMLError
 
@@ -436,7 +435,9 @@ class Settings(_Section):
     runtime: Runtime
 
 
-_ADAPTERS: dict[type, TypeAdapter[Any]] = {cls: TypeAdapter(cls) for cls in (Settings, Runtime)}
+@cache
+def _adapter(cls: type) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)
 
 
 def read_settings(values: dict[str, Any], *, source: str) -> Settings:
@@ -512,6 +513,9 @@ def with_environment(runtime: Runtime) -> Runtime:
 
 def _from_text(text: str) -> object:
     """A number, true or false in the environment; all else stays text, and is refused by the schema."""
+    from omegaconf import OmegaConf  # a tenth of a second, which all that needs the schema alone would pay
+    from omegaconf.errors import OmegaConfBaseException
+
     try:
         return OmegaConf.from_dotlist([f"value={text}"])["value"] if len(text) <= _LONGEST_SHOWN else text
     except (YAMLError, OmegaConfBaseException):
@@ -521,7 +525,7 @@ def _from_text(text: str) -> object:
 def _read(cls: type[T], values: dict[str, Any]) -> T:
     _check_plain(values)
     try:
-        adapter: TypeAdapter[T] = _ADAPTERS[cls]
+        adapter: TypeAdapter[T] = _adapter(cls)
         return adapter.validate_json(json.dumps(values))  # strict, yet from dicts: only JSON can be both
     except ValidationError as error:
         by_key: dict[str, list[str]] = {}

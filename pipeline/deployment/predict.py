@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from pipeline.console import progress_bar
 from pipeline.deployment.inputs import Named, find_inputs
 from pipeline.printable import printable
 from pipeline.workspace import Bar
@@ -157,10 +156,12 @@ def _print_all(lines: "Format", answers: Iterator["Answer"]) -> int:
 
 @contextmanager
 def _bar(total: int) -> Iterator[Bar]:
-    """A progress bar, unless the lines themselves appear in the terminal."""
-    if sys.stdout.isatty():
+    """A progress bar in the terminal, unless the lines themselves appear there."""
+    if sys.stdout.isatty() or not sys.stderr.isatty():
         yield Bar()
         return
+    from pipeline.console import progress_bar  # what draws it takes a moment to import
+
     with progress_bar("predict", total) as bar:
         yield bar
 
