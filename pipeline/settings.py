@@ -13,7 +13,6 @@ import re
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -435,9 +434,8 @@ class Settings(_Section):
     runtime: Runtime
 
 
-@cache
-def _adapter(cls: type) -> TypeAdapter[Any]:
-    return TypeAdapter(cls)
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
+"""Made when they are first needed, which takes a moment."""
 
 
 def read_settings(values: dict[str, Any], *, source: str) -> Settings:
@@ -525,7 +523,9 @@ def _from_text(text: str) -> object:
 def _read(cls: type[T], values: dict[str, Any]) -> T:
     _check_plain(values)
     try:
-        adapter: TypeAdapter[T] = _adapter(cls)
+        if cls not in _ADAPTERS:
+            _ADAPTERS[cls] = TypeAdapter(cls)
+        adapter: TypeAdapter[T] = _ADAPTERS[cls]
         return adapter.validate_json(json.dumps(values))  # strict, yet from dicts: only JSON can be both
     except ValidationError as error:
         by_key: dict[str, list[str]] = {}

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 from pipeline.deployment.inputs import Named, find_inputs
@@ -129,15 +128,14 @@ def _answers(predictor: "Predictor", found: list[Named], asked: Asked, bar: Bar)
 
     if asked.novelty:
         predictor.compared()
-    workers = _workers(len(found))
-    for failed, some in groupby(found, key=lambda named: bool(named.error)):
-        part = list(some)
-        if failed:
-            yield from (Answer(named.path, error=named.error) for named in part)
-            bar.advance(len(part))
+    files = [named.path for named in found if not named.error]
+    answers = answer(predictor, files, tta=asked.tta, novelty=asked.novelty, workers=_workers(len(files)), bar=bar)
+    for named in found:
+        if named.error:
+            bar.advance()
+            yield Answer(named.path, error=named.error)
         else:
-            files = [named.path for named in part]
-            yield from answer(predictor, files, tta=asked.tta, novelty=asked.novelty, workers=workers, bar=bar)
+            yield next(answers)
 
 
 def _print_all(lines: "Format", answers: Iterator["Answer"]) -> int:

@@ -213,7 +213,6 @@ def test_the_module_holds_schema_and_checks_only() -> None:
         "shown",
         "_from_text",
         "_read",
-        "_adapter",
         "_check_plain",
         "_complaint",
         "_check_together",
