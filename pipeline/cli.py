@@ -5,14 +5,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.console import complain
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     try:
         return _main(argv)
     except KeyboardInterrupt:
+        from pipeline.console import complain
+
         complain("unfreeze", "stopped")
         return 130
 
@@ -76,6 +76,7 @@ def _diff(arguments: Sequence[str]) -> int:
 
 
 def _serve(port: int) -> int:
+    from pipeline.console import complain
     from pipeline.tracking.ui import serve_ui
 
     try:

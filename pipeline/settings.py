@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from yaml import YAMLError
 
@@ -438,7 +436,8 @@ class Settings(_Section):
     runtime: Runtime
 
 
-_ADAPTERS: dict[type, TypeAdapter[Any]] = {cls: TypeAdapter(cls) for cls in (Settings, Runtime)}
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
+"""Made when they are first needed, which takes a moment."""
 
 
 def read_settings(values: dict[str, Any], *, source: str) -> Settings:
@@ -514,6 +513,9 @@ def with_environment(runtime: Runtime) -> Runtime:
 
 def _from_text(text: str) -> object:
     """A number, true or false in the environment; all else stays text, and is refused by the schema."""
+    from omegaconf import OmegaConf  # a tenth of a second, which all that needs the schema alone would pay
+    from omegaconf.errors import OmegaConfBaseException
+
     try:
         return OmegaConf.from_dotlist([f"value={text}"])["value"] if len(text) <= _LONGEST_SHOWN else text
     except (YAMLError, OmegaConfBaseException):
@@ -523,6 +525,8 @@ def _from_text(text: str) -> object:
 def _read(cls: type[T], values: dict[str, Any]) -> T:
     _check_plain(values)
     try:
+        if cls not in _ADAPTERS:
+            _ADAPTERS[cls] = TypeAdapter(cls)
         adapter: TypeAdapter[T] = _ADAPTERS[cls]
         return adapter.validate_json(json.dumps(values))  # strict, yet from dicts: only JSON can be both
     except ValidationError as error:

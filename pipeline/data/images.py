@@ -148,7 +148,7 @@ def normalise(pixels: Tensor, normalisation: Normalisation) -> Tensor:
     """Turn pixels, uint8 [N, 3, H, W], into the float32 values that a backbone expects."""
     mean = torch.tensor(normalisation.mean).view(1, 3, 1, 1)
     std = torch.tensor(normalisation.std).view(1, 3, 1, 1)
-    return (pixels.float() / 255 - mean) / std
+    return pixels.float().div_(255).sub_(mean).div_(std)
 
 
 def _collate(items: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:

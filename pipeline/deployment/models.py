@@ -8,8 +8,6 @@ import torch
 
 from pipeline.deployment.exported import SUFFIXES, read_exported
 from pipeline.evaluation.prediction import Predictor, load_predictor
-from pipeline.tracking.models import download_model
-from pipeline.tracking.spec import store_uri
 
 _IN_MLFLOW = ("models:/", "runs:/")
 
@@ -28,6 +26,9 @@ def open_predictor(model: str, device: torch.device) -> Predictor:
 def locate(model: str, scratch: Path) -> Path:
     """The model folder or exported file that `model` names; one in MLflow is downloaded into `scratch`."""
     if model.startswith(_IN_MLFLOW):
+        from pipeline.tracking.models import download_model  # only these need what reaches MLflow
+        from pipeline.tracking.spec import store_uri
+
         uri = store_uri(Path.cwd(), os.environ.get("UNFREEZE_TRACKING_URI"))
         return _inside_mlflow(download_model(model, scratch, uri=uri))
     path = Path(model).expanduser()

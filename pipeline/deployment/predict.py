@@ -6,10 +6,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import groupby
 from typing import TYPE_CHECKING
 
-from pipeline.console import progress_bar
 from pipeline.deployment.inputs import Named, find_inputs
 from pipeline.printable import printable
 from pipeline.workspace import Bar
@@ -130,15 +128,14 @@ def _answers(predictor: "Predictor", found: list[Named], asked: Asked, bar: Bar)
 
     if asked.novelty:
         predictor.compared()
-    workers = _workers(len(found))
-    for failed, some in groupby(found, key=lambda named: bool(named.error)):
-        part = list(some)
-        if failed:
-            yield from (Answer(named.path, error=named.error) for named in part)
-            bar.advance(len(part))
+    files = [named.path for named in found if not named.error]
+    answers = answer(predictor, files, tta=asked.tta, novelty=asked.novelty, workers=_workers(len(files)), bar=bar)
+    for named in found:
+        if named.error:
+            bar.advance()
+            yield Answer(named.path, error=named.error)
         else:
-            files = [named.path for named in part]
-            yield from answer(predictor, files, tta=asked.tta, novelty=asked.novelty, workers=workers, bar=bar)
+            yield next(answers)
 
 
 def _print_all(lines: "Format", answers: Iterator["Answer"]) -> int:
@@ -157,10 +154,12 @@ def _print_all(lines: "Format", answers: Iterator["Answer"]) -> int:
 
 @contextmanager
 def _bar(total: int) -> Iterator[Bar]:
-    """A progress bar, unless the lines themselves appear in the terminal."""
-    if sys.stdout.isatty():
+    """A progress bar in the terminal, unless the lines themselves appear there."""
+    if sys.stdout.isatty() or not sys.stderr.isatty():
         yield Bar()
         return
+    from pipeline.console import progress_bar  # what draws it takes a moment to import
+
     with progress_bar("predict", total) as bar:
         yield bar
 

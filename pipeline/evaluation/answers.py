@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,16 @@ class _Views:
 
     plain: Tensor
     others: list[Tensor]
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """Views of several files in few tensors: to send one takes another process longer than to read a small file."""
+
+    pixels: list[Tensor]
+    """Views of the same shape, uint8 [N, 3, H, W] each."""
+    places: list[list[tuple[int, int]] | str]
+    """For each file where its views are, as (tensor, row), the plain one first; or why it cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +99,10 @@ def answer(
     if novelty:
         predictor.compared()
     images = _Files(files, predictor.policy, predictor.tta_card if tta else None)
-    loader = load(images, workers=workers, collate=_unchanged)
+    at_once = 1 if tta else predictor.computation.micro_batch_size
+    read = chain.from_iterable(map(_unpack, load(images, workers=workers, collate=_pack, batch_size=at_once)))
     bar = bar or Bar()
-    for some in grouped(zip(files, loader, strict=True), predictor.computation.micro_batch_size, size=_num_views):
+    for some in grouped(zip(files, read, strict=True), predictor.computation.micro_batch_size, size=_num_views):
         predictor, answers = _with_less_memory(predictor, some, tta=tta, novelty=novelty)
         for each in answers:
             bar.advance()
@@ -100,8 +112,29 @@ def answer(
 _Found = tuple[Path, "_Views | str"]
 
 
-def _unchanged(found: "_Views | str") -> "_Views | str":
-    return found
+def _pack(read: "list[_Views | str]") -> _Packed:
+    by_shape: dict[torch.Size, list[Tensor]] = {}
+    places: list[list[tuple[int, int]] | str] = []
+    for views in read:
+        if isinstance(views, str):
+            places.append(views)
+            continue
+        own = []
+        for view in (views.plain, *views.others):
+            same = by_shape.setdefault(view.shape, [])
+            own.append((list(by_shape).index(view.shape), len(same)))
+            same.append(view)
+        places.append(own)
+    return _Packed([torch.stack(same) for same in by_shape.values()], places)
+
+
+def _unpack(packed: _Packed) -> "Iterator[_Views | str]":
+    for places in packed.places:
+        if isinstance(places, str):
+            yield places
+        else:
+            plain, *others = [packed.pixels[tensor][row] for tensor, row in places]
+            yield _Views(plain, others)
 
 
 def _num_views(found: _Found) -> int:

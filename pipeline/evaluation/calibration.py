@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.optimize import brentq
 
 from pipeline.evaluation.bootstrap import paired_interval
 from pipeline.evaluation.metrics import (
@@ -72,6 +71,8 @@ def fit_temperature(probs: Floats, targets: Ints, *, prior: float = PRIOR) -> fl
 
     With b = 1 / T the sum is convex, and so is the preference, prior * (b - 1 - log b): there is one minimum.
     """
+    from scipy.optimize import brentq  # takes 0.3 s to import, which a prediction does not need
+
     logits = _log(probs)
     true = logits[np.arange(len(targets)), targets]
 

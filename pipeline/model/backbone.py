@@ -2,12 +2,14 @@
 
 import difflib
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from torch import Tensor, nn
 
 from pipeline.data.normalisation import Normalisation
 from pipeline.model.card import IMAGENET
+from pipeline.model.initialisation import NoRandomWeights
 from pipeline.model.timm_backbone import TimmNetwork, build_timm, check_timm_size, timm_config
 from pipeline.model.timm_name import PREFIX, is_timm
 from pipeline.vision import models
@@ -62,15 +64,19 @@ def check_architecture(arch: str) -> None:
         )
 
 
-def build_backbone(arch: str, *, image_size: int | None = None) -> Backbone:
-    """Build the architecture with freshly initialised weights (from torch's global RNG).
+def build_backbone(arch: str, *, image_size: int | None = None, to_load: bool = False) -> Backbone:
+    """Build the architecture.
 
-    `image_size`, in pixels, matters only to architectures with a fixed input size; others take any size.
+    Args:
+        arch: the name in torchvision, or `timm/` and the name in timm.
+        image_size: in pixels; matters only to architectures with a fixed input size, others take any size.
+        to_load: whether all weights are loaded next, so that none is initialised. Otherwise torch's global RNG is used.
     """
     check_architecture(arch)
-    if is_timm(arch):
-        return timm_backbone(arch, build_timm(arch, image_size=image_size))
-    network = _builder(arch)(**_build_arguments(arch, image_size))
+    with NoRandomWeights() if to_load else nullcontext():
+        if is_timm(arch):
+            return timm_backbone(arch, build_timm(arch, image_size=image_size))
+        network = _builder(arch)(**_build_arguments(arch, image_size))
     name, last = _last_layer(network)
     parent = network.get_submodule(name.rpartition(".")[0])
     if isinstance(last, nn.Conv2d):  # SqueezeNet classifies with a 1x1 convolution before its pooling

@@ -60,7 +60,7 @@ def load_computation(folder: Path, runtime: Runtime, *, micro_batch_size: int) -
 def assemble(precompute: Path, head_folder: Path) -> Classifier:
     """Join the pretrained backbone, from the folder of `precompute`, and the head in `head_folder`."""
     card = load_card(precompute)
-    backbone = build_backbone(card.arch, image_size=card.image_size)
+    backbone = build_backbone(card.arch, image_size=card.image_size, to_load=True)
     backbone.load_state_dict(read_tensors(precompute / "backbone.safetensors"))
     head = Head(backbone.num_features, len(card.classes), dropout=card.dropout)
     head.load_state_dict(read_tensors(head_folder / "head.safetensors"))
@@ -74,5 +74,5 @@ def check_sizes(card: Card, sizes: Sequence[int]) -> None:
 
 
 def _build(card: Card) -> Classifier:
-    backbone = build_backbone(card.arch, image_size=card.image_size)
+    backbone = build_backbone(card.arch, image_size=card.image_size, to_load=True)
     return Classifier(backbone, Head(backbone.num_features, len(card.classes), dropout=card.dropout))

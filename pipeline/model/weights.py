@@ -49,7 +49,7 @@ def load_pretrained(arch: str, weights: str, *, seed: int, image_size: int | Non
             found = timm_backbone(arch, loaded.network)
             check_tensors(found.state_dict(), of=f"model.weights={weights}", advice=_OTHERS)
             return Pretrained(found, loaded.classifier, loaded.source, loaded.licence)
-        backbone = build_backbone(arch, image_size=image_size)
+        backbone = build_backbone(arch, image_size=image_size, to_load=weights != "none")
     if weights == "none":
         return Pretrained(backbone, None)
     tensors, source = _of_torchvision(arch, weights)

@@ -8,13 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline.deployment.output import Shown, open_format
 from pipeline.deployment.predict import _print_all, main
-from pipeline.evaluation.answers import Answer
+from pipeline.evaluation.answers import Answer, answer
 from pipeline.evaluation.prediction import load_predictor
 from tests.conftest import PROJECT
+from tests.pipeline.deployment.conftest import make_model_folder
 
 COMMAND = [sys.executable, "-m", "pipeline.cli", "predict"]
 
@@ -83,6 +85,22 @@ def test_what_cannot_be_done_is_told(
     assert told in printed.err
 
 
+def test_names_that_lead_nowhere_stand_between_the_others(
+    model_folder: Path, photos: list[Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    names = ["*.nothing", str(photos[0]), "*.neither", str(photos[1]), str(photos[2])]
+    assert main([str(model_folder), *names, "--format", "csv"]) == 1
+    rows = list(csv.DictReader(capfd.readouterr().out.splitlines()))
+    assert [row["file"] for row in rows] == names
+    assert [bool(row["error"]) for row in rows] == [True, False, True, False, False]
+
+
+def test_views_of_several_sizes_come_whole_from_another_process(photos: list[Path], tmp_path: Path) -> None:
+    predictor = load_predictor(make_model_folder(tmp_path / "scaled", mode="multi_scale"))
+    found = [each.probs for each in answer(predictor, photos, tta=True, workers=1)]
+    np.testing.assert_allclose(np.stack([p for p in found if p is not None]), predictor.predict(photos, tta=True))
+
+
 @pytest.mark.slow
 def test_a_reader_that_stops_early_ends_it_quietly(model_folder: Path, photos: list[Path]) -> None:
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
@@ -103,8 +121,8 @@ class Terminal(io.StringIO):
 
 @pytest.mark.parametrize("name", ["table", "csv", "json"])
 def test_a_name_does_not_write_to_the_terminal(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = Answer(Path("a\x1b[2J\x9b31m.jpg"), error="not an image")
+    unread = Answer(Path("a\x1b[2J\x9b31m.jpg"), error="not an image")
     monkeypatch.setattr("sys.stdout", out := Terminal())
-    assert _print_all(open_format(name, Shown(("a",)), names=[str(answer.file)]), iter([answer])) == 1
+    assert _print_all(open_format(name, Shown(("a",)), names=[str(unread.file)]), iter([unread])) == 1
     assert not {"\x1b", "\x9b"} & {*out.getvalue()}
     assert "[2J" in out.getvalue()

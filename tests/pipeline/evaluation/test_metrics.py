@@ -1,10 +1,12 @@
-"""Metrics against hand formulas, brute-force loops and, for the log loss, scikit-learn."""
+"""Metrics against hand formulas, brute-force loops, SciPy and scikit-learn."""
 
 import math
 
 import numpy as np
 import pytest
+from scipy.stats import betabinom, binomtest
 from sklearn.metrics import log_loss as sklearn_log_loss
+from sklearn.metrics import precision_recall_fscore_support
 
 from pipeline.evaluation import metrics
 from pipeline.evaluation.bootstrap import paired_interval
@@ -67,6 +69,27 @@ def test_wilson_interval_solves_its_equation(correct: int, n: int) -> None:
     z = 1.959963984540054
     for bound in metrics.wilson_interval(correct, n):
         assert (correct / n - bound) ** 2 == pytest.approx(z * z * bound * (1 - bound) / n, abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 2, 50, 1797])
+def test_intervals_and_the_exact_test_agree_with_scipy(n: int) -> None:
+    for correct in {0, 1, n // 3, n // 2, n - 1, n}:
+        test = binomtest(correct, n)
+        wilson = test.proportion_ci(0.9, method="wilson")
+        assert metrics.wilson_interval(correct, n, 0.9) == pytest.approx((wilson.low, wilson.high), abs=1e-14)
+        expected = betabinom(355, correct + 0.5, n - correct + 0.5).ppf([0.025, 0.975]) / 355
+        assert metrics.predicted_interval(correct, n, 355) == tuple(expected)
+        only_a = np.arange(n) < correct
+        assert metrics.mcnemar_exact(only_a, ~only_a) == pytest.approx(test.pvalue, rel=1e-11)
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, 7])
+def test_scores_of_classes_agree_with_scikit_learn(num_classes: int) -> None:
+    probs, targets = _predictions(n=20, num_classes=num_classes)  # so few that a class may miss
+    want = precision_recall_fscore_support(targets, probs.argmax(axis=1), labels=range(num_classes), zero_division=0.0)
+    scores = metrics.per_class(probs, targets)
+    for ours, theirs in zip((scores.precision, scores.recall, scores.f1, scores.support), want, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_wilson_interval_of_nothing_is_everything() -> None:
