@@ -104,8 +104,10 @@ def _predict(asked: Asked, found: list[Named]) -> int:
     from pipeline.deployment.models import open_predictor
     from pipeline.deployment.output import Shown, open_format
     from pipeline.evaluation.calibration import threshold
+    from pipeline.model.allocator import keep_freed_memory
     from pipeline.model.compute import find_device
 
+    keep_freed_memory()
     predictor = open_predictor(asked.model, find_device(asked.device))
     scores = predictor.calibration(tta=asked.tta).scores
     shown = Shown(

@@ -17,6 +17,7 @@ from pipeline.files import copy_file, read_json, write_json
 from pipeline.model.card import Card
 from pipeline.model.classifier import load_model
 from pipeline.model.compute import Computation, move_model
+from pipeline.model.precision import affordable
 from pipeline.settings import TtaEvaluate
 
 CPU = torch.device("cpu")
@@ -148,7 +149,7 @@ def assemble_predictor(
     values = read_json(folder / "tta.json")
     plain, tta = _read_calibrations(folder / "calibration.json")
     return Predictor(
-        Computation(model, device, card.precision, BATCH_SIZES.get(device.type, BATCH_SIZE)),
+        Computation(model, device, affordable(card.precision, device), BATCH_SIZES.get(device.type, BATCH_SIZE)),
         card,
         read_policy(folder / "policy.yaml", image_size=card.image_size),
         TtaCard(**{**values, "tta": TtaEvaluate(**values["tta"])}),

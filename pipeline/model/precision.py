@@ -70,6 +70,15 @@ def choose_precision(
     return chosen
 
 
+def affordable(precision: str, device: torch.device) -> str:
+    """The precision to predict in: single for a model made in bf16 where that would be many times slower.
+
+    Single precision is the more exact of the two, so that answers differ by no more than they do between processors
+    with bfloat16.
+    """
+    return precision if is_native(device) else "fp32"
+
+
 def is_native(device: torch.device) -> bool:
     """Whether the device has instructions for bfloat16."""
     if device.type == "cuda":

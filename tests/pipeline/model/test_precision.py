@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pipeline.model import precision
 from pipeline.model.compute import Computation, forward
 from pipeline.model.head import Head
-from pipeline.model.precision import FASTER, Precision, choose_precision, measure_share
+from pipeline.model.precision import FASTER, Precision, affordable, choose_precision, measure_share
 
 CPU = torch.device("cpu")
 
@@ -52,6 +52,14 @@ def test_without_instructions_bf16_is_only_for_those_who_ask(
 ) -> None:
     found, [said] = choose(wanted, native=False, share=0.1)
     assert (found, said.partition(": ")[2]) == (expected, reason)
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp32")])
+def test_a_model_made_in_bf16_predicts_in_it_where_there_are_instructions(
+    native: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "is_native", lambda _: native)
+    assert (affordable("bf16", CPU), affordable("fp32", CPU)) == (expected, "fp32")
 
 
 def test_measuring_leaves_the_network_and_the_random_numbers_as_they_were() -> None:
