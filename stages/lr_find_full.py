@@ -49,6 +49,7 @@ def run(context: StageContext[Reads]) -> Metrics:
         image_sizes=[first_size(settings.full_train.image_size, settings.data.image_size)],
         normalisation=load_card(context.input("unfreeze")).normalisation,
         seed=(settings.seed, "lr_find_full"),
+        hold=False,  # a sweep draws few images, and each of them once
     )
     learner = whole_model(
         context.input("unfreeze"), images, context.runtime, micro_batch_size=settings.data.micro_batch_size
