@@ -10,7 +10,7 @@ from pipeline.data.manifest import Sample, read_manifest
 from pipeline.data.normalisation import Normalisation
 from pipeline.files import read_json
 from pipeline.learning.activation_learners import head_group, plain_activations
-from pipeline.learning.loop import Learner, ParameterGroup, Start
+from pipeline.learning.loop import Learner, ParameterGroup
 from pipeline.learning.sources import BatchSource, FrozenFeatures, LazyImages, in_order
 from pipeline.model.batch_norm import batch_norms
 from pipeline.model.card import load_card
@@ -146,8 +146,8 @@ def with_known_start(learner: Learner, precompute: Path, images: ImageSources) -
     if (stored := stored_features(precompute, images)) is None:
         return learner
     head = replace(learner, model=learner.model.head)
-    train_plain, valid = (predict(head, in_order(each, learner.micro_batch_size))[0] for each in stored)
-    return replace(learner, start=Start(train_plain=train_plain, valid=valid))
+    logits = [predict(head, in_order(each, learner.micro_batch_size))[0] for each in stored]
+    return replace(learner, start=dict(zip(("train", "valid"), logits, strict=True)))
 
 
 def whole_model(unfreeze: Path, images: ImageSources, runtime: Runtime, *, micro_batch_size: int) -> Learner:

@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -37,14 +37,6 @@ class ParameterGroup:
 
 
 @dataclass(frozen=True)
-class Start:
-    """What a model answers before the first step: logits [N, num_classes] of all plain images of each source."""
-
-    train_plain: Tensor
-    valid: Tensor
-
-
-@dataclass(frozen=True)
 class Learner(Computation):
     """A model with what it is trained and measured on."""
 
@@ -62,8 +54,9 @@ class Learner(Computation):
     linear: bool = False
     """Whether the logits are linear in the trained weights, as a head's are: mean weights then predict mean logits."""
     optimizer: OptimizerName = "sgd"
-    start: Start | None = None
-    """None: it is measured."""
+    start: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the model answers before the first step, where that is known: logits [N, num_classes] of `train` (that is of
+    `train_plain`) and of `valid`. Without them it is measured."""
 
 
 @dataclass(frozen=True)
@@ -132,19 +125,18 @@ def fit(learner: Learner, plan: Plan, workspace: Workspace) -> TrainingRun:
         save_checkpoint(state, scratch)
         return time.monotonic()
 
-    def ask(source: BatchSource, split: str, known: Tensor | None) -> tuple[Tensor, float, float]:
-        logits = predict(learner, in_order(source, learner.micro_batch_size))[0] if known is None else known
+    def ask(source: BatchSource, split: str) -> tuple[Tensor, float, float]:
+        logits = None if state.step else learner.start.get(split)
+        if logits is None:
+            logits, _ = predict(learner, in_order(source, learner.micro_batch_size))
         guard.check_answers(logits, source, split, state.step)
         return logits, *score(logits, source.targets)
 
     def measure(epochs_done: int) -> None:
         guard.check_weights(state.step)
-        known = learner.start if epochs_done == 0 else None
-        valid, valid_loss, accuracy = ask(learner.valid, "valid", known and known.valid)
-        is_end, nothing = epochs_done in (0, *cycles.ends), (valid, math.nan, math.nan)
-        train_plain, train_loss, _ = (
-            ask(learner.train_plain, "train", known and known.train_plain) if is_end else nothing
-        )
+        valid, valid_loss, accuracy = ask(learner.valid, "valid")
+        is_end = epochs_done in (0, *cycles.ends)
+        train_plain, train_loss, _ = ask(learner.train_plain, "train") if is_end else (valid, math.nan, math.nan)
         journal.points(state.step - 1, valid_loss=valid_loss, valid_accuracy=accuracy)  # no Stopped from here on
         if is_end:
             journal.points(state.step - 1, train_plain_loss=train_loss)

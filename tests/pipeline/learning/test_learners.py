@@ -88,10 +88,9 @@ def test_what_stored_activations_tell_is_not_computed_again(tmp_path: Path, runt
     expected = [predict(whole, in_order(each, 8))[0] for each in (whole.train_plain, whole.valid)]
     head = head_behind_backbone(folder, folder, images, runtime, micro_batch_size=8)
     start = with_known_start(whole_model(folder, images, runtime, micro_batch_size=8), folder, images).start
-    assert start is not None
     for found in (
         [predict(head, in_order(each, 8))[0] for each in (head.train_plain, head.valid)],
-        [start.train_plain, start.valid],
+        [start["train"], start["valid"]],
     ):
         for logits, wanted in zip(found, expected, strict=True):
             torch.testing.assert_close(logits, wanted, rtol=1e-5, atol=1e-5)
@@ -101,7 +100,7 @@ def test_what_stored_activations_tell_is_not_computed_again(tmp_path: Path, runt
     learner = head_behind_backbone(folder, folder, other, runtime, micro_batch_size=8)
     torch.testing.assert_close(predict(learner, in_order(learner.valid, 8))[0], expected[1], rtol=1e-5, atol=1e-5)
     assert isinstance(learner.valid, FrozenFeatures)
-    assert with_known_start(whole, folder, other).start is None
+    assert with_known_start(whole, folder, other).start == {}
 
 
 def test_sizes_follow_the_epochs_and_one_is_held_at_a_time() -> None:
