@@ -69,7 +69,7 @@ def test_the_finder_leaves_its_choice_and_its_curves_and_no_words(workspace: Wor
         dataclasses.replace(workspace, say=lines.append),
         batch_size=8,
         momentum=0.9,
-        max_samples=None,
+        budget=None,
         safe_lr=0.005,
     )
     workspace.journal.close()
