@@ -38,6 +38,10 @@ def test_a_training_leaves_its_cycles_and_its_schedule(workspace: Workspace) -> 
     assert cycles.pop("kept") == dataclasses.asdict(outcome.kept)
     assert cycles.pop("verdict") == dataclasses.asdict(outcome.verdict)
     assert set(cycles.pop("gain")) == {"loss", "accuracy"}
+    plain = learner(build_model()).train_plain.num_samples
+    error = cycles.pop("train_plain")
+    assert error["images"] == plain
+    assert 0 < error["standard_error"] < 1
     assert cycles == {
         "num_cycles": 2,
         "cycle_epochs": [1, 2],
