@@ -66,7 +66,7 @@ class Subject:
     learner: Callable[[Data, Settings, str], Learner]
     """Of the settings, which hold the seed, and the stage's name."""
     epochs: float | None
-    """How much of an epoch the sweeps may use; None for as much as the settings say."""
+    """What the sweeps may cost, in epochs; None for as much as the settings say."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def find(subject: Subject, data: Data, batch_size: int, seed: int) -> LrChoice:
                 batch_size=batch_size,
                 momentum=momentum,
                 safe_lr=1e-3,
-                max_samples=None if subject.epochs is None else round(subject.epochs * learner.train.num_samples),
+                budget=None if subject.epochs is None else round(subject.epochs * learner.train.num_samples),
             )
         finally:
             workspace.journal.close()

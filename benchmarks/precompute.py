@@ -21,7 +21,7 @@ from pipeline.harness.compose import compose
 from pipeline.harness.dag import run_stages
 from pipeline.journal import Journal
 from pipeline.learning.activation_learners import first_head_on_activations
-from pipeline.learning.image_learners import head_on_backbone, open_images
+from pipeline.learning.image_learners import head_behind_backbone, open_images
 from pipeline.learning.loop import Learner, Plan, fit
 from pipeline.learning.overfitting import best_cycle
 from pipeline.model.card import load_card
@@ -90,7 +90,7 @@ def _through_backbone(artifacts: Path, settings: Settings, runtime: Runtime) -> 
         normalisation=load_card(precompute).normalisation,
         seed=seed,
     )
-    return head_on_backbone(precompute, precompute, images, runtime, micro_batch_size=micro)
+    return head_behind_backbone(precompute, precompute, images, runtime, micro_batch_size=micro)
 
 
 @torch.no_grad()

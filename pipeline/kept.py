@@ -17,7 +17,7 @@ _SEAL = b"\nsealed 1 "
 _LENGTH = len(_SEAL) + 64 + 1
 
 
-def write_sealed(path: Path, content: bytes) -> None:
+def write_sealed(path: Path, content: bytes | memoryview) -> None:
     """Write `content` and its seal; a kill at any moment leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as file:
@@ -55,5 +55,5 @@ def drop(path: Path) -> None:
     print(printable(f"{path} is damaged, or of another version: it is dropped, and made again"), file=sys.stderr)
 
 
-def _seal(content: bytes) -> bytes:
+def _seal(content: bytes | memoryview) -> bytes:
     return _SEAL + hashlib.sha256(content).hexdigest().encode() + b"\n"

@@ -1,6 +1,7 @@
 """Step 8: train everything, in cycles that grow, until over-fitting.
 
-Reads the unfrozen model, its plan and the finder's rate, which is only reported where `unfreeze.lrs` gives the rates.
+Reads the unfrozen model, its plan, the finder's rate, which is only reported where `unfreeze.lrs` gives the rates, and
+the activations of step 1, which with the head tell the state before the first step where the image size is theirs.
 Writes `model.safetensors` and `model.json` (the kept model, as `full_train.snapshots` says),
 `snapshots/cycle-<k>.safetensors` (unless that is `none`), `cycles.json`, `schedule.csv`, and `verdict.json`: whether it
 over-fitted, whether the data is like what the backbone was pretrained on, layer group by layer group, and how sharp the
@@ -18,7 +19,7 @@ from pipeline.harness.start import main
 from pipeline.learning.balance import balance_classes
 from pipeline.learning.batch_size import epoch_sizes
 from pipeline.learning.checkpoint import CycleEnd, load_snapshot
-from pipeline.learning.image_learners import open_images, whole_model
+from pipeline.learning.image_learners import open_images, whole_model, with_known_start
 from pipeline.learning.sharpness import trace_sharpness
 from pipeline.learning.similarity import compare_first_cycle
 from pipeline.learning.snapshots import build_kept_model
@@ -51,6 +52,7 @@ def run(context: StageContext[Reads]) -> Metrics:
     learner = whole_model(
         context.input("unfreeze"), images, context.runtime, micro_batch_size=settings.data.micro_batch_size
     )
+    learner = with_known_start(learner, context.input("precompute"), images)
     learner = balance_classes(learner, settings.data.balance)
     plan = make_plan(
         train,
@@ -94,7 +96,7 @@ STAGE = Stage(
     name="full_train",
     run=run,
     reads=Reads,
-    inputs=tuple(map(Input, ("ingest", "augment_config", "unfreeze", "lr_find_full"))),
+    inputs=tuple(map(Input, ("ingest", "augment_config", "precompute", "unfreeze", "lr_find_full"))),
     objective="valid_loss",
 )
 

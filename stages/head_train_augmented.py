@@ -1,7 +1,8 @@
 """Step 4: train the head with augmentation, through the frozen backbone.
 
-Reads the head of step 3 and the policy. Writes `head.safetensors`, `cycles.json` and `schedule.csv`. The backbone stays
-in evaluation mode, so that the head sees the same features as in the precomputed activations.
+Reads the head of step 3, the policy and, where images keep the size that they had there, the activations of step 1:
+plain images are measured by these. Writes `head.safetensors`, `cycles.json` and `schedule.csv`. The backbone stays in
+evaluation mode, so that the head sees the same features as in the precomputed activations.
 """
 
 from dataclasses import dataclass, replace
@@ -12,10 +13,9 @@ from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
 from pipeline.learning.balance import balance_classes
 from pipeline.learning.batch_size import epoch_sizes
-from pipeline.learning.image_learners import head_on_backbone, open_images
+from pipeline.learning.image_learners import head_behind_backbone, open_images
 from pipeline.learning.training import make_plan, run_training
 from pipeline.model.card import load_card
-from pipeline.model.classifier import Classifier
 from pipeline.model.tensors import save_tensors
 from pipeline.settings import HeadTrainAugmented, ImageBatchSettings
 
@@ -42,7 +42,7 @@ def run(context: StageContext[Reads]) -> Metrics:
         normalisation=load_card(context.input("precompute")).normalisation,
         seed=(settings.seed, "head_train_augmented"),
     )
-    learner = head_on_backbone(
+    learner = head_behind_backbone(
         context.input("precompute"),
         context.input("head_train"),
         images,
@@ -60,8 +60,7 @@ def run(context: StageContext[Reads]) -> Metrics:
         plan = replace(plan, lr=SOLVED_SHARE * plan.lr)
         context.say(f"the head is at the minimum of its loss: it goes on at {SOLVED_SHARE:g} of the rate found")
     outcome = run_training(learner, plan, context.workspace, snapshots=train.snapshots)
-    assert isinstance(learner.model, Classifier)
-    save_tensors(learner.model.head.state_dict(), context.out / "head.safetensors")
+    save_tensors(learner.model.state_dict(), context.out / "head.safetensors")
     return outcome.metrics
 
 

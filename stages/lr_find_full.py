@@ -16,8 +16,9 @@ from pipeline.learning.lr_results import find_and_write_lr
 from pipeline.model.card import load_card
 from pipeline.settings import BatchSize, ImageBatchSettings, LrFind
 
-EPOCHS = 0.5
-"""The sweeps use at most this much of an epoch: less than a tenth of the recipe's seven."""
+EPOCHS = 0.3
+"""The sweeps cost at most this much of an epoch, with all that they compute: a tenth of the three epochs that the
+recipe trains at least, before it may stop."""
 
 SAFE_LR = 1e-4
 """Below the rates at which pretrained networks are fine-tuned with SGD (1e-3 to 1e-2): it improves little, and
@@ -49,6 +50,7 @@ def run(context: StageContext[Reads]) -> Metrics:
         image_sizes=[first_size(settings.full_train.image_size, settings.data.image_size)],
         normalisation=load_card(context.input("unfreeze")).normalisation,
         seed=(settings.seed, "lr_find_full"),
+        hold=False,  # a sweep draws few images, and each of them once
     )
     learner = whole_model(
         context.input("unfreeze"), images, context.runtime, micro_batch_size=settings.data.micro_batch_size
@@ -61,7 +63,7 @@ def run(context: StageContext[Reads]) -> Metrics:
         context.workspace,
         batch_size=batch_size,
         momentum=settings.full_train.momentum,
-        max_samples=round(EPOCHS * learner.train.num_samples),
+        budget=round(EPOCHS * learner.train.num_samples),
         safe_lr=SAFE_LR,
     )
 

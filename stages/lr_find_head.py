@@ -49,7 +49,7 @@ def run(context: StageContext[Reads]) -> Metrics:
         context.workspace,
         batch_size=batch_size,
         momentum=settings.head_train.momentum,
-        max_samples=None,
+        budget=None,
         safe_lr=SAFE_LR,
     )
 

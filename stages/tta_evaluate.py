@@ -14,12 +14,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from pipeline.data.augment import Policy, read_policy
 from pipeline.data.found import UNLABELLED
 from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.evaluation.activation_maps import activation_maps
 from pipeline.evaluation.calibration import Calibration, fit_calibration, score_calibration
-from pipeline.evaluation.novelty import Novelty, features_of, fit_novelty, spread_sample
+from pipeline.evaluation.novelty import Novelty, backbone_of, features_of, fit_novelty, spread_sample
 from pipeline.evaluation.prediction import TtaCard, save_model_folder
 from pipeline.evaluation.scores import (
     Mode,
@@ -91,6 +94,8 @@ def run(context: StageContext[Reads]) -> Metrics:
         ),
     )
     predictions = _predict(context, manifest, model)
+    features = predictions["valid"].features
+    assert features is not None
     unlabelled = predictions.pop(UNLABELLED, None)
     targets = {split: targets_of(manifest, split) for split in predictions}
     chosen = tta.weights == "chosen"
@@ -99,6 +104,8 @@ def run(context: StageContext[Reads]) -> Metrics:
         split: SplitPrediction(p.plain, p.combined(plain_weight), targets[split], p.num_views)
         for split, p in predictions.items()
     }
+
+    passes = sum(int((1 + p.num_views).sum()) for p in scored.values())
 
     metrics: Metrics = {split: score_split(p, seed=seed) for split, p in scored.items()}
     if plain_weight is not None:
@@ -120,7 +127,7 @@ def run(context: StageContext[Reads]) -> Metrics:
         policy=policy_file,
         tta_card=TtaCard(tta, seed, plain_weight),
         calibrations=calibrations,
-        novelty=_novelty(context, manifest, model, passes=sum(int((1 + p.num_views).sum()) for p in scored.values())),
+        novelty=_novelty(context, manifest, model, torch.from_numpy(features), passes=passes),
     )
     return metrics
 
@@ -137,26 +144,29 @@ def _score_calibration(fitted: Calibration, test: SplitPrediction | None, how: s
     return {"temperature": fitted.temperature, "test": score_calibration(fitted, probs, test.targets, seed=seed)}
 
 
-def _novelty(context: StageContext[Reads], manifest: Manifest, model: Trained, *, passes: int) -> Novelty:
-    """Gather what new images are compared with, from as many images as cost little beside `passes` predictions."""
+def _novelty(
+    context: StageContext[Reads], manifest: Manifest, model: Trained, valid: Tensor, *, passes: int
+) -> Novelty:
+    """Gather what new images are compared with, from as many images as cost little beside `passes` predictions.
+
+    `valid` are the features [N, num_features] of all validation images.
+    """
     began, seed = time.monotonic(), context.settings.seed
     budget = min(MAX_COMPARED, max(MIN_COMPARED, passes // PASSES_PER_COMPARED))
-    features = []
-    for split, count in (("train", budget - budget // 3), ("valid", budget // 3)):
-        samples = manifest.of(split)
-        chosen = spread_sample([s.label for s in samples], count, seed, "novelty", split)
-        files = [manifest.root / samples[i].path for i in chosen]
-        features.append(
-            features_of(
-                model.computation,
-                files,
-                model.policy,
-                normalisation=model.card.normalisation,
-                workers=context.runtime.workers,
-            )
-        )
+    chosen = {
+        split: spread_sample([s.label for s in manifest.of(split)], count, seed, "novelty", split)
+        for split, count in (("train", budget - budget // 3), ("valid", budget // 3))
+    }
+    samples = manifest.of("train")
+    train = features_of(
+        model.computation,
+        [manifest.root / samples[i].path for i in chosen["train"]],
+        model.policy,
+        normalisation=model.card.normalisation,
+        workers=context.runtime.workers,
+    )
     context.timings["novelty_s"] = time.monotonic() - began
-    return fit_novelty(*features)
+    return fit_novelty(train, valid[chosen["valid"]])
 
 
 def _predict(context: StageContext[Reads], manifest: Manifest, model: Trained) -> dict[str, TtaPrediction]:
@@ -180,6 +190,7 @@ def _predict(context: StageContext[Reads], manifest: Manifest, model: Trained) -
                 workers=context.runtime.workers,
                 bar=bar,
                 scratch=context.scratch / split,
+                watched=backbone_of(model.computation.model) if split == "valid" else None,
             )
             for split, some in files.items()
         }

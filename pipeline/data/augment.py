@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 from PIL import Image, ImageColor
 
-from pipeline.data.decode import Framing, decode, decode_framed, filter_for
+from pipeline.data.decode import Framing, Held, decode, decode_framed, filter_for
 from pipeline.files import write_text
 from pipeline.seeds import seed_torch
 from pipeline.settings import Augment
@@ -41,11 +41,11 @@ class Policy:
         changed: Image.Image = self._transform(image)
         return changed
 
-    def decode_base(self, path: Path) -> Image.Image:
+    def decode_base(self, path: Path, held: Held | None = None) -> Image.Image:
         """Decode a file at the size that `view` needs. It is never enlarged for crops."""
         if not self._crops:
-            return decode_framed(path, self.framing)
-        image = decode(path, background=self.framing.background, at_least_px=self.base_px).image
+            return decode_framed(path, self.framing, held)
+        image = decode(path, background=self.framing.background, at_least_px=self.base_px, held=held).image
         scale = self.base_px / min(image.size)
         if scale >= 1:
             return image

@@ -100,19 +100,32 @@ class DecodedImage:
     flags: tuple[str, ...]
 
 
-def decode(path: Path, *, background: str, at_least_px: int | None = None) -> DecodedImage:
+Held = dict[int | tuple[int, int] | None, DecodedImage]
+"""What was decoded of one file, over one background: by `at_least_px`, and by the size that the decoder gave."""
+
+
+def decode(path: Path, *, background: str, at_least_px: int | None = None, held: Held | None = None) -> DecodedImage:
     """Read an image: upright, 8-bit sRGB, transparent pixels over `background`, the first frame if there are several.
 
     With `at_least_px` a JPEG may be decoded at a half, a quarter or an eighth of its size, as long as its short side
-    keeps that many pixels. One with more than `MAX_PIXELS` always is. Raises DecodeError with the reason if the
-    file cannot be decoded.
+    keeps that many pixels. One with more than `MAX_PIXELS` always is. What is in `held` is not decoded again, and what
+    is decoded is added to it. Raises DecodeError with the reason if the file cannot be decoded.
     """
+    held = {} if held is None else held
+    if at_least_px not in held:
+        held[at_least_px] = _decode(path, background, at_least_px, held)
+    return held[at_least_px]
+
+
+def _decode(path: Path, background: str, at_least_px: int | None, held: Held) -> DecodedImage:
     notes = Notes()
     try:
         _check_is_file(path)
         with _open(path) as file:
             _check_header(file, path, notes)
             _reduce(file, at_least_px)
+            if (size := file.size) in held:
+                return held[size]
             deep = is_deep_colour(file)
             file.load()
             if deep:
@@ -122,12 +135,13 @@ def decode(path: Path, *, background: str, at_least_px: int | None = None) -> De
         raise
     except Exception as error:  # for damaged files Pillow raises IndexError, struct.error, OverflowError, ...
         raise DecodeError(_reason(path, error)) from error
-    return DecodedImage(image, tuple(notes.conversions), tuple(notes.flags))
+    held[size] = DecodedImage(image, tuple(notes.conversions), tuple(notes.flags))
+    return held[size]
 
 
-def decode_framed(path: Path, framing: Framing) -> Image.Image:
+def decode_framed(path: Path, framing: Framing, held: Held | None = None) -> Image.Image:
     """Read the plain view of a file, `image_size` pixels square: what the model sees when nothing is augmented."""
-    image = decode(path, background=framing.background, at_least_px=framing.inner_px).image
+    image = decode(path, background=framing.background, at_least_px=framing.inner_px, held=held).image
     return fit_image(image, framing)
 
 

@@ -87,13 +87,14 @@ class Images(Dataset[tuple[Tensor, int]]):
 class ImageBatches:
     """Batches of normalised images, float32 [N, 3, H, W], and targets, int64 [N], in an order given by the caller."""
 
-    def __init__(self, images: Images, *, normalisation: Normalisation, workers: int = 0) -> None:
+    def __init__(self, images: Images, *, normalisation: Normalisation, workers: int = 0, hold: bool = True) -> None:
         self._images = images
         self._normalisation = normalisation
         self._workers = workers
         self.num_samples = len(images)
         self.targets = images.targets
-        images.keep_in_memory()
+        if hold:
+            images.keep_in_memory()
 
     def batches(self, order: Sequence[Sequence[int]], *, draw: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield one batch per list of sample indices in `order`. Each `draw` gives other random views of the images."""
@@ -116,6 +117,7 @@ def open_images_of(
     workers: int,
     policy: Policy | None = None,
     seed: tuple[int | str, ...] = (),
+    hold: bool = True,
 ) -> ImageBatches:
     """Open `samples` of the manifest as batches: plain images or, with a policy, augmented ones.
 
@@ -124,9 +126,10 @@ def open_images_of(
         normalisation: of the backbone that sees the images.
         workers: extra processes that read and augment; 0 reads in this process. The batches are the same.
         seed: with the draw and the image's pixels it fixes each random view.
+        hold: whether to decode all images now and keep them, if they fit into memory.
     """
     images = Images(samples, manifest.classes, manifest.root, framing, policy=policy, seed=seed)
-    return ImageBatches(images, normalisation=normalisation, workers=workers)
+    return ImageBatches(images, normalisation=normalisation, workers=workers, hold=hold)
 
 
 def targets_of(samples: Sequence[Sample], classes: Sequence[str]) -> Tensor:

@@ -112,10 +112,11 @@ def _features(
 def features_of_pixels(computation: Computation, pixels: Tensor, *, normalisation: Normalisation) -> Tensor:
     """What the model's backbone makes of framed images, uint8 [N, 3, H, W]: [N, num_features]. See `features_of`."""
     computation.model.eval()
-    return forward(computation, normalise(pixels, normalisation), _backbone_of(computation.model)).cpu()
+    return forward(computation, normalise(pixels, normalisation), backbone_of(computation.model)).cpu()
 
 
-def _backbone_of(model: nn.Module) -> Backbone:
+def backbone_of(model: nn.Module) -> Backbone:
+    """The backbone that gives the features: a classifier's, or that of an ensemble's first member."""
     first = model.members[0] if isinstance(model, Ensemble) else model
     assert isinstance(first, Classifier), type(first)
     return first.backbone

@@ -7,6 +7,7 @@ Probabilities are averaged, not their logarithms. By default each view weighs as
 import io
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TypeVar
@@ -14,11 +15,11 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from pipeline.data.augment import Policy
-from pipeline.data.decode import decode_framed
+from pipeline.data.decode import Held, decode_framed
 from pipeline.data.images import normalise
 from pipeline.data.loading import load
 from pipeline.data.manifest import check_unchanged
@@ -65,7 +66,9 @@ class TtaPrediction:
     num_views: NDArray[np.int64]
     """[N], without the plain image."""
     seconds: tuple[float, float]
-    """Taken by the plain images, and by the views."""
+    """Taken by the plain images, and, beyond that, by the views."""
+    features: NDArray[np.float32] | None = None
+    """[N, num_features], what `watched` made of the plain images, if a module was to be watched."""
 
     def combined(self, plain_weight: float | None) -> Probs:
         """[N, num_classes], with this share for the plain image; None: the same weight as each of its views."""
@@ -86,14 +89,48 @@ class ViewsOfFiles(Dataset[list[Tensor]]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> list[Tensor]:
-        return [v2.functional.pil_to_tensor(view) for view in self._views(self.files[index])]
+        return self.views(self.files[index], {})
 
-    def _views(self, file: ImageFile) -> Views:
+    def views(self, file: ImageFile, held: Held) -> list[Tensor]:
+        """The views of a file, uint8 [3, H, W] each; what is decoded of it is in `held` then, and taken from there."""
         check_unchanged(file.path, file.file_sha256)
+        return [v2.functional.pil_to_tensor(view) for view in self._decode(file, held)]
+
+    def _decode(self, file: ImageFile, held: Held) -> Views:
         if self.tta is None:
-            return [decode_framed(file.path, self.policy.framing)]
+            return [decode_framed(file.path, self.policy.framing, held)]
         seed: Seed = (self.seed, "tta", file.sha256)
-        return views_of(file.path, self.tta, self.policy, seed=seed)
+        return views_of(file.path, self.tta, self.policy, seed=seed, held=held)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What the network sees of a file, uint8 [3, H, W] each."""
+
+    plain: list[Tensor]
+    """The plain image alone."""
+    others: list[Tensor]
+    seconds: tuple[float, float]
+    """Taken to make the plain image, and, after it, the others."""
+
+
+@dataclass(frozen=True)
+class _PlainAndViews(Dataset[_Shown]):
+    """`[i]` gives the plain image of file i and its other views: decoded once, unless they need it larger."""
+
+    plain: ViewsOfFiles
+    others: ViewsOfFiles
+
+    def __len__(self) -> int:
+        return len(self.plain)
+
+    def __getitem__(self, index: int) -> _Shown:
+        file, held, times = self.plain.files[index], Held(), [time.monotonic()]
+        plain = self.plain.views(file, held)
+        times.append(time.monotonic())
+        others = self.others.views(file, held)
+        times.append(time.monotonic())
+        return _Shown(plain, others, (times[1] - times[0], times[2] - times[1]))
 
 
 def predict_with_tta(
@@ -106,8 +143,9 @@ def predict_with_tta(
     seed: int,
     workers: int = 0,
     bar: Bar | None = None,
+    watched: nn.Module | None = None,
 ) -> TtaPrediction:
-    """Predict the plain images, and then their views.
+    """Predict the plain images and their views.
 
     Args:
         computation: the model.
@@ -117,20 +155,33 @@ def predict_with_tta(
         normalisation: from the model's card.
         seed: decides random views, together with each file's digest.
         workers: processes that decode; 0 decodes in this one.
-        bar: advances by one per image and pass (one pass if `tta.views` is 0, else two).
+        bar: advances by one per image when its plain view is predicted, and, unless `tta.views` is 0, by one when its
+            views are.
+        watched: a part of the model, whose output for the plain images is kept.
 
     Raises DecodeError for a file that is not a readable image.
     """
-    bar, times = bar or Bar(), [time.monotonic()]
-    plain = predict_plain(computation, files, policy, normalisation=normalisation, workers=workers, bar=bar)
-    times.append(time.monotonic())
+    bar, began = bar or Bar(), time.monotonic()
+    plain = _Means(computation, normalisation, files, bar, watched)
+    images = ViewsOfFiles(files, None, policy, 0)
     if tta.views == 0:
-        return TtaPrediction(plain, plain, np.zeros(len(plain), dtype=np.int64), (times[1] - times[0], 0.0))
-    means = _mean_probs(computation, ViewsOfFiles(files, tta, policy, seed), normalisation, workers, bar)
-    times.append(time.monotonic())
-    num_views = np.array([count for _, count in means])
-    views = np.stack([mean if count else alone for (mean, count), alone in zip(means, plain, strict=True)])
-    return TtaPrediction(plain, views, num_views, (times[1] - times[0], times[2] - times[1]))
+        plain.add_all(load(images, workers=workers, collate=unchanged))
+        taken = time.monotonic() - began
+        return TtaPrediction(plain.probs, plain.probs, plain.counts, (taken, 0.0), plain.features)
+    others, made = _Means(computation, normalisation, files, bar), np.zeros(2)
+    for shown in load(_PlainAndViews(images, ViewsOfFiles(files, tta, policy, seed)), workers=workers, collate=_same):
+        plain.add(shown.plain)
+        others.add(shown.others)
+        made += shown.seconds
+    plain.finish()
+    others.finish()
+    rest = (
+        time.monotonic() - began - plain.seconds - others.seconds
+    )  # made the images, in as many processes as there are
+    plain_s = plain.seconds + rest * made[0] / made.sum()
+    views = np.stack([mean if n else alone for (mean, n), alone in zip(others.means, plain.probs, strict=True)])
+    seconds = (float(plain_s), float(rest + plain.seconds + others.seconds - plain_s))
+    return TtaPrediction(plain.probs, views, others.counts, seconds, plain.features)
 
 
 def predict_in_parts(
@@ -144,6 +195,7 @@ def predict_in_parts(
     workers: int,
     bar: Bar,
     scratch: Path,
+    watched: nn.Module | None = None,
 ) -> TtaPrediction:
     """Predict `PART` files at a time; finished parts are kept in the folder `scratch`, for a killed run to resume."""
     scratch.mkdir(exist_ok=True)
@@ -155,7 +207,15 @@ def predict_in_parts(
             bar.advance((1 if tta.views == 0 else 2) * len(some))
         else:
             part = predict_with_tta(
-                computation, some, tta, policy, normalisation=normalisation, seed=seed, workers=workers, bar=bar
+                computation,
+                some,
+                tta,
+                policy,
+                normalisation=normalisation,
+                seed=seed,
+                workers=workers,
+                bar=bar,
+                watched=watched,
             )
             _write_part(file, part)
             parts.append(part)
@@ -164,6 +224,7 @@ def predict_in_parts(
         views=np.concatenate([p.views for p in parts]),
         num_views=np.concatenate([p.num_views for p in parts]),
         seconds=(sum(p.seconds[0] for p in parts), sum(p.seconds[1] for p in parts)),
+        features=None if watched is None else np.concatenate([p.features for p in parts if p.features is not None]),
     )
 
 
@@ -177,8 +238,9 @@ def predict_plain(
     bar: Bar | None = None,
 ) -> Probs:
     """Predict the plain images alone: [len(files), num_classes]. See `predict_with_tta`."""
-    means = _mean_probs(computation, ViewsOfFiles(files, None, policy, 0), normalisation, workers, bar or Bar())
-    return np.stack([mean for mean, _ in means])
+    plain = _Means(computation, normalisation, files, bar or Bar())
+    plain.add_all(load(ViewsOfFiles(files, None, policy, 0), workers=workers, collate=unchanged))
+    return plain.probs
 
 
 def choose_plain_weight(prediction: TtaPrediction, targets: NDArray[np.int64]) -> float:
@@ -189,7 +251,8 @@ def choose_plain_weight(prediction: TtaPrediction, targets: NDArray[np.int64]) -
 
 def _write_part(path: Path, part: TtaPrediction) -> None:
     content = io.BytesIO()
-    np.savez(content, **{f.name: getattr(part, f.name) for f in fields(part)})
+    values = {field.name: getattr(part, field.name) for field in fields(part)}
+    np.savez(content, **{name: value for name, value in values.items() if value is not None})
     write_sealed(path, content.getvalue())
 
 
@@ -199,23 +262,81 @@ def _read_part(path: Path) -> TtaPrediction | None:
         return None
     with np.load(io.BytesIO(content)) as stored:
         plain_s, views_s = stored["seconds"].tolist()
-        return TtaPrediction(stored["plain"], stored["views"], stored["num_views"], (plain_s, views_s))
+        features = stored.get("features")
+        return TtaPrediction(stored["plain"], stored["views"], stored["num_views"], (plain_s, views_s), features)
 
 
-def _mean_probs(
-    computation: Computation, images: ViewsOfFiles, normalisation: Normalisation, workers: int, bar: Bar
-) -> list[tuple[Probs, int]]:
-    """For each image, the mean prediction [num_classes] over its views (empty if it has none), and their number."""
-    loader = load(images, workers=workers, collate=unchanged)
-    means: list[tuple[Probs, int]] = []
-    for some in grouped(loader, computation.micro_batch_size, size=len):
-        probs = iter(predict_each(computation, [view for views in some for view in views], normalisation))
-        for views in some:
+class _Means:
+    """The mean prediction over the views of each file; views wait until there are enough of them for a batch."""
+
+    def __init__(
+        self,
+        computation: Computation,
+        normalisation: Normalisation,
+        files: Sequence[ImageFile],
+        bar: Bar,
+        watched: nn.Module | None = None,
+    ) -> None:
+        self.means: list[tuple[Probs, int]] = []
+        """For each file, the mean [num_classes] (empty if it has no views), and the number of its views."""
+        self.seconds = 0.0
+        """Taken by the network."""
+        self._computation, self._normalisation, self._files, self._bar = computation, normalisation, files, bar
+        self._watched, self._outputs = watched, list[Tensor]()
+        self._waiting: list[list[Tensor]] = []
+
+    @property
+    def probs(self) -> Probs:
+        """[N, num_classes], if every file has views."""
+        return np.stack([mean for mean, _ in self.means])
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """[N], the number of each file's views."""
+        return np.array([count for _, count in self.means], dtype=np.int64)
+
+    @property
+    def features(self) -> NDArray[np.float32] | None:
+        """[views, num_features], what the watched module made of all views; None if there is none."""
+        return None if self._watched is None else torch.cat(self._outputs).numpy()
+
+    def add_all(self, items: Iterable[list[Tensor]]) -> None:
+        """Predict the views of all files."""
+        for views in items:
+            self.add(views)
+        self.finish()
+
+    def add(self, views: list[Tensor]) -> None:
+        """Take the views of the next file, uint8 [3, H, W] each."""
+        self._waiting.append(views)
+        if sum(map(len, self._waiting)) >= self._computation.micro_batch_size:
+            self.finish()
+
+    def finish(self) -> None:
+        """Predict the views that wait."""
+        began, waiting = time.monotonic(), self._waiting
+        with _outputs_of(self._watched, self._outputs):
+            probs = iter(predict_each(self._computation, [v for views in waiting for v in views], self._normalisation))
+        for views in waiting:
             own = [next(probs) for _ in views]
-            check_answer(own, images.files[len(means)].path)
-            means.append((np.mean(own, axis=0) if own else np.empty(0), len(own)))
-        bar.advance(len(some))
-    return means
+            check_answer(own, self._files[len(self.means)].path)
+            self.means.append((np.mean(own, axis=0) if own else np.empty(0), len(own)))
+        self._waiting = []
+        self.seconds += time.monotonic() - began
+        self._bar.advance(len(waiting))
+
+
+@contextmanager
+def _outputs_of(module: nn.Module | None, outputs: list[Tensor]) -> Iterator[None]:
+    """Append to `outputs` what the module gives within the block."""
+    if module is None:
+        yield
+        return
+    handle = module.register_forward_hook(lambda _module, _inputs, output: outputs.append(output.float().cpu()))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def check_answer(probs: Sequence[Probs], file: Path) -> None:
@@ -254,3 +375,7 @@ def predict_each(computation: Computation, views: Sequence[Tensor], normalisatio
 
 def unchanged(views: list[Tensor]) -> list[Tensor]:
     return views
+
+
+def _same(shown: _Shown) -> _Shown:
+    return shown

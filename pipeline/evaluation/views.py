@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from pipeline.data.augment import Policy
-from pipeline.data.decode import Framing, add_margin, decode, decode_framed, filter_for, fit_inner
+from pipeline.data.decode import Framing, Held, add_margin, decode, decode_framed, filter_for, fit_inner
 from pipeline.settings import TtaEvaluate
 
 Seed = tuple[int | str, ...]
@@ -22,9 +22,12 @@ Views = list[Image.Image]
 MIRROR = Image.Transpose.FLIP_LEFT_RIGHT
 
 
-def views_of(file: Path, tta: TtaEvaluate, policy: Policy, *, seed: Seed) -> Views:
-    """The views of an image file, each of the size that the network gets. Raises DecodeError."""
-    return _MODES[tta.mode](file, tta, policy, seed)
+def views_of(file: Path, tta: TtaEvaluate, policy: Policy, *, seed: Seed, held: Held | None = None) -> Views:
+    """The views of an image file, each of the size that the network gets. Raises DecodeError.
+
+    What `held` has of the file is not decoded again.
+    """
+    return _MODES[tta.mode](file, tta, policy, seed, held)
 
 
 def canvas(image: Image.Image, framing: Framing, zoom: float) -> Image.Image:
@@ -37,9 +40,10 @@ def canvas(image: Image.Image, framing: Framing, zoom: float) -> Image.Image:
     return add_margin(image.resize((width, height), filter_for(scale, framing)), larger)
 
 
-def _decode_canvas(file: Path, framing: Framing, zoom: float) -> Image.Image:
+def _decode_canvas(file: Path, framing: Framing, zoom: float, held: Held | None) -> Image.Image:
     inner_px = replace(framing, image_size=round(zoom * framing.image_size)).inner_px
-    return canvas(decode(file, background=framing.background, at_least_px=inner_px).image, framing, zoom)
+    image = decode(file, background=framing.background, at_least_px=inner_px, held=held).image
+    return canvas(image, framing, zoom)
 
 
 def window_starts(length: int, window: int, overlap: float) -> list[int]:
@@ -49,49 +53,49 @@ def window_starts(length: int, window: int, overlap: float) -> list[int]:
     return [round(i * (length - window) / steps) for i in range(steps + 1)] if steps else [0]
 
 
-def _random(file: Path, tta: TtaEvaluate, policy: Policy, seed: Seed) -> Views:
+def _random(file: Path, tta: TtaEvaluate, policy: Policy, seed: Seed, held: Held | None) -> Views:
     """Random views, as in training; none without augmentation."""
     assert tta.views is not None
     if not policy.steps:
         return []
-    base = policy.decode_base(file)
+    base = policy.decode_base(file, held)
     return [policy.view(base, seed=(*seed, view)) for view in range(tta.views)]
 
 
-def _corners_and_centre(file: Path, tta: TtaEvaluate, policy: Policy, _: Seed) -> Views:
+def _corners_and_centre(file: Path, tta: TtaEvaluate, policy: Policy, _: Seed, held: Held | None) -> Views:
     """Five crops, and their mirror images if training mirrors too; at zoom 1 the centre is the plain image."""
     assert tta.zoom is not None
-    whole, size = _decode_canvas(file, policy.framing, tta.zoom), policy.framing.image_size
+    whole, size = _decode_canvas(file, policy.framing, tta.zoom, held), policy.framing.image_size
     right, bottom = whole.width - size, whole.height - size
-    centre = _crop(whole, right // 2, bottom // 2, size) if tta.zoom > 1 else decode_framed(file, policy.framing)
+    centre = _crop(whole, right // 2, bottom // 2, size) if tta.zoom > 1 else decode_framed(file, policy.framing, held)
     corners = sorted({(0, 0), (right, 0), (0, bottom), (right, bottom)}) if right or bottom else []
     crops = [centre, *(_crop(whole, x, y, size) for x, y in corners)]
     mirrored = [crop.transpose(MIRROR) for crop in crops] if policy.flip != "none" else []
     return [*(crops if tta.zoom > 1 else crops[1:]), *mirrored]
 
 
-def _windows(file: Path, tta: TtaEvaluate, policy: Policy, _: Seed) -> Views:
+def _windows(file: Path, tta: TtaEvaluate, policy: Policy, _: Seed, held: Held | None) -> Views:
     """Windows over the whole image; none if the network's input shows all of it."""
     assert tta.zoom is not None
     assert tta.overlap is not None
-    whole, size = _decode_canvas(file, policy.framing, tta.zoom), policy.framing.image_size
+    whole, size = _decode_canvas(file, policy.framing, tta.zoom, held), policy.framing.image_size
     if whole.size == (size, size):
         return []
     down, across = (window_starts(length, size, tta.overlap) for length in (whole.height, whole.width))
     return [_crop(whole, x, y, size) for y, x in product(down, across)]
 
 
-def _scaled(file: Path, tta: TtaEvaluate, policy: Policy, _: Seed) -> Views:
+def _scaled(file: Path, tta: TtaEvaluate, policy: Policy, _: Seed, held: Held | None) -> Views:
     """The image framed at other sizes."""
     assert tta.scales is not None
     sizes = view_sizes(tta, policy.framing.image_size)
-    return [decode_framed(file, replace(policy.framing, image_size=size)) for size in sizes]
+    return [decode_framed(file, replace(policy.framing, image_size=size), held) for size in sizes]
 
 
-def _mirrored(file: Path, tta: TtaEvaluate, policy: Policy, _: Seed) -> Views:
+def _mirrored(file: Path, tta: TtaEvaluate, policy: Policy, _: Seed, held: Held | None) -> Views:
     """The mirror image, or, for `dihedral`, all seven flips and quarter turns."""
     del tta
-    plain = decode_framed(file, policy.framing)
+    plain = decode_framed(file, policy.framing, held)
     ways = list(Image.Transpose) if policy.flip == "dihedral" else [MIRROR]
     return [plain.transpose(way) for way in ways]
 
@@ -105,7 +109,7 @@ def _crop(whole: Image.Image, x: int, y: int, size: int) -> Image.Image:
     return whole.crop((x, y, x + size, y + size))
 
 
-_MODES: dict[str, Callable[[Path, TtaEvaluate, Policy, Seed], Views]] = {
+_MODES: dict[str, Callable[[Path, TtaEvaluate, Policy, Seed, Held | None], Views]] = {
     "augment": _random,
     "multi_crop": _corners_and_centre,
     "sliding_window": _windows,

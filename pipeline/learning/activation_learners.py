@@ -1,11 +1,13 @@
 """Learners that train a head on activations. They load without torchvision, unlike those that train on images."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from pipeline.learning.loop import Learner, ParameterGroup
-from pipeline.learning.sources import TensorBatches, ViewBatches
+from pipeline.learning.sources import BatchSource, TensorBatches, ViewBatches
 from pipeline.model.card import load_card
 from pipeline.model.compute import choose_device
 from pipeline.model.head import Head, build_head
@@ -36,6 +38,15 @@ def first_head_on_activations(precompute: Path, runtime: Runtime, *, micro_batch
     head = Head(len(state["0.mean"]), len(card.classes), dropout=card.dropout)
     head.load_state_dict(state)
     return on_activations(head, _read_splits(precompute), runtime, micro_batch_size=micro_batch_size)
+
+
+def plain_activations(precompute: Path, split: str, images: BatchSource, rows: Sequence[int]) -> TensorBatches:
+    """The stored activations of plain images: of `rows` of a split, which are `images`."""
+    stored = read_tensors(precompute / f"activations-{split}.safetensors")
+    index = torch.tensor(rows)
+    assert torch.equal(stored["targets"][index], images.targets), precompute
+    names = [images.name(i, draw=0) for i in range(len(rows))]
+    return TensorBatches(stored["activations"][0][index], images.targets, names)
 
 
 def on_activations(head: Head, splits: Splits, runtime: Runtime, *, micro_batch_size: int) -> Learner:

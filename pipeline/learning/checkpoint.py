@@ -45,17 +45,26 @@ class TrainState:
     cycle_ends: list[CycleEnd] = field(default_factory=list)
     """The state before the first step, then one per finished cycle."""
     model: dict[str, Tensor] = field(default_factory=dict)
+    """At a cycle's end it is not kept again: it is that of the cycle's snapshot."""
     optimizer: dict[str, Any] = field(default_factory=dict)
     scheduler: dict[str, Any] = field(default_factory=dict)
     journal: Mark = field(default_factory=Mark)
 
 
 def save_checkpoint(state: TrainState, scratch: Path) -> None:
-    """Keep `state`, and the one before; a kill at any moment leaves one of them."""
+    """Keep `state`, and the one before; a kill at any moment leaves one of them.
+
+    The snapshot of a cycle that has just ended must have been kept before.
+    """
     newest, older = (scratch / name for name in _CHECKPOINTS)
     if newest.exists():
         rename(newest, older)
-    _save(dataclasses.asdict(state), newest)
+    values = {each.name: getattr(state, each.name) for each in dataclasses.fields(state)}
+    plain = {
+        "cycle_ends": [dataclasses.asdict(end) for end in state.cycle_ends],
+        "journal": dataclasses.asdict(state.journal),
+    }
+    _save(values | plain | ({"model": {}} if _has_just_ended(state) else {}), newest)
 
 
 def load_checkpoint(scratch: Path, journal: Journal) -> TrainState | None:
@@ -70,8 +79,13 @@ def load_checkpoint(scratch: Path, journal: Journal) -> TrainState | None:
         ends, mark = [CycleEnd(**c) for c in values["cycle_ends"]], Mark(**values["journal"])
         kept = [file for end in ends for file in _snapshot_files(scratch, end.cycle)]
         if all(read_sealed(file) is not None for file in kept) and journal.resume(mark):
-            return TrainState(**values | {"cycle_ends": ends, "journal": mark})
+            state = TrainState(**values | {"cycle_ends": ends, "journal": mark})
+            return dataclasses.replace(state, model=state.model or load_snapshot(scratch, ends[-1].cycle))
     return None
+
+
+def _has_just_ended(state: TrainState) -> bool:
+    return bool(state.cycle_ends) and state.cycle_ends[-1].step == state.step
 
 
 def save_snapshot(scratch: Path, cycle: int, state: dict[str, Tensor], *, valid: Tensor, train_plain: Tensor) -> None:
@@ -107,7 +121,7 @@ def _snapshot_files(scratch: Path, cycle: int) -> tuple[Path, Path]:
 def _save(value: object, path: Path) -> None:
     content = io.BytesIO()
     torch.save(value, content)
-    write_sealed(path, content.getvalue())
+    write_sealed(path, content.getbuffer())
 
 
 def _load(path: Path) -> Any | None:

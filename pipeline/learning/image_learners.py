@@ -1,21 +1,23 @@
 """Learners that train on images: a head behind its frozen backbone, and a whole model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.data.augment import Policy, read_policy
+import torch
+
+from pipeline.data.augment import read_policy
 from pipeline.data.images import ImageBatches, open_images_of, targets_of
 from pipeline.data.manifest import Sample, read_manifest
 from pipeline.data.normalisation import Normalisation
 from pipeline.files import read_json
-from pipeline.learning.activation_learners import head_group
+from pipeline.learning.activation_learners import head_group, plain_activations
 from pipeline.learning.loop import Learner, ParameterGroup
-from pipeline.learning.sources import BatchSource, GrowingImages
+from pipeline.learning.sources import BatchSource, FrozenFeatures, LazyImages, in_order
 from pipeline.model.batch_norm import batch_norms
 from pipeline.model.card import load_card
 from pipeline.model.classifier import Classifier, assemble, check_sizes, load_classifier
-from pipeline.model.compute import choose_device, move_model
+from pipeline.model.compute import Computation, choose_device, move_model, predict
 from pipeline.model.layer_groups import freeze_to, split_layer_groups
 from pipeline.seeds import permutation
 from pipeline.settings import Runtime
@@ -23,17 +25,24 @@ from pipeline.settings import Runtime
 UNREAD = 8
 """On a GPU: it has always some steps to compute while this process prepares the next, and few batches are held."""
 
+PLAIN_IMAGES = 2000
+"""The plain loss of training is measured on as many images as valid has, but on no more than this: where the losses of
+single images deviate by 0.45 nats, the standard error of their mean is then 0.01, a change that counts as negligible
+(`similarity.NEGLIGIBLE`)."""
+
 
 @dataclass(frozen=True)
 class ImageSources:
-    """The images that a learner sees: augmented for training, plain for evaluation."""
+    """The images that a learner sees, opened when first drawn: augmented for training, plain for evaluation."""
 
     train: BatchSource
     train_plain: BatchSource
-    """As many training images as valid has: enough to show over-fitting."""
+    """A fixed sample of the training images: enough to show over-fitting."""
     valid: BatchSource
     sizes: tuple[int, ...]
     """All sizes that occur, in pixels; the last is the one the model is made for."""
+    plain_rows: Sequence[int]
+    """Which training images, in the order of the manifest, `train_plain` consists of."""
 
 
 def open_images(
@@ -44,6 +53,7 @@ def open_images(
     image_sizes: Sequence[int],
     normalisation: Normalisation,
     seed: tuple[int | str, ...],
+    hold: bool = True,
 ) -> ImageSources:
     """Open train (augmented and plain) and valid.
 
@@ -55,57 +65,95 @@ def open_images(
             which the model is made for, so that the losses of all cycles can be compared.
         normalisation: from the card of the model.
         seed: decides the augmented views.
+        hold: whether decoded images are kept in memory, if they fit: for those that are drawn several times.
     """
     manifest, final = read_manifest(ingest), image_sizes[-1]
     train, valid = manifest.of("train"), manifest.of("valid")
-    some = [train[i] for i in permutation(len(train), "train_plain")[: len(valid)]]
+    rows = permutation(len(train), "train_plain")[: min(len(valid), PLAIN_IMAGES)]
 
-    def policy_at(size: int) -> Policy:
-        return read_policy(augment_config / "policy.yaml", image_size=size)
-
-    def augmented(size: int) -> ImageBatches:
-        policy = policy_at(size)
+    def open_(samples: list[Sample], size: int, *, augmented: bool) -> ImageBatches:
+        policy = read_policy(augment_config / "policy.yaml", image_size=size)
         return open_images_of(
             manifest,
-            train,
+            samples,
             policy.framing,
             normalisation=normalisation,
             workers=runtime.workers,
-            policy=policy,
-            seed=seed,
+            policy=policy if augmented else None,
+            seed=seed if augmented else (),
+            hold=hold,
         )
 
-    def plain(samples: list[Sample]) -> ImageBatches:
-        return open_images_of(
-            manifest, samples, policy_at(final).framing, normalisation=normalisation, workers=runtime.workers
-        )
+    def lazily(samples: list[Sample], sizes: Sequence[int], *, augmented: bool = False) -> LazyImages:
+        targets, names = targets_of(samples, manifest.classes), [sample.path for sample in samples]
+        return LazyImages(targets, sizes, lambda size: open_(samples, size, augmented=augmented), names=names)
 
     return ImageSources(
-        train=GrowingImages(
-            targets_of(train, manifest.classes), image_sizes, augmented, names=[sample.path for sample in train]
-        ),
-        train_plain=plain(some),
-        valid=plain(valid),
+        train=lazily(train, image_sizes, augmented=True),
+        train_plain=lazily([train[i] for i in rows], [final]),
+        valid=lazily(valid, [final]),
         sizes=tuple(dict.fromkeys(image_sizes)),
+        plain_rows=rows,
     )
 
 
-def head_on_backbone(
+def head_behind_backbone(
     precompute: Path, head_folder: Path, images: ImageSources, runtime: Runtime, *, micro_batch_size: int
 ) -> Learner:
-    """A trained head behind its frozen backbone, to be trained on augmented images."""
+    """A trained head, to be trained on what the frozen backbone makes of augmented images.
+
+    The learner's model is the head alone. It is measured on the stored activations if they are of the size that the
+    model is made for; if not, plain images go through the backbone too.
+    """
     card = load_card(precompute)
     check_sizes(card, images.sizes)
-    model = assemble(precompute, head_folder)
-    model.backbone.requires_grad_(False)
+    model, device = assemble(precompute, head_folder), choose_device(runtime)
+    move_model(model, device)
+    backbone, head = Computation(model.backbone, device, card.precision, micro_batch_size), model.head
+    stored = stored_features(precompute, images)
+    train_plain, valid = stored or (FrozenFeatures(each, backbone) for each in (images.train_plain, images.valid))
 
     def set_mode() -> None:
-        model.eval()  # batch norm and dropout of the backbone as when activations were computed
-        model.head.train()
+        head.train()
 
-    groups = [head_group(model.head)]
-    made = _on_images(model, groups, images, set_mode, card.precision, runtime, micro_batch_size)
-    return replace(made, linear=True)
+    return Learner(
+        model=head,
+        groups=[head_group(head)],
+        train=FrozenFeatures(images.train, backbone),
+        train_plain=train_plain,
+        valid=valid,
+        set_mode=set_mode,
+        device=device,
+        precision="fp32",
+        micro_batch_size=micro_batch_size,
+        linear=True,
+        unread=_unread(device),
+    )
+
+
+def stored_features(precompute: Path, images: ImageSources) -> tuple[BatchSource, BatchSource] | None:
+    """What the pretrained backbone makes of `images.train_plain` and `images.valid`, from its stored activations.
+
+    None if those are of images of another size. Framing and precision are the same: the harness refuses folders that
+    were made with other settings.
+    """
+    if load_card(precompute).image_size != images.sizes[-1]:
+        return None
+    train = plain_activations(precompute, "train", images.train_plain, images.plain_rows)
+    return train, plain_activations(precompute, "valid", images.valid, range(images.valid.num_samples))
+
+
+def with_known_start(learner: Learner, precompute: Path, images: ImageSources) -> Learner:
+    """The learner of a whole model, with its answers before the first step, where the stored activations tell them.
+
+    The weights of its backbone must still be those that `precompute` wrote. Then one pass of the head is enough.
+    """
+    assert isinstance(learner.model, Classifier)
+    if (stored := stored_features(precompute, images)) is None:
+        return learner
+    head = replace(learner, model=learner.model.head)
+    logits = [predict(head, in_order(each, learner.micro_batch_size))[0] for each in stored]
+    return replace(learner, start=dict(zip(("train", "valid"), logits, strict=True)))
 
 
 def whole_model(unfreeze: Path, images: ImageSources, runtime: Runtime, *, micro_batch_size: int) -> Learner:
@@ -125,34 +173,26 @@ def whole_model(unfreeze: Path, images: ImageSources, runtime: Runtime, *, micro
             module.train(all(p.requires_grad for p in module.parameters()))
 
     freeze_to(layers, 0, batch_norm=batch_norm)
-    groups = [
-        ParameterGroup(group.name, list(group.parameters.values()), planned["lr_factor"])
-        for group, planned in zip(layers, plan["groups"], strict=True)
-    ]
-    made = _on_images(model, groups, images, set_mode, card.precision, runtime, micro_batch_size)
-    return replace(made, begin_cycle=begin_cycle, optimizer=plan["optimizer"])
-
-
-def _on_images(
-    model: Classifier,
-    groups: list[ParameterGroup],
-    images: ImageSources,
-    set_mode: Callable[[], None],
-    precision: str,
-    runtime: Runtime,
-    micro_batch_size: int,
-) -> Learner:
     device = choose_device(runtime)
     move_model(model, device)
     return Learner(
         model=model,
-        groups=groups,
+        groups=[
+            ParameterGroup(group.name, list(group.parameters.values()), planned["lr_factor"])
+            for group, planned in zip(layers, plan["groups"], strict=True)
+        ],
         train=images.train,
         train_plain=images.train_plain,
         valid=images.valid,
         set_mode=set_mode,
+        begin_cycle=begin_cycle,
         device=device,
-        precision=precision,
+        precision=card.precision,
         micro_batch_size=micro_batch_size,
-        unread=UNREAD if device.type == "cuda" else 1,
+        unread=_unread(device),
+        optimizer=plan["optimizer"],
     )
+
+
+def _unread(device: torch.device) -> int:
+    return UNREAD if device.type == "cuda" else 1

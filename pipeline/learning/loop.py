@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +57,9 @@ class Learner(Computation):
     optimizer: OptimizerName = "sgd"
     unread: int = 1
     """Steps whose losses may wait unread on the device, so that it never waits for this process."""
+    start: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the model answers before the first step, where that is known: logits [N, num_classes] of `train` (that is of
+    `train_plain`) and of `valid`. Without them it is measured."""
 
 
 @dataclass(frozen=True)
@@ -146,9 +149,11 @@ def fit(learner: Learner, plan: Plan, workspace: Workspace) -> TrainingRun:
         return time.monotonic()
 
     def ask(source: BatchSource, split: str) -> tuple[Tensor, float, float]:
-        logits, targets = predict(learner, in_order(source, learner.micro_batch_size))
+        logits = None if state.step else learner.start.get(split)
+        if logits is None:
+            logits, _ = predict(learner, in_order(source, learner.micro_batch_size))
         guard.check_answers(logits, source, split, state.step)
-        return logits, *score(logits, targets)
+        return logits, *score(logits, source.targets)
 
     def measure(epochs_done: int) -> None:
         read_steps()

@@ -66,7 +66,7 @@ def find_lr(
     *,
     batch_size: int,
     momentum: float,
-    max_samples: int | None,
+    budget: int | None,
     safe_lr: float,
 ) -> tuple[LrChoice, list[Curve]]:
     """Sweep the rate several times, and choose one; the learner's model and torch's RNG are unchanged.
@@ -77,14 +77,15 @@ def find_lr(
         workspace: finished repeats are kept in its scratch folder, for a killed run to resume from.
         batch_size: samples per optimizer step.
         momentum: of the optimizer.
-        max_samples: how many samples all sweeps of a range may use together, for images, whose steps take time.
+        budget: all sweeps of a range cost no more than to train on that many samples once, for images, whose steps take
+            time; see `plan_sweeps`.
         safe_lr: taken if no range gives a rate, unless the loss rises at the lowest rates: then it is the lowest tried,
             which leaves the model as it is.
 
     Returns the choice and the curve of each repeat. Rates are the head's; those of the other layer groups keep their
     ratios to it. Raises UnusableCurveError if no range gives a rate and `settings.on_unusable` is `fail`.
     """
-    plan = plan_sweeps(settings, batch_size=batch_size, max_samples=max_samples)
+    plan = plan_sweeps(settings, batch_size=batch_size, budget=budget)
     num_classes = int(learner.train.targets.max()) + 1
     failed: list[str] = []
     while True:

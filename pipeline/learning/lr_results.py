@@ -19,7 +19,7 @@ def find_and_write_lr(
     *,
     batch_size: int,
     momentum: float,
-    max_samples: int | None,
+    budget: int | None,
     safe_lr: float,
 ) -> dict[str, Any]:
     """Find the rate; write `lr.json` (a LrChoice) and `curve.csv` (the sweeps of the last range); return the metrics.
@@ -32,7 +32,7 @@ def find_and_write_lr(
         workspace,
         batch_size=batch_size,
         momentum=momentum,
-        max_samples=max_samples,
+        budget=budget,
         safe_lr=safe_lr,
     )
     write_json(workspace.out / "lr.json", dataclasses.asdict(choice))

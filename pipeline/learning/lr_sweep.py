@@ -38,6 +38,9 @@ MEASURED = 32
 """Each step's loss is measured on at least this many samples, where samples are cheap: with fewer, a single mistake
 would bend the curve."""
 
+FORWARD = 1 / 3
+"""The share of a training step that its forward pass takes."""
+
 FEWEST_STEPS = 16
 FEWEST_IMAGES = 8
 """A sweep on images has at least this many steps, each on this many images, if the training set allows."""
@@ -80,21 +83,28 @@ class SweepPlan:
                 return replace(self, num_steps=2 * self.num_steps)
 
 
-def plan_sweeps(settings: LrFind, *, batch_size: int, max_samples: int | None) -> SweepPlan:
-    """Plan sweeps as the settings say; with `max_samples`, on no more samples than that in all repeats together.
+def plan_sweeps(settings: LrFind, *, batch_size: int, budget: int | None) -> SweepPlan:
+    """Plan sweeps as the settings say; with a `budget`, so that all repeats cost no more than to train on that many
+    samples once, if that is enough for the shortest sweep.
 
     What is saved first is the number of steps, then the samples of each step, then the repeats: a rate is needed to
     within a factor of three, and a step on a quarter of the batch shows where the loss falls and where it explodes.
-    Half an epoch is enough for that (`benchmarks/lr_regret.py --full`).
     """
-    if max_samples is None:
+    if budget is None:
         measured = max(batch_size, MEASURED)
         return SweepPlan(settings.start_lr, settings.end_lr, settings.num_steps, settings.repeats, batch_size, measured)
+    max_samples = int(budget / _cost_of_sample(batch_size))
     fewest = min(FEWEST_STEPS, settings.num_steps)
     repeats = min(settings.repeats, max(1, max_samples // (fewest * FEWEST_IMAGES)))
-    used = min(max(batch_size, FEWEST_IMAGES), max(FEWEST_IMAGES // 2, max_samples // (fewest * repeats)))
+    used = min(max(batch_size, FEWEST_IMAGES), max(FEWEST_IMAGES, max_samples // (fewest * repeats)))
     num_steps = min(settings.num_steps, max(fewest, max_samples // (used * repeats)))
     return SweepPlan(settings.start_lr, settings.end_lr, num_steps, repeats, min(used, batch_size), used)
+
+
+def _cost_of_sample(batch_size: int) -> float:
+    """What a sample costs in a sweep, as a multiple of what it costs in training: that, a pass of the unchanged model,
+    and, where a step's loss is measured on more samples than the step is made on, another pass."""
+    return 1 + FORWARD * (2 if batch_size < FEWEST_IMAGES else 1)
 
 
 @dataclass(frozen=True)

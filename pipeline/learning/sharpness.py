@@ -10,11 +10,14 @@ Two measures, on a few training images in evaluation mode:
 
 Both depend mostly on the images; the eigenvalue on the few that the model is not sure of yet. So all cycles are
 measured on the same images, and the figures of different runs cannot be compared.
+
+Neither is worth much time: SHARE of the training at most. Where that is too little for both measures of all cycles, the
+eigenvalue is left out; where it is still too little, only the state before training and the last one are measured.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +44,14 @@ NUM_ITERATIONS = 2
 """Power iterations: each costs as much as one or two training steps on the same images; three with depthwise
 convolutions on a CPU."""
 
+SHARE = 0.02
+"""Of the time that training takes."""
+RISE_COST, HESSIAN_COST = 50, 150
+"""What each measure of one state costs, in images that are trained on. Measured on a CPU, where the weights cost most:
+with resnet18 on 32 pixels. On 96 pixels squeezenet1_1 took 31 and 105."""
+FEWEST_IMAGES = 4
+"""The rise is measured on this many images even where that takes more than its share."""
+
 
 @dataclass(frozen=True)
 class Sharpness:
@@ -48,8 +59,8 @@ class Sharpness:
 
     rise: float
     """Mean increase of the loss under random perturbations of RADIUS."""
-    hessian_top: float
-    """Eigenvalue of the Hessian that is largest in absolute value."""
+    hessian_top: float | None
+    """Eigenvalue of the Hessian that is largest in absolute value; None if it was not measured."""
 
 
 @dataclass(frozen=True)
@@ -59,51 +70,92 @@ class CycleSharpness:
     cycle: int
     generalisation_gap: float
     """Loss on valid minus loss on training images without augmentation."""
-    rise: float
-    hessian_top: float
+    rise: float | None
+    """None, as `hessian_top`, where it was not measured; see `plan_sharpness`."""
+    hessian_top: float | None
+
+
+@dataclass(frozen=True)
+class SharpnessPlan:
+    """What is measured, so that it takes no more than its share of the training."""
+
+    cycles: list[int]
+    num_images: int
+    hessian: bool
+
+
+def plan_sharpness(images_seen: int, num_ends: int) -> SharpnessPlan:
+    """Plan after a training that saw `images_seen` images, each as often as it was drawn, and has `num_ends` ends."""
+    budget, cycles = SHARE * images_seen, list(range(num_ends))
+    if budget >= num_ends * RISE_COST:
+        return SharpnessPlan(cycles, NUM_IMAGES, hessian=budget >= num_ends * (RISE_COST + HESSIAN_COST))
+    afforded = int(NUM_IMAGES * budget / (2 * RISE_COST))
+    return SharpnessPlan([0, num_ends - 1], min(NUM_IMAGES, max(FEWEST_IMAGES, afforded)), hessian=False)
 
 
 def trace_sharpness(learner: Learner, run: TrainingRun, workspace: Workspace) -> list[CycleSharpness]:
-    """Measure the state at each cycle's end, and journal it. The model ends with the weights of the last one."""
-    shown, targets = first_images(learner.train_plain, NUM_IMAGES)
+    """Measure the states at the cycles' ends, and journal them. The model ends with the weights of the last one."""
+    plan = plan_sharpness(run.ends[-1].epoch * learner.train.num_samples, len(run.ends))
+    shown, targets = first_images(learner.train_plain, plan.num_images)
     images, rows = (to_device(shown, learner.device), targets.to(learner.device)), []
+    lines = random_lines(learner.model, seed=workspace.seed)
     for end in run.ends:
         raise_if_requested()
-        learner.model.load_state_dict(load_snapshot(workspace.scratch, end.cycle))
-        found = measure_sharpness(learner, images, seed=workspace.seed)
-        row = CycleSharpness(end.cycle, end.valid_loss - end.train_loss, found.rise, found.hessian_top)
-        workspace.journal.points(
-            end.step - 1,
-            generalisation_gap=row.generalisation_gap,
-            perturbed_rise=row.rise,
-            hessian_top=row.hessian_top,
-        )
+        row = CycleSharpness(end.cycle, end.valid_loss - end.train_loss, None, None)
+        if end.cycle in plan.cycles:
+            learner.model.load_state_dict(load_snapshot(workspace.scratch, end.cycle))
+            found = measure_sharpness(learner, images, lines, hessian=plan.hessian)
+            row = replace(row, rise=found.rise, hessian_top=found.hessian_top)
+        values = {
+            "generalisation_gap": row.generalisation_gap,
+            "perturbed_rise": row.rise,
+            "hessian_top": row.hessian_top,
+        }
+        workspace.journal.points(end.step - 1, **{name: value for name, value in values.items() if value is not None})
         rows.append(row)
     return rows
 
 
-def measure_sharpness(computation: Computation, images: MicroBatch, *, seed: int) -> Sharpness:
+def random_lines(model: nn.Module, *, seed: int) -> list[list[Tensor]]:
+    """NUM_LINES random directions, each shaped like the trained parameters."""
+    generator = torch.Generator().manual_seed(seed_of(seed, "sharpness"))
+    return [_noise(trained_parameters(model), generator) for _ in range(NUM_LINES)]
+
+
+def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that have gradients."""
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+def measure_sharpness(
+    computation: Computation, images: MicroBatch, lines: Sequence[Sequence[Tensor]], *, hessian: bool = True
+) -> Sharpness:
     """Measure the model in single precision; its weights and mode are unchanged afterwards.
 
-    `images` (inputs and targets) are on its device. For any network this takes 2 * NUM_LINES + 2 forward passes, one
-    backward pass and NUM_ITERATIONS exact products.
+    `images` (inputs and targets) are on its device, and `lines` are from `random_lines`. For any network this takes
+    2 * NUM_LINES + 1 forward passes, and for the Hessian another, one backward pass and NUM_ITERATIONS exact products.
     """
     model, (inputs, targets) = computation.model, images
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    parameters = trained_parameters(model)
     was_training = [m.training for m in model.modules()]
     model.eval()
-    generator = torch.Generator().manual_seed(seed_of(seed, "sharpness"))
-    lines = [_noise(parameters, generator) for _ in range(NUM_LINES)]
-    few = hessian_images(inputs)
-    with sdpa_kernel(SDPBackend.MATH):  # the fast kernels of attention cannot be differentiated twice
-        loss_of_few = F.cross_entropy(model(inputs[:few]), targets[:few])
-    top = leading_eigenvalue(loss_of_few, parameters, lines[0])
+    top = _hessian_top(model, images, parameters, lines[0]) if hessian else None
     with torch.no_grad():
         loss = F.cross_entropy(model(inputs), targets)
     rises = [_perturbed_loss(model, inputs, targets, parameters, line) for line in lines]
     for module, mode in zip(model.modules(), was_training, strict=True):
         module.training = mode
     return Sharpness(sum(rises) / len(rises) - loss.item(), top)
+
+
+def _hessian_top(
+    model: nn.Module, images: MicroBatch, parameters: Sequence[nn.Parameter], noise: Sequence[Tensor]
+) -> float:
+    inputs, targets = images
+    few = hessian_images(inputs)
+    with sdpa_kernel(SDPBackend.MATH):  # the fast kernels of attention cannot be differentiated twice
+        loss = F.cross_entropy(model(inputs[:few]), targets[:few])
+    return leading_eigenvalue(loss, parameters, noise)
 
 
 def hessian_images(inputs: Tensor) -> int:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.model.batches import even_batches
+from pipeline.model.compute import Computation, forward
 
 MicroBatch = tuple[Tensor, Tensor]
 """Inputs [N, ...] and targets [N] that go through the model at once: a batch, or a part of one."""
@@ -50,11 +51,15 @@ def train_batches(
 
 
 class TensorBatches:
-    """Inputs that are held as a tensor, like activations [N, num_features], and their targets [N]."""
+    """Inputs that are held as a tensor, like activations [N, num_features], and their targets [N].
 
-    def __init__(self, inputs: Tensor, targets: Tensor) -> None:
+    `names` are those of the samples; without them they have numbers.
+    """
+
+    def __init__(self, inputs: Tensor, targets: Tensor, names: Sequence[str] | None = None) -> None:
         self.inputs, self.targets = inputs, targets
         self.num_samples = len(targets)
+        self._names = names
 
     def batches(self, order: Sequence[Sequence[int]], *, draw: int) -> Iterator[MicroBatch]:
         """See BatchSource; a tensor has no random views, so `draw` has no effect."""
@@ -66,7 +71,7 @@ class TensorBatches:
     def name(self, sample: int, *, draw: int) -> str:
         """See BatchSource."""
         del draw
-        return f"image {sample} of the activations"
+        return f"image {sample} of the activations" if self._names is None else self._names[sample]
 
 
 class ViewBatches:
@@ -92,8 +97,8 @@ class ViewBatches:
         return f"image {sample} of the activations" + (f", view {(sample + draw) % views}" if views > 1 else "")
 
 
-class GrowingImages:
-    """Augmented training images whose size, in pixels, depends on the epoch; see `BatchSource`."""
+class LazyImages:
+    """Images that are opened when they are first drawn. Their size, in pixels, may depend on the epoch."""
 
     def __init__(
         self, targets: Tensor, sizes: Sequence[int], open_at: Callable[[int], BatchSource], *, names: Sequence[str]
@@ -112,6 +117,25 @@ class GrowingImages:
         """See BatchSource."""
         del draw
         return self._names[sample]
+
+
+class FrozenFeatures:
+    """What a frozen backbone makes of the images of a source: float32 [N, num_features]."""
+
+    def __init__(self, images: BatchSource, backbone: Computation) -> None:
+        self.targets, self.num_samples = images.targets, images.num_samples
+        self._images, self._backbone = images, backbone
+
+    @torch.no_grad()
+    def batches(self, order: Sequence[Sequence[int]], *, draw: int) -> Iterator[MicroBatch]:
+        """See BatchSource. No batch may be larger than the `micro_batch_size` of the backbone's computation."""
+        self._backbone.model.eval()  # batch norm and dropout as when activations are stored
+        for images, targets in self._images.batches(order, draw=draw):
+            yield forward(self._backbone, images), targets
+
+    def name(self, sample: int, *, draw: int) -> str:
+        """See BatchSource."""
+        return self._images.name(sample, draw=draw)
 
 
 class Oversampled:

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch.nn.functional as F
+
 from pipeline.files import read_json, write_csv, write_json
 from pipeline.kept import read_kept, write_kept
 from pipeline.learning.batch_size import count_batch
-from pipeline.learning.checkpoint import load_snapshot
+from pipeline.learning.checkpoint import load_logits, load_snapshot
 from pipeline.learning.loop import Learner, Plan, TrainingRun, fit
 from pipeline.learning.overfitting import Verdict, judge
 from pipeline.learning.schedule import planned_rates
@@ -92,6 +94,7 @@ def run_training(learner: Learner, plan: Plan, workspace: Workspace, *, snapshot
             "kept": dataclasses.asdict(kept),
             "verdict": dataclasses.asdict(verdict),
             "gain": gain,
+            "train_plain": _measure_error(learner, run, workspace.scratch),
             "num_cycles": plan.num_cycles,
             "cycle_epochs": cycles.epochs,
             "steps_per_epoch": cycles.steps_per_epoch,
@@ -137,6 +140,19 @@ def _fit_at_usable_rate(learner: Learner, plan: Plan, workspace: Workspace) -> t
             workspace.say(f"{error}; the rate was found, so training begins again at a tenth of it")
             write_kept(failed, {"lr": tried.lr})
     raise AssertionError("the last attempt returns or raises")
+
+
+def _measure_error(learner: Learner, run: TrainingRun, scratch: Path) -> dict[str, float]:
+    """How exact the training losses of cycles' ends are, which are means over some of the images.
+
+    `images` is their number, `standard_error` that of the mean loss at the last end.
+    """
+    targets = learner.train_plain.targets
+    losses = F.cross_entropy(
+        load_logits(scratch, run.ends[-1].cycle)["train_plain"].double(), targets, reduction="none"
+    )
+    error = losses.std().item() / len(losses) ** 0.5 if len(losses) > 1 else 0.0
+    return {"images": len(losses), "standard_error": error}
 
 
 def _write_schedule(learner: Learner, plan: Plan, path: Path) -> None:

@@ -227,13 +227,13 @@ def _draw_sharpness(full_train: Path, _: Folders, out: Path) -> None:
     from pipeline.report.training_plots import plot_sharpness
 
     rows = read_json(full_train / "verdict.json")["sharpness"]
-    plot_sharpness(
-        out / "sharpness.png",
-        cycles=[row["cycle"] for row in rows],
-        gap=[row["generalisation_gap"] for row in rows],
-        rise=[row["rise"] for row in rows],
-        hessian_top=[row["hessian_top"] for row in rows],
-    )
+
+    def column(name: str) -> tuple[list[int], list[float]]:
+        found = {row["cycle"]: row[name] for row in rows if row[name] is not None}
+        return list(found), list(found.values())
+
+    gap, rise, hessian_top = map(column, ("generalisation_gap", "rise", "hessian_top"))
+    plot_sharpness(out / "sharpness.png", gap=gap, rise=rise, hessian_top=hessian_top)
 
 
 # tta_evaluate

@@ -112,6 +112,18 @@ def overfitting(cycles: Json, *, stage: str) -> str:
     )
 
 
+def gap(cycles: Json) -> str | None:
+    """Say how far apart the losses on validation and on training images are in the end; None in older results."""
+    if (plain := cycles.get("train_plain")) is None:
+        return None
+    end = cycles["ends"][-1]
+    return (
+        f"After the last cycle the loss is {end['valid_loss']:.4f} on validation images and {end['train_loss']:.4f} on "
+        f"training images without augmentation ({plain['images']:,} of them, standard error "
+        f"{plain['standard_error']:.4f})."
+    )
+
+
 def similarity(found: Json, *, lr_setting: str = "full_train.lr") -> str:
     """Say whether the data is like that of pretraining; `found` is a part of `verdict.json`."""
     low, high = found["interval"]
@@ -142,6 +154,7 @@ def full_train_verdict(cycles: Json, verdict: Json) -> list[str]:
     sentences = (
         given_rates(rates),
         overfitting(cycles, stage="full_train"),
+        gap(cycles),
         kept_choice(cycles["kept"], cycles["ends"]),
     )
     return [s for s in (*sentences, similarity(found, lr_setting=lr_setting)) if s is not None]

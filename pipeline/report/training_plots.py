@@ -26,6 +26,7 @@ from pipeline.report.style import (
 from pipeline.report.text import counted, drawable
 
 Curve = tuple[npt.ArrayLike, npt.ArrayLike]
+CycleValues = tuple[Sequence[int], Sequence[float]]
 """Steps and values, of equal length; values may hold NaN."""
 
 
@@ -113,24 +114,25 @@ def plot_learning_curves(
         legend_above(top)
 
 
-def plot_sharpness(
-    path: Path, *, cycles: Sequence[int], gap: Sequence[float], rise: Sequence[float], hessian_top: Sequence[float]
-) -> None:
-    """Draw the generalisation gap (validation loss minus training loss) and the sharpness at the end of each cycle.
+def plot_sharpness(path: Path, *, gap: CycleValues, rise: CycleValues, hessian_top: CycleValues) -> None:
+    """Draw the generalisation gap (validation loss minus training loss) and the sharpness over the cycles.
 
-    Cycle 0 is the state before training. `rise` is the mean increase of the loss when the weights are perturbed.
+    Each is (cycles, values); cycle 0 is the state before training. `rise` is the mean increase of the loss when the
+    weights are perturbed. Sharpness may be measured at few of the cycles' ends, and `hessian_top` at none.
     """
-    wider = "widened" if gap[-1] > gap[0] else "narrowed"
-    sharper = "sharper" if hessian_top[-1] > hessian_top[0] else "flatter"
-    title = f"The generalisation gap {wider} to {gap[-1]:.3g}; the minimum is {sharper} than before training"
-    with figure(path, title=title, height_in=6.0) as fig:
-        panels = fig.subplots(3, 1, sharex=True)
-        rows = (
-            (gap, RED, "valid loss - train loss"),
-            (rise, ORANGE, "rise of the loss\nunder perturbation"),
-            (hessian_top, BLUE, "leading eigenvalue\nof the Hessian"),
-        )
-        for ax, (values, color, label) in zip(panels, rows, strict=True):
+    wider, last = ("widened" if gap[1][-1] > gap[1][0] else "narrowed"), gap[1][-1]
+    sharpness = (hessian_top if len(hessian_top[1]) else rise)[1]
+    sharper = "sharper" if sharpness[-1] > sharpness[0] else "flatter"
+    title = f"The generalisation gap {wider} to {last:.3g}; the minimum is {sharper} than before training"
+    drawn = [
+        (gap, RED, "valid loss - train loss"),
+        (rise, ORANGE, "rise of the loss\nunder perturbation"),
+        (hessian_top, BLUE, "leading eigenvalue\nof the Hessian"),
+    ]
+    drawn = [row for row in drawn if len(row[0][1])]
+    with figure(path, title=title, height_in=2.0 * len(drawn)) as fig:
+        panels = fig.subplots(len(drawn), 1, sharex=True)
+        for ax, ((cycles, values), color, label) in zip(panels, drawn, strict=True):
             draw_line(ax, np.asarray(cycles), np.asarray(values), color=color, marker="o")
             ax.set_ylabel(label, fontsize=9)
         panels[-1].set_xlabel("cycle (0: before training)")

@@ -253,7 +253,7 @@ def test_cross_validation_names_what_is_broken(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_sweep_tells_a_broken_image_from_a_rate_that_is_too_high() -> None:
-    plan = plan_sweeps(SETTINGS, batch_size=8, max_samples=None)
+    plan = plan_sweeps(SETTINGS, batch_size=8, budget=None)
     made = learner(build_model())
     points = sweep(made, replace(plan, start_lr=1.0, end_lr=1e30), momentum=0.9, seed=("a", 1), bar=Bar())
     assert all(map(math.isfinite, (*points.losses, *points.references)))

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 import pipeline.evaluation.tta as tta_module
 from pipeline.data.augment import Policy
-from pipeline.data.decode import Framing, decode_framed
+from pipeline.data.colour import to_rgb
+from pipeline.data.decode import Framing, Held, decode_framed
 from pipeline.data.images import normalise
 from pipeline.evaluation.metrics import log_loss
 from pipeline.evaluation.tta import (
@@ -21,6 +22,7 @@ from pipeline.evaluation.tta import (
     ImageFile,
     Probs,
     TtaPrediction,
+    ViewsOfFiles,
     choose_plain_weight,
     predict_in_parts,
     predict_plain,
@@ -106,6 +108,49 @@ def test_without_any_view_tta_is_plain(files: list[ImageFile]) -> None:
         np.testing.assert_array_equal(
             found.combined(None), predict_plain(COMPUTATION, files, policy("none"), normalisation=IMAGENET)
         )
+
+
+@pytest.mark.parametrize("mode", ["augment", "multi_crop", "sliding_window", "multi_scale", "flip"])
+def test_a_file_is_decoded_once_for_all_views_that_can_share_it(
+    mode: str, files: list[ImageFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A JPEG is decoded again only where a larger view needs more of its pixels."""
+    decoded: list[Image.Image] = []
+
+    def counted(image: Image.Image, *rest: Any, **options: Any) -> Image.Image:
+        decoded.append(image)
+        return to_rgb(image, *rest, **options)
+
+    for px in (290, 400):  # read at 1/8: 37 px, enough for a plain image of 32 but not for one of 38; and 50 px
+        noise = np.random.default_rng(px).integers(0, 255, (px, px, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"{px}.jpg")
+    some = [*files[:3], *(ImageFile(tmp_path / f"{px}.jpg", str(px)) for px in (290, 400))]
+    how, framed = tta(mode, scales=[0.85, 1.2] if mode == "multi_scale" else None), policy("side_on")
+    how = tta(mode, zoom=1.2) if mode in ("multi_crop", "sliding_window") else how
+    images = [ViewsOfFiles(some, each, framed, 3) for each in (None, how)]
+    apart = [(images[0][i], images[1][i]) for i in range(len(some))]
+    monkeypatch.setattr("pipeline.data.decode.to_rgb", counted)
+    for i, (plain, others) in enumerate(apart):
+        held = Held()
+        for views, wanted in zip((each.views(some[i], held) for each in images), (plain, others), strict=True):
+            assert all(map(torch.equal, views, wanted))
+    larger = 0 if mode == "flip" else 1
+    assert len(decoded) == len(some) + larger
+    predict_with_tta(COMPUTATION, some, how, framed, normalisation=IMAGENET, seed=3)
+    assert len(decoded) == 2 * (len(some) + larger)
+
+
+def test_what_a_watched_part_makes_of_the_plain_images_is_kept(files: list[ImageFile], tmp_path: Path) -> None:
+    model = nn.Sequential(Toy(), nn.Linear(3, 3))
+    computation, framed = Computation(model, torch.device("cpu"), "fp32", 2), policy("side_on")
+    found = predict_in_parts(
+        computation, files, tta("flip"), framed, normalisation=IMAGENET, seed=0, workers=0, bar=Bar(),
+        scratch=tmp_path, watched=model[0],
+    )  # fmt: skip
+    pixels = [v2.functional.pil_to_tensor(decode_framed(file.path, framed.framing)) for file in files]
+    want = Toy()(normalise(torch.stack(pixels), IMAGENET))
+    assert found.features is not None
+    torch.testing.assert_close(torch.from_numpy(found.features), want)
 
 
 def test_predictions_do_not_depend_on_the_other_images_or_on_workers(files: list[ImageFile]) -> None:

@@ -1,7 +1,8 @@
-"""Learners that see images: sizes that grow with the epochs, and groups that open with the cycles."""
+"""Learners that see images: sizes that grow, groups that open with the cycles, and what is not computed again."""
 
 import copy
 import dataclasses
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -9,15 +10,15 @@ import torch
 
 from pipeline.files import write_json
 from pipeline.learning.batch_size import epoch_sizes, first_size
-from pipeline.learning.image_learners import ImageSources, head_on_backbone, whole_model
+from pipeline.learning.image_learners import ImageSources, head_behind_backbone, whole_model, with_known_start
 from pipeline.learning.loop import Learner
 from pipeline.learning.snapshots import mean_state
-from pipeline.learning.sources import GrowingImages, TensorBatches, in_order
+from pipeline.learning.sources import FrozenFeatures, LazyImages, MicroBatch, TensorBatches, in_order
 from pipeline.model.backbone import build_backbone
 from pipeline.model.batch_norm import batch_norms
 from pipeline.model.card import IMAGENET, Card
 from pipeline.model.classifier import Classifier, load_classifier, save_model
-from pipeline.model.compute import predict
+from pipeline.model.compute import Computation, forward, predict
 from pipeline.model.head import Head
 from pipeline.model.tensors import save_tensors
 from pipeline.settings import Runtime, read_settings
@@ -31,18 +32,75 @@ def images_at(size: int) -> TensorBatches:
     return TensorBatches(torch.zeros(5, 3, size, size), torch.zeros(5, dtype=torch.long))
 
 
+def sources(*sizes: int) -> ImageSources:
+    images = images_at(sizes[-1])
+    return ImageSources(images, images, images, sizes=sizes, plain_rows=range(5))
+
+
+class Unseen(TensorBatches):
+    """Images that must not be drawn."""
+
+    def batches(self, order: Sequence[Sequence[int]], *, draw: int) -> Iterator[MicroBatch]:
+        raise AssertionError(f"images were drawn: {order}, {draw}")
+
+
 def valid_logits(learner: Learner) -> torch.Tensor:
     return predict(learner, in_order(learner.valid, learner.micro_batch_size))[0]
 
 
-def unfrozen(folder: Path, *, schedule: str, batch_norm: str, optimizer: str = "sgd") -> Path:
+def unfrozen(
+    folder: Path, *, schedule: str = "all", batch_norm: str = "frozen", optimizer: str = "sgd", precision: str = "fp32"
+) -> Path:
     folder.mkdir(exist_ok=True)
     backbone = build_backbone(ARCH)
     model = Classifier(backbone, Head(backbone.num_features, 2, dropout=0.0))
-    save_model(model, Card(ARCH, 0.0, "fp32", 32, ("a", "b"), IMAGENET), folder)
+    save_model(model, Card(ARCH, 0.0, precision, 32, ("a", "b"), IMAGENET), folder)
     groups = [{"lr_factor": 1.0, "first_cycle": first_cycle(i, 4, schedule)} for i in range(4)]
     write_json(folder / "plan.json", {"groups": groups, "batch_norm": batch_norm, "optimizer": optimizer})
     return folder
+
+
+def precomputed(folder: Path, pixels: torch.Tensor, *, precision: str = "fp32") -> Path:
+    """A folder with an unfrozen model, its parts, and the activations of `pixels` as both splits."""
+    unfrozen(folder, precision=precision)
+    model, _ = load_classifier(folder)
+    save_tensors(model.backbone.state_dict(), folder / "backbone.safetensors")
+    save_tensors(model.head.state_dict(), folder / "head.safetensors")
+    computation = Computation(model.backbone.eval(), torch.device("cpu"), precision, 8)
+    with torch.no_grad():
+        features = forward(computation, pixels)
+    targets = torch.zeros(len(pixels), dtype=torch.long)
+    for split in ("train", "valid"):
+        save_tensors({"activations": features[None], "targets": targets}, folder / f"activations-{split}.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_stored_activations_tell_is_not_computed_again(tmp_path: Path, runtime: Runtime, precision: str) -> None:
+    pixels = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    folder, targets = precomputed(tmp_path, pixels, precision=precision), torch.zeros(5, dtype=torch.long)
+    seen, unseen = TensorBatches(pixels, targets), Unseen(pixels, targets)
+    images = ImageSources(seen, unseen, unseen, sizes=(16, 32), plain_rows=[3, 0])
+    images = dataclasses.replace(images, train_plain=Unseen(pixels[[3, 0]], targets[[3, 0]]))
+    measured = dataclasses.replace(images, train_plain=TensorBatches(pixels[[3, 0]], targets[[3, 0]]), valid=seen)
+
+    whole = whole_model(folder, measured, runtime, micro_batch_size=8)
+    expected = [predict(whole, in_order(each, 8))[0] for each in (whole.train_plain, whole.valid)]
+    head = head_behind_backbone(folder, folder, images, runtime, micro_batch_size=8)
+    start = with_known_start(whole_model(folder, images, runtime, micro_batch_size=8), folder, images).start
+    for found in (
+        [predict(head, in_order(each, 8))[0] for each in (head.train_plain, head.valid)],
+        [start["train"], start["valid"]],
+    ):
+        for logits, wanted in zip(found, expected, strict=True):
+            torch.testing.assert_close(logits, wanted, rtol=1e-5, atol=1e-5)
+    assert torch.equal(predict(head, in_order(head.train, 8))[0], predict(whole, in_order(whole.train, 8))[0])
+
+    other = dataclasses.replace(measured, sizes=(32, 16))
+    learner = head_behind_backbone(folder, folder, other, runtime, micro_batch_size=8)
+    torch.testing.assert_close(predict(learner, in_order(learner.valid, 8))[0], expected[1], rtol=1e-5, atol=1e-5)
+    assert isinstance(learner.valid, FrozenFeatures)
+    assert with_known_start(whole, folder, other).start == {}
 
 
 def test_sizes_follow_the_epochs_and_one_is_held_at_a_time() -> None:
@@ -52,7 +110,7 @@ def test_sizes_follow_the_epochs_and_one_is_held_at_a_time() -> None:
         opened.append(size)
         return images_at(size)
 
-    images = GrowingImages(torch.zeros(5, dtype=torch.long), [16, 24, 24], open_at, names=list("abcde"))
+    images = LazyImages(torch.zeros(5, dtype=torch.long), [16, 24, 24], open_at, names=list("abcde"))
     sizes = [next(iter(images.batches([[0, 3]], draw=epoch)))[0].shape[-1] for epoch in (0, 1, 2, 3)]
     assert sizes == [16, 24, 24, 24]
     assert opened == [16, 24]
@@ -70,7 +128,7 @@ def test_each_cycles_size_lasts_for_its_epochs(compose_conf: Compose) -> None:
 def test_groups_open_from_the_head_down(
     tmp_path: Path, runtime: Runtime, schedule: str, frozen: list[int], batch_norm: str
 ) -> None:
-    images = ImageSources(images_at(32), images_at(32), images_at(32), sizes=(32,))
+    images = sources(32)
     folder = unfrozen(tmp_path, schedule=schedule, batch_norm=batch_norm)
     learner = whole_model(folder, images, runtime, micro_batch_size=4)
     norms = {id(p) for m in batch_norms(learner.model) for p in m.parameters()}
@@ -89,13 +147,10 @@ def test_means_of_heads_predict_means_of_logits_and_whole_models_need_not(tmp_pa
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randn(5, 3, 32, 32, generator=generator)
     shown = TensorBatches(pixels, torch.zeros(5, dtype=torch.long))
-    images = ImageSources(shown, shown, shown, sizes=(32,))
-    folder = unfrozen(tmp_path, schedule="all", batch_norm="frozen")
-    model, _ = load_classifier(folder)
-    save_tensors(model.backbone.state_dict(), folder / "backbone.safetensors")
-    save_tensors(model.head.state_dict(), folder / "head.safetensors")
+    images = ImageSources(shown, shown, shown, sizes=(32,), plain_rows=range(5))
+    folder = precomputed(tmp_path, pixels)
     for learner in (
-        head_on_backbone(folder, folder, images, runtime, micro_batch_size=8),
+        head_behind_backbone(folder, folder, images, runtime, micro_batch_size=8),
         whole_model(folder, images, runtime, micro_batch_size=8),
     ):
         states, logits = [], []
@@ -110,9 +165,9 @@ def test_means_of_heads_predict_means_of_logits_and_whole_models_need_not(tmp_pa
 
 
 def test_an_architecture_of_fixed_size_is_refused_other_sizes(tmp_path: Path, runtime: Runtime) -> None:
-    folder = unfrozen(tmp_path, schedule="all", batch_norm="frozen")
+    folder = unfrozen(tmp_path)
     card = (folder / "model.json").read_text().replace(ARCH, "vit_b_16")
     (folder / "model.json").write_text(card)
-    images = ImageSources(images_at(32), images_at(32), images_at(32), sizes=(16, 32))
+    images = sources(16, 32)
     with pytest.raises(ValueError, match="image_size=16 does not fit vit_b_16, which was built for 32"):
         whole_model(folder, images, runtime, micro_batch_size=4)

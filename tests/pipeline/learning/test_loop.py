@@ -1,5 +1,6 @@
 """The training loop against a hand-written one, after a kill, and at the extremes of batch size."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -239,6 +240,15 @@ def test_the_best_cycle_is_kept_and_training_stops_after_a_worse_one(
     kept = keep_snapshots(made, finished.ends, tmp_path, "best")
     assert kept.cycles == [2]
     assert all(torch.equal(made.model.state_dict()[n], t) for n, t in seen[2].items())
+
+
+def test_a_known_start_is_taken_and_what_follows_is_measured(tmp_path: Path) -> None:
+    plain, told = learner(build_model()), learner(build_model())
+    told = replace(told, start={"valid": torch.zeros(told.valid.num_samples, 3), "train": torch.zeros(37, 3)})
+    measured, known = run(plain, PLAN, tmp_path / "a").ends, run(told, PLAN, tmp_path / "b").ends
+    assert (known[0].valid_loss, known[0].train_loss) == pytest.approx((math.log(3), math.log(3)))
+    assert known[0].valid_loss != measured[0].valid_loss
+    assert known[1:] == measured[1:]
 
 
 def test_if_no_cycle_is_better_the_initial_model_is_kept(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def find(
 ) -> tuple[LrChoice, list[Curve]]:
     workspace = Workspace("lr_find_full", 0, scratch, scratch, Journal(scratch / "journal.jsonl"), 1e9, say)
     try:
-        return find_lr(made, settings, workspace, batch_size=8, momentum=0.9, max_samples=None, safe_lr=SAFE_LR)
+        return find_lr(made, settings, workspace, batch_size=8, momentum=0.9, budget=None, safe_lr=SAFE_LR)
     finally:
         workspace.journal.close()
 

@@ -55,7 +55,7 @@ def test_groups_keep_their_rates_and_the_last_has_the_heads(name: str, kind: typ
 
 
 def test_a_whole_model_is_trained_by_the_optimizer_of_its_plan(tmp_path: Path, runtime: Runtime) -> None:
-    images = ImageSources(images_at(32), images_at(32), images_at(32), sizes=(32,))
+    images = ImageSources(images_at(32), images_at(32), images_at(32), sizes=(32,), plain_rows=range(5))
     for name in ("sgd", "adamw"):
         folder = unfrozen(tmp_path / name, schedule="all", batch_norm="frozen", optimizer=name)
         assert whole_model(folder, images, runtime, micro_batch_size=4).optimizer == name

@@ -9,9 +9,15 @@ from torch import nn
 from torch.func import functional_call
 
 from pipeline.learning import sharpness
-from pipeline.learning.sharpness import Sharpness, hessian_images, leading_eigenvalue, measure_sharpness
+from pipeline.learning.sharpness import (
+    Sharpness,
+    hessian_images,
+    leading_eigenvalue,
+    measure_sharpness,
+    plan_sharpness,
+    random_lines,
+)
 from pipeline.model.compute import Computation
-from pipeline.seeds import seed_of
 from pipeline.vision import models
 
 
@@ -19,11 +25,6 @@ def tiny() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3)).double()
     return model, torch.randn(12, 3, dtype=torch.float64), torch.arange(12) % 3
-
-
-def random_lines(model: nn.Module, *, seed: int) -> list[list[torch.Tensor]]:
-    generator = torch.Generator().manual_seed(seed_of(seed, "sharpness"))
-    return [[torch.randn(p.shape, generator=generator) for p in model.parameters()] for _ in range(2)]
 
 
 def test_the_leading_eigenvalue_is_that_of_the_whole_hessian() -> None:
@@ -56,7 +57,7 @@ def test_the_rise_is_the_mean_over_both_ends_of_two_lines() -> None:
     torch.manual_seed(1)
     model, inputs, targets = tiny()
     made = Computation(model, torch.device("cpu"), "fp32", 8)
-    rise = measure_sharpness(made, (inputs, targets), seed=0).rise
+    rise = measure_sharpness(made, (inputs, targets), random_lines(model, seed=0)).rise
     losses = []
     for line in random_lines(model, seed=0):
         for sign in (1, -1):
@@ -77,10 +78,10 @@ def test_measuring_changes_nothing_and_gives_the_same_twice() -> None:
     before, modes = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()]
     made = Computation(model, torch.device("cpu"), "fp32", 8)
     images = (torch.randn(10, 3), torch.arange(10) % 3)
-    first = measure_sharpness(made, images, seed=3)
+    first = measure_sharpness(made, images, random_lines(model, seed=3))
     assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
     assert [m.training for m in model.modules()] == modes
-    assert measure_sharpness(made, images, seed=3) == first
+    assert measure_sharpness(made, images, random_lines(model, seed=3)) == first
 
 
 def test_a_sharper_minimum_measures_sharper() -> None:
@@ -91,7 +92,9 @@ def test_a_sharper_minimum_measures_sharper() -> None:
             model.weight.copy_(scale * torch.tensor([[1.0, -1, 1, -1], [-1, 1, -1, 1]]))
             model.bias.zero_()
     rises = [
-        measure_sharpness(Computation(m, torch.device("cpu"), "fp32", 8), (inputs, targets), seed=0).rise
+        measure_sharpness(
+            Computation(m, torch.device("cpu"), "fp32", 8), (inputs, targets), random_lines(m, seed=0)
+        ).rise
         for m in (flat, sharp)
     ]
     assert rises[1] > rises[0]
@@ -105,11 +108,27 @@ def test_the_hessian_uses_fewer_images_if_they_are_large(size: int, count: int) 
 def test_the_rise_uses_all_images_and_the_eigenvalue_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     model, inputs, targets = tiny()
     made = Computation(model, torch.device("cpu"), "fp32", 8)
-    whole, part = (measure_sharpness(made, (inputs[:n], targets[:n]), seed=0) for n in (12, 5))
+    whole, part = (measure_sharpness(made, (inputs[:n], targets[:n]), random_lines(model, seed=0)) for n in (12, 5))
     monkeypatch.setattr(sharpness, "HESSIAN_VALUES", 15)  # 5 of the 12
-    bounded = measure_sharpness(made, (inputs, targets), seed=0)
+    bounded = measure_sharpness(made, (inputs, targets), random_lines(model, seed=0))
     assert bounded == Sharpness(whole.rise, part.hessian_top)
     assert whole.hessian_top != part.hessian_top
+
+
+def test_without_the_hessian_the_rise_is_the_same() -> None:
+    model, *images = tiny()
+    made, lines = Computation(model, torch.device("cpu"), "fp32", 8), random_lines(model, seed=0)
+    whole, rise = (measure_sharpness(made, (images[0], images[1]), lines, hessian=each) for each in (True, False))
+    assert rise == Sharpness(whole.rise, None)
+
+
+@pytest.mark.parametrize("images_seen", [100, 3234, 10_000, 39_999, 40_000, 10**6])
+def test_sharpness_takes_its_share_of_the_training_at_most(images_seen: int) -> None:
+    plan = plan_sharpness(images_seen, 4)
+    assert plan.cycles == ([0, 1, 2, 3] if images_seen >= 10_000 else [0, 3])
+    assert plan.hessian == (images_seen >= 40_000)
+    cost = len(plan.cycles) * (50 * plan.num_images / 16 + 150 * plan.hessian)
+    assert cost <= 0.02 * images_seen or plan.num_images == 4
 
 
 def test_networks_with_attention_have_a_hessian_too() -> None:
@@ -119,4 +138,4 @@ def test_networks_with_attention_have_a_hessian_too() -> None:
     nn.init.normal_(model.heads.head.weight)  # torchvision's is zero: nothing below it would matter
     made = Computation(model, torch.device("cpu"), "fp32", 8)
     images = torch.randn(6, 3, 16, 16), torch.arange(6) % 3
-    assert measure_sharpness(made, images, seed=0).hessian_top != 0
+    assert measure_sharpness(made, images, random_lines(model, seed=0)).hessian_top != 0

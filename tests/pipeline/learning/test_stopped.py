@@ -116,7 +116,7 @@ def test_the_finder_stops_within_a_step_and_goes_on_after_its_last_repeat(
         try:
             return find_lr(
                 learner(build_model()), SETTINGS, workspace,
-                batch_size=8, momentum=0.9, max_samples=None, safe_lr=SAFE_LR,
+                batch_size=8, momentum=0.9, budget=None, safe_lr=SAFE_LR,
             )[0]  # fmt: skip
         finally:
             journal.close()

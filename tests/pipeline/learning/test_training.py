@@ -40,6 +40,10 @@ def test_a_training_leaves_its_cycles_and_its_schedule(workspace: Workspace) -> 
     assert cycles.pop("kept") == dataclasses.asdict(outcome.kept)
     assert cycles.pop("verdict") == dataclasses.asdict(outcome.verdict)
     assert set(cycles.pop("gain")) == {"loss", "accuracy"}
+    plain = learner(build_model()).train_plain.num_samples
+    error = cycles.pop("train_plain")
+    assert error["images"] == plain
+    assert 0 < error["standard_error"] < 1
     assert cycles == {
         "num_cycles": 2,
         "cycle_epochs": [1, 2],
@@ -71,7 +75,7 @@ def test_the_finder_leaves_its_choice_and_its_curves_and_no_words(workspace: Wor
         dataclasses.replace(workspace, say=lines.append),
         batch_size=8,
         momentum=0.9,
-        max_samples=None,
+        budget=None,
         safe_lr=0.005,
     )
     workspace.journal.close()

@@ -197,6 +197,7 @@ def cycles_json() -> dict[str, object]:
         "steps_per_epoch": 5,
         "schedule": "sgdr",
         "optimizer": "sgd",
+        "train_plain": {"images": 2000, "standard_error": 0.012},
     }
 
 

@@ -197,3 +197,12 @@ def test_a_solved_head_is_named_by_its_weight_decays(kept: list[int], said: str)
 
 def test_a_single_weight_decay_is_no_choice() -> None:
     assert sentences.tried_decays([0.01]) == "with a weight decay of 0.01"
+
+
+def test_the_gap_is_told_with_its_error_and_not_of_results_that_do_not_say() -> None:
+    told = {"ends": [{"valid_loss": 0.5, "train_loss": 0.3}], "train_plain": {"images": 2000, "standard_error": 0.012}}
+    assert sentences.gap(told) == (
+        "After the last cycle the loss is 0.5000 on validation images and 0.3000 on training images without "
+        "augmentation (2,000 of them, standard error 0.0120)."
+    )
+    assert sentences.gap({"ends": told["ends"]}) is None
