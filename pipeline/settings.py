@@ -248,7 +248,7 @@ class LrFind(_Section):
     start_lr: Rate
     end_lr: Rate
     num_steps: Annotated[int, Field(ge=20, le=10_000)]
-    """Optimizer steps from start_lr to end_lr. In lr_find_full all sweeps cost at most 0.3 epochs."""
+    """Optimizer steps from start_lr to end_lr. In lr_find_full all sweeps cost at most half an epoch."""
     repeats: Annotated[int, Field(ge=1, le=100)]
     """Sweeps over different batch orders; the rule reads the mean of their curves."""
     smoothing: Annotated[float, Field(ge=0.05, le=2)]

@@ -96,7 +96,7 @@ def plan_sweeps(settings: LrFind, *, batch_size: int, budget: int | None) -> Swe
     max_samples = int(budget / _cost_of_sample(batch_size))
     fewest = min(FEWEST_STEPS, settings.num_steps)
     repeats = min(settings.repeats, max(1, max_samples // (fewest * FEWEST_IMAGES)))
-    used = min(max(batch_size, FEWEST_IMAGES), max(FEWEST_IMAGES, max_samples // (fewest * repeats)))
+    used = min(max(batch_size, FEWEST_IMAGES), max(FEWEST_IMAGES // 2, max_samples // (fewest * repeats)))
     num_steps = min(settings.num_steps, max(fewest, max_samples // (used * repeats)))
     return SweepPlan(settings.start_lr, settings.end_lr, num_steps, repeats, min(used, batch_size), used)
 

@@ -24,6 +24,7 @@ WARNING = "warning: unfreeze.lr_ratio=2 is below 3"
 SUSPECTS = "2 labels look wrong: artifacts/cross_validate/suspects.csv"
 FULL = [
     "No over-fitting after 2 of 2 cycles",
+    "After the last cycle the loss is ",
     "The data differs from the pretraining data: training all layers changed the loss by -0.3000 (95 % interval -0.4",
     "Weights changed in the first cycle by: early 1.00% (feature similarity 0.999).",
 ]
