@@ -171,7 +171,14 @@ def _activations(
     def opened(policy: Policy | None) -> ImageBatches:
         seed = (context.settings.seed, "precompute")
         return open_images_of(
-            manifest, samples, framing, normalisation=backbone.normalisation, workers=workers, policy=policy, seed=seed
+            manifest,
+            samples,
+            framing,
+            normalisation=backbone.normalisation,
+            workers=workers,
+            policy=policy,
+            seed=seed,
+            device=computation.device,
         )
 
     with growing as rows:

@@ -368,7 +368,9 @@ def predict_each(computation: Computation, views: Sequence[Tensor], normalisatio
     for shape in dict.fromkeys(view.shape for view in views):
         same = [i for i, view in enumerate(views) if view.shape == shape]
         for batch in even_batches(same, computation.micro_batch_size):
-            logits = forward(computation, normalise(torch.stack([views[i] for i in batch]), normalisation)).cpu()
+            logits = forward(
+                computation, normalise(torch.stack([views[i] for i in batch]).to(computation.device), normalisation)
+            ).cpu()
             rows |= dict(zip(batch, logits.double().softmax(1).numpy(), strict=True))
     return [rows[i] for i in range(len(views))]
 

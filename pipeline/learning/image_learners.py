@@ -67,7 +67,7 @@ def open_images(
         seed: decides the augmented views.
         hold: whether decoded images are kept in memory, if they fit: for those that are drawn several times.
     """
-    manifest, final = read_manifest(ingest), image_sizes[-1]
+    manifest, final, device = read_manifest(ingest), image_sizes[-1], choose_device(runtime)
     train, valid = manifest.of("train"), manifest.of("valid")
     rows = permutation(len(train), "train_plain")[: min(len(valid), PLAIN_IMAGES)]
 
@@ -82,6 +82,7 @@ def open_images(
             policy=policy if augmented else None,
             seed=seed if augmented else (),
             hold=hold,
+            device=device,
         )
 
     def lazily(samples: list[Sample], sizes: Sequence[int], *, augmented: bool = False) -> LazyImages:
