@@ -17,8 +17,8 @@ from pipeline.model.card import load_card
 from pipeline.settings import BatchSize, ImageBatchSettings, LrFind
 
 EPOCHS = 0.5
-"""The sweeps cost at most this much of an epoch, with all that they compute: a tenth of the recipe's seven, with what the
-stage costs beside them."""
+"""The sweeps cost at most this much of an epoch, with all that they compute: a tenth of the recipe's seven,
+with what the stage costs beside them."""
 
 SAFE_LR = 1e-4
 """Below the rates at which pretrained networks are fine-tuned with SGD (1e-3 to 1e-2): it improves little, and
