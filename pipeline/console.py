@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -17,7 +18,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from pipeline.printable import printable
 from pipeline.workspace import Bar
 
-_console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+@cache
+def _console() -> Console:
+    """Made at the first line, because it looks at the terminal only once, and a warm process has none."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 _NAMES = 23
@@ -43,13 +48,13 @@ def note(text: str) -> None:
 
 def _show(text: str, *, indent: int, style: str = "") -> None:
     text = printable(text)
-    lines = _broken(text, indent) if _console.is_terminal else [text]
-    _console.print("\n".join(lines), markup=False, style=style)
+    lines = _broken(text, indent) if _console().is_terminal else [text]
+    _console().print("\n".join(lines), markup=False, style=style)
 
 
 def _broken(text: str, indent: int) -> list[str]:
     """`text` in lines that fit the terminal; the second and all further ones begin with `indent` spaces."""
-    width = _console.width
+    width = _console().width
     margin = " " * (indent if width > 2 * indent else 2)
     lines: list[str] = []
     for part in text.splitlines():
@@ -66,7 +71,7 @@ def _broken(text: str, indent: int) -> list[str]:
 def show(lines: Iterable[str]) -> None:
     """Print lines as they are: a table, or what a whole run found."""
     for line in lines:
-        _console.print(printable(line), markup=False)
+        _console().print(printable(line), markup=False)
 
 
 class _VisibleBar(Bar):
@@ -81,7 +86,7 @@ class _VisibleBar(Bar):
 @contextmanager
 def progress_bar(stage: str, total: int, *, start: int = 0) -> Iterator[Bar]:
     """Show a bar with the time left while the block runs, in a terminal; elsewhere (CI, files) nothing."""
-    can_show = _console.is_terminal and not _console.is_dumb_terminal and sys.stderr.isatty()
+    can_show = _console().is_terminal and not _console().is_dumb_terminal and sys.stderr.isatty()
     if os.environ.get("CI") or not can_show:
         yield Bar()
         return
@@ -89,5 +94,5 @@ def progress_bar(stage: str, total: int, *, start: int = 0) -> Iterator[Bar]:
         TextColumn(f"  {stage:<20}"), BarColumn(bar_width=24), MofNCompleteColumn(),
         TimeRemainingColumn(), TextColumn("left  {task.fields[note]}"),
     )  # fmt: skip
-    with Progress(*columns, console=_console, transient=True) as progress:
+    with Progress(*columns, console=_console(), transient=True) as progress:
         yield _VisibleBar(progress, progress.add_task(stage, total=total, completed=start, note=""))

@@ -1,8 +1,21 @@
-"""Whether other processes are alive."""
+"""Other processes: whether they are alive, and which one this program works for."""
 
 import os
 import socket
 from pathlib import Path
+
+_works_for: str | None = None
+
+
+def starter() -> str:
+    """The name of the process that started this program, under DVC that of DVC; see `process_name`."""
+    return _works_for or process_name(os.getppid())
+
+
+def work_for(name: str) -> None:
+    """Take another process than the parent for the one that started this program: in a fork of a warm process."""
+    global _works_for
+    _works_for = name
 
 
 def is_alive(pid: int) -> bool:

@@ -9,7 +9,7 @@ from pipeline.console import say
 from pipeline.kept import read_kept, write_kept
 from pipeline.params import flatten
 from pipeline.paths import state_dir
-from pipeline.processes import process_name
+from pipeline.processes import starter
 from pipeline.stopping import Stopped, ask, listen, requested
 
 
@@ -45,7 +45,7 @@ def _leave_note() -> None:
     """
     number = requested()
     if number is not None and "DVC_STAGE" in os.environ:
-        write_kept(_note(), {"parent": process_name(os.getppid()), "signal": number})
+        write_kept(_note(), {"parent": starter(), "signal": number})
 
 
 def _take_note() -> None:
@@ -53,7 +53,7 @@ def _take_note() -> None:
     note = read_kept(_note())
     if note is None:
         return
-    if note["parent"] == process_name(os.getppid()):
+    if note["parent"] == starter():
         ask(note["signal"])
     _note().unlink(missing_ok=True)
 
