@@ -223,8 +223,11 @@ def _sources() -> dict[str, tuple[int, int]]:
 
 
 def _load(module: str) -> None:
-    """Import all that the stage will need. Its own module is loaded again, as `__main__`, in the child."""
-    importlib.import_module("pipeline.report.pictures")
+    """Import all that the stage will need, also late. Its own module is loaded again, as `__main__`, in the child."""
+    import torch._inductor.config  # noqa: F401 (`torch.use_deterministic_algorithms` loads it: a second)
+
+    from pipeline.report import data_plots, lr_find_plot, pictures, score_plots, training_plots  # noqa: F401
+
     importlib.import_module(module)
 
 
