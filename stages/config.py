@@ -7,7 +7,6 @@ repairs `dvc.lock`. Runs at every `dvc repro`, in a fraction of a second.
 """
 
 import os
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from pipeline.harness.fingerprints import write_fingerprints
 from pipeline.harness.live import RunClock, end_orphans
 from pipeline.harness.settle import settle
 from pipeline.harness.state_folder import check_state
-from pipeline.harness.stop import obeying
+from pipeline.harness.stop import leave, obeying
 from pipeline.params import load_params
 from pipeline.paths import ARTIFACTS, CONF, PARAMS, state_dir
 from pipeline.settings import Runtime, with_environment
@@ -64,4 +63,4 @@ def _begin(runtime: Runtime) -> None:
 
 if __name__ == "__main__":
     assert CONF.is_dir(), "run from the project's root"
-    sys.exit(obeying("config", main))
+    leave(obeying("config", main))

@@ -1,9 +1,13 @@
 """A run that is asked to stop: what is said, and how the wish reaches the next stage of the same `dvc repro`."""
 
+import atexit
 import os
+import sys
+import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pipeline.console import say
 from pipeline.kept import read_kept, write_kept
@@ -28,6 +32,18 @@ def obeying(name: str, run: Callable[[], int]) -> int:
         return stopped.status
     _leave_note()
     return status
+
+
+def leave(status: int) -> NoReturn:
+    """End this process as `sys.exit` does, but without taking apart what was imported: for torch that takes 0.4 s."""
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(status)
 
 
 def how_to_go_on(stopped: Stopped) -> str:

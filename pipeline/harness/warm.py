@@ -5,8 +5,9 @@ the stage and its standard streams to the warm process of this DVC run, and wait
 the same way. The warm process imports the stage's module, forks, and the child runs it as the command would have done.
 It computes nothing itself, starts no thread of torch and does not touch a GPU, so a child is as good as a new process.
 
-The first stage that needs torch starts it. It belongs to one DVC process, one environment and one working folder, which
-its address is made of; it ends with that DVC, when it has nothing to do, and when a source has changed since it began.
+The first stage that is followed by training starts it. It belongs to one DVC process, one environment and one working
+folder, which its address is made of; it ends with that DVC, when it has nothing to do for a minute, and when a source
+has changed since it began.
 Wherever anything is in the way before the stage has begun, the command runs it itself, and comes to the same result.
 
 The stage's process stays in the group of DVC, so it gets what the terminal sends. A signal to the command is passed on;
@@ -24,6 +25,7 @@ import socket
 import struct
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
@@ -36,8 +38,11 @@ from pipeline.stopping import SIGNALS, listen, requested
 
 IDLE_S = 60.0
 """How long it waits for the next stage."""
-WITHOUT_TORCH = ("config", "ingest", "report", "scores", "publish")
-"""Stages that use the warm process where there is one, and start none."""
+LIGHT = ("config", "report", "scores", "publish")
+"""Stages that use the warm process where there is one, and start none: they run where nothing else does.
+
+`ingest` needs no torch either, but starts it: torch is imported beside it, for what always follows.
+"""
 _LONGEST = 4096
 _Dispositions = dict[int, Any]
 
@@ -71,7 +76,7 @@ def _connected(stage: str) -> Iterator[socket.socket]:
         try:
             connection.connect(address)
         except ConnectionRefusedError:
-            if stage in WITHOUT_TORCH:
+            if stage in LIGHT:
                 raise
             _start(address)
             connection.connect(address)
@@ -174,7 +179,7 @@ def _end_like(ended: bytes) -> NoReturn:
 def serve(listening: socket.socket, dvc: str) -> str:
     """Fork a child for each stage that is asked for; returns in the child, the name of its module."""
     before = _handle(signal.SIG_IGN)
-    began, owner = _sources(), _process_fd(dvc)
+    began, owner, imports = _sources(), _process_fd(dvc), _imports()
     while listening in _ready([listening, owner], IDLE_S):
         connection, _ = listening.accept()
         message, streams, _, _ = socket.recv_fds(connection, _LONGEST, 3)
@@ -185,7 +190,9 @@ def serve(listening: socket.socket, dvc: str) -> str:
             listening.close()  # first, so that the command, when it tries again, finds nobody there
             break
         stage = message.decode()
-        _load(f"stages.{stage}")
+        if stage != "ingest":
+            deque(imports, maxlen=0)
+        importlib.import_module(f"stages.{stage}")  # which the child loads again, as `__main__`
         gc.freeze()  # what is there is shared with children, and their garbage collection does not touch it
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         pid = os.fork()
@@ -199,7 +206,7 @@ def serve(listening: socket.socket, dvc: str) -> str:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         for number in streams:
             os.close(number)
-        _wait(pid, connection, owner)
+        _wait(pid, connection, owner, imports)
     os._exit(0)
 
 
@@ -222,13 +229,20 @@ def _sources() -> dict[str, tuple[int, int]]:
     return {str(file): (status.st_mtime_ns, status.st_size) for file in found if (status := file.stat())}
 
 
-def _load(module: str) -> None:
-    """Import all that the stage will need, also late. Its own module is loaded again, as `__main__`, in the child."""
-    import torch._inductor.config  # noqa: F401 (`torch.use_deterministic_algorithms` loads it: a second)
+def _imports() -> Iterator[None]:
+    """Import what stages share, also what they import late, in steps: while the first stage runs, and nobody waits."""
+    import torch
 
+    yield
+    import torch._inductor.config  # noqa: F401 (for `torch.use_deterministic_algorithms`: almost a second)
+
+    yield
+    import pipeline.vision  # noqa: F401
+
+    yield
     from pipeline.report import data_plots, lr_find_plot, pictures, score_plots, training_plots  # noqa: F401
 
-    importlib.import_module(module)
+    yield
 
 
 def _become(stage: str, streams: list[int], before: _Dispositions, dvc: str) -> None:
@@ -248,10 +262,14 @@ def _ready(watched: list[Any], timeout_s: float | None = None) -> list[Any]:
     return select.select(watched, [], [], timeout_s)[0]
 
 
-def _wait(pid: int, connection: socket.socket, owner: int) -> None:
+def _wait(pid: int, connection: socket.socket, owner: int, imports: Iterator[None]) -> None:
     """Wait for the child and tell its command how it ended; end the child if the command has."""
     child = os.pidfd_open(pid)
-    ready = _ready([child, connection, owner])
+    watched = [child, connection, owner]
+    for _ in imports:
+        if _ready(watched, 0):
+            break
+    ready = _ready(watched)
     if owner in ready:
         os._exit(0)  # the child sees that, and stops where nothing is half done
     if child not in ready:
