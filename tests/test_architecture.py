@@ -103,10 +103,15 @@ def test_a_library_is_known_in_one_place(library: str) -> None:
 
 
 def test_no_import_hides_in_a_string() -> None:
+    """Fingerprints of code follow import statements. The warm process is part of none, and imports stages by name."""
     names = {
-        node.id for file in SOURCES for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Name)
+        node.id if isinstance(node, ast.Name) else node.attr
+        for file in SOURCES
+        if file != PROJECT / "pipeline/harness/warm.py"
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Name | ast.Attribute)
     }
-    assert not names & {"import_module", "__import__"}
+    assert not names & {"import_module", "__import__", "run_module"}
 
 
 WRITES = ("write_text", "write_bytes", "touch")

@@ -38,11 +38,9 @@ from pipeline.stopping import SIGNALS, listen, requested
 
 IDLE_S = 60.0
 """How long it waits for the next stage."""
-LIGHT = ("config", "report", "scores", "publish")
-"""Stages that use the warm process where there is one, and start none: they run where nothing else does.
-
-`ingest` needs no torch either, but starts it: torch is imported beside it, for what always follows.
-"""
+LIGHT = ("config", "ingest", "report", "scores", "publish")
+"""Stages without torch. They use the warm process where there is one. Only `ingest`, which training always follows,
+starts it: torch is imported while it runs."""
 _LONGEST = 4096
 _Dispositions = dict[int, Any]
 
@@ -76,7 +74,7 @@ def _connected(stage: str) -> Iterator[socket.socket]:
         try:
             connection.connect(address)
         except ConnectionRefusedError:
-            if stage in LIGHT:
+            if stage in LIGHT and stage != "ingest":
                 raise
             _start(address)
             connection.connect(address)
@@ -190,7 +188,7 @@ def serve(listening: socket.socket, dvc: str) -> str:
             listening.close()  # first, so that the command, when it tries again, finds nobody there
             break
         stage = message.decode()
-        if stage != "ingest":
+        if stage not in LIGHT:
             deque(imports, maxlen=0)
         importlib.import_module(f"stages.{stage}")  # which the child loads again, as `__main__`
         gc.freeze()  # what is there is shared with children, and their garbage collection does not touch it
