@@ -10,18 +10,21 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import TYPE_CHECKING
 
-from rich.cells import cell_len
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+if TYPE_CHECKING:  # rich takes as long to import as Python to start: only a program that says something loads it
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
 
 from pipeline.printable import printable
 from pipeline.workspace import Bar
 
 
 @cache
-def _console() -> Console:
+def _console() -> "Console":
     """Made at the first line, because it looks at the terminal only once, and a warm process has none."""
+    from rich.console import Console
+
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -54,6 +57,8 @@ def _show(text: str, *, indent: int, style: str = "") -> None:
 
 def _broken(text: str, indent: int) -> list[str]:
     """`text` in lines that fit the terminal; the second and all further ones begin with `indent` spaces."""
+    from rich.cells import cell_len
+
     width = _console().width
     margin = " " * (indent if width > 2 * indent else 2)
     lines: list[str] = []
@@ -75,7 +80,7 @@ def show(lines: Iterable[str]) -> None:
 
 
 class _VisibleBar(Bar):
-    def __init__(self, progress: Progress, task: TaskID) -> None:
+    def __init__(self, progress: "Progress", task: "TaskID") -> None:
         self._progress, self._task = progress, task
 
     def advance(self, count: int = 1, *, note: str = "") -> None:
@@ -90,6 +95,8 @@ def progress_bar(stage: str, total: int, *, start: int = 0) -> Iterator[Bar]:
     if os.environ.get("CI") or not can_show:
         yield Bar()
         return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (
         TextColumn(f"  {stage:<20}"), BarColumn(bar_width=24), MofNCompleteColumn(),
         TimeRemainingColumn(), TextColumn("left  {task.fields[note]}"),

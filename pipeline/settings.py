@@ -11,14 +11,12 @@ import json
 import os
 import re
 import typing
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Literal
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from yaml import YAMLError
 
 from pipeline.passwords import hide_passwords
 
@@ -436,7 +434,9 @@ class Settings(_Section):
     runtime: Runtime
 
 
-_ADAPTERS: dict[type, TypeAdapter[Any]] = {cls: TypeAdapter(cls) for cls in (Settings, Runtime)}
+@cache
+def _adapter(cls: Hashable) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)
 
 
 def read_settings(values: dict[str, Any], *, source: str) -> Settings:
@@ -502,6 +502,8 @@ def with_environment(runtime: Runtime) -> Runtime:
             raise SettingsError(
                 f"environment: {prefix}{shown(name.upper())} is unknown; nearest: {prefix}{near.upper()}"
             )
+    if not given:
+        return runtime
     texts = {n: v for n, v in given.items() if n in ("device", "tracking_uri", "experiment")}
     others = {n: _from_text(v) for n, v in given.items() if n not in texts}
     try:
@@ -512,6 +514,10 @@ def with_environment(runtime: Runtime) -> Runtime:
 
 def _from_text(text: str) -> object:
     """A number, true or false in the environment; all else stays text, and is refused by the schema."""
+    from omegaconf import OmegaConf  # here, because most runs need none of it, and each stage would import it
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
     try:
         return OmegaConf.from_dotlist([f"value={text}"])["value"] if len(text) <= _LONGEST_SHOWN else text
     except (YAMLError, OmegaConfBaseException):
@@ -521,7 +527,7 @@ def _from_text(text: str) -> object:
 def _read(cls: type[T], values: dict[str, Any]) -> T:
     _check_plain(values)
     try:
-        adapter: TypeAdapter[T] = _ADAPTERS[cls]
+        adapter: TypeAdapter[T] = _adapter(cls)
         return adapter.validate_json(json.dumps(values))  # strict, yet from dicts: only JSON can be both
     except ValidationError as error:
         by_key: dict[str, list[str]] = {}

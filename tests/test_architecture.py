@@ -29,7 +29,7 @@ KNOWS = {
     "hydra": {"pipeline/harness/compose.py", "pipeline/harness/typed.py"},
     "dvc": {"pipeline/harness/dvc_lock.py", "pipeline/harness/revisions.py"},
     "mlflow": {"pipeline/tracking/store.py", "pipeline/tracking/page.py", "pipeline/tracking/models.py"},
-    "rich": {"pipeline/console.py"},
+    "rich": {"pipeline/console.py", "pipeline/harness/warm.py"},
     "timm": {"pipeline/model/timm_backbone.py", "pipeline/model/timm_weights.py"},
     "huggingface_hub": {"pipeline/model/timm_weights.py"},
     "matplotlib": {"pipeline/report"},

@@ -235,6 +235,8 @@ def _imports() -> Iterator[None]:
     import torch._inductor.config  # noqa: F401 (for `torch.use_deterministic_algorithms`: almost a second)
 
     yield
+    import rich.progress  # noqa: F401
+
     import pipeline.vision  # noqa: F401
 
     yield
