@@ -11,7 +11,7 @@ import json
 import os
 import re
 import typing
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal
@@ -435,7 +435,7 @@ class Settings(_Section):
 
 
 @cache
-def _adapter(cls: Hashable) -> TypeAdapter[Any]:
+def _adapter(cls: Callable[..., Any]) -> TypeAdapter[Any]:
     return TypeAdapter(cls)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline.console import complain, say
 from pipeline.harness.checked import read_checked
-from pipeline.harness.fingerprints import write_fingerprints
+from pipeline.harness.fingerprints import keep_code, recall_code, write_fingerprints
 from pipeline.harness.live import RunClock, end_orphans
 from pipeline.harness.settle import settle
 from pipeline.harness.state_folder import check_state
@@ -34,7 +34,9 @@ def main() -> int:
         check_state(state_dir(), say=partial(say, "config"))
         _check_device(runtime)
         store_uri(Path(), runtime.tracking_uri)  # refused now, not after training
+        recall_code(state_dir())
         write_fingerprints(settings, ARTIFACTS / "config", STAGES)
+        keep_code(state_dir())
         _begin(runtime)
         if is_experiment:
             from pipeline.harness.dvc_lock import repair_lock  # DVC takes half a second to import

@@ -13,6 +13,7 @@ from pipeline.console import complain, progress_bar, say
 from pipeline.files import FULL, DiskFullError, write_text
 from pipeline.harness.drawing import draw_once
 from pipeline.harness.execute import Audience, StageFolders, execute
+from pipeline.harness.fingerprints import recall_code
 from pipeline.harness.live import Follow, live_row
 from pipeline.harness.stage import Stage
 from pipeline.harness.state_folder import check_state
@@ -47,6 +48,7 @@ def _run(stage: Stage[Any]) -> int:
     params: dict[str, Any] = {}
     try:
         check_state(state_dir())
+        recall_code(state_dir())
         params = load_params(PARAMS)
         runtime = with_environment(read_settings(params, source=str(PARAMS)).runtime)
         folders = StageFolders({n: ARTIFACTS / n for n in stage.upstream}, ARTIFACTS / stage.name, state_dir())
