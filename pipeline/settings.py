@@ -11,9 +11,8 @@ import json
 import os
 import re
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -434,9 +433,14 @@ class Settings(_Section):
     runtime: Runtime
 
 
-@cache
-def _adapter(cls: Callable[..., Any]) -> TypeAdapter[Any]:
-    return TypeAdapter(cls)
+_adapters: dict[type, TypeAdapter[Any]] = {}
+"""Made when they are first needed: most programs need that of the settings only."""
+
+
+def _adapter(cls: type[T]) -> TypeAdapter[T]:
+    if cls not in _adapters:
+        _adapters[cls] = TypeAdapter(cls)
+    return _adapters[cls]
 
 
 def read_settings(values: dict[str, Any], *, source: str) -> Settings:
@@ -527,8 +531,7 @@ def _from_text(text: str) -> object:
 def _read(cls: type[T], values: dict[str, Any]) -> T:
     _check_plain(values)
     try:
-        adapter: TypeAdapter[T] = _adapter(cls)
-        return adapter.validate_json(json.dumps(values))  # strict, yet from dicts: only JSON can be both
+        return _adapter(cls).validate_json(json.dumps(values))  # strict, yet from dicts: only JSON can be both
     except ValidationError as error:
         by_key: dict[str, list[str]] = {}
         for key, typed, reason in (_complaint(dict(e), values) for e in error.errors()):
