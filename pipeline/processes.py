@@ -18,6 +18,20 @@ def work_for(name: str) -> None:
     _works_for = name
 
 
+def parent_of(pid: int) -> int:
+    """The process that started another; 0 where the system does not tell."""
+    return int(next(iter(_status(pid)[1:]), 0))
+
+
+def command_of(pid: int) -> list[str]:
+    """What a process was started with, word by word; empty where the system does not tell."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return []
+    return words.decode(errors="replace").removesuffix("\0").split("\0")
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process of this machine runs. One that has ended and waits for its parent to notice does not."""
     try:

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pipeline.paths import PROJECT
-from pipeline.processes import named_is_alive, process_name, work_for
+from pipeline.processes import command_of, named_is_alive, parent_of, process_name, work_for
 from pipeline.stopping import SIGNALS, listen, requested
 
 IDLE_S = 60.0
@@ -83,10 +83,16 @@ def _connected(stage: str) -> Iterator[socket.socket]:
         yield connection
 
 
+def _dvc() -> str:
+    """The name of the DVC that started this command, also through a shell that waits for it, as dash does."""
+    parent, stage = os.getppid(), os.environ["DVC_STAGE"]
+    return process_name(parent_of(parent) if command_of(parent)[-1:] == [f"python -m stages.{stage}"] else parent)
+
+
 def _address() -> str:
     """An abstract address, which vanishes with the process that listens there, and needs no file."""
     environment = {name: value for name, value in os.environ.items() if name != "DVC_STAGE"}
-    owner = [process_name(os.getppid()), sys.executable, str(PROJECT), str(Path.cwd()), environment]
+    owner = [_dvc(), sys.executable, str(PROJECT), str(Path.cwd()), environment]
     return f"\0unfreeze-{sha256(json.dumps(owner, sort_keys=True).encode()).hexdigest()}"
 
 
@@ -96,7 +102,7 @@ def _start(address: str) -> None:
         listening.bind(address)
         listening.listen()
         nowhere, number = subprocess.DEVNULL, listening.fileno()
-        command = [sys.executable, "-m", __name__, str(number), process_name(os.getppid())]
+        command = [sys.executable, "-m", __name__, str(number), _dvc()]
         subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=nowhere, pass_fds=[number])
 
 

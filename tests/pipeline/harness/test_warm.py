@@ -27,11 +27,13 @@ DVC = """
 import os, subprocess, sys
 for stage in sys.argv[1:]:
     command = [sys.executable, "-m", f"stages.{stage}"]
+    if "THROUGH_A_SHELL" in os.environ:
+        command = ["/bin/sh", "-c", f"python -m stages.{stage}"]
     process = subprocess.Popen(command, env={**os.environ, "DVC_STAGE": stage})
     print("command", process.pid, flush=True)
     print("status", process.wait(), flush=True)
 """
-"""What starts stages, as DVC does."""
+"""What starts stages, as DVC does: through a shell, which becomes the command (bash), or waits for it (dash)."""
 
 FIRST_ACT = """
 import sys
@@ -64,6 +66,7 @@ class Dvc:
 
     def __init__(self, folder: Path, *stages: str) -> None:
         environment = {**os.environ, "DVC_ROOT": str(folder), "PYTHONPATH": str(folder)}
+        environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         environment.pop("COVERAGE_PROCESS_START", None)
         command = [sys.executable, "-c", DVC, *stages]
         pipe = subprocess.PIPE
@@ -121,7 +124,12 @@ def test_only_the_stages_that_training_follows_start_it() -> None:
     assert not {"config", "scores", "publish"} & set(STAGES)
 
 
-def test_stages_are_forked_from_one_process_that_ends_with_dvc(start: Callable[..., Dvc]) -> None:
+@pytest.mark.parametrize("through_a_shell", [False, True])
+def test_stages_are_forked_from_one_process_that_ends_with_dvc(
+    start: Callable[..., Dvc], through_a_shell: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if through_a_shell:
+        monkeypatch.setenv("THROUGH_A_SHELL", "yes")
     dvc = start(TELL, TELL)
     stages = [dvc.read("stage"), dvc.read("stage")]
     (first, warm, owner, *told), (second, *other, name, arguments) = stages
