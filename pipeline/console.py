@@ -9,15 +9,23 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING
 
-from rich.cells import cell_len
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+if TYPE_CHECKING:  # rich takes as long to import as Python to start: only a program that says something loads it
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
 
 from pipeline.printable import printable
 from pipeline.workspace import Bar
 
-_console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+@cache
+def _console() -> "Console":
+    """Made at the first line, because it looks at the terminal only once, and a warm process has none."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 _NAMES = 23
@@ -43,13 +51,15 @@ def note(text: str) -> None:
 
 def _show(text: str, *, indent: int, style: str = "") -> None:
     text = printable(text)
-    lines = _broken(text, indent) if _console.is_terminal else [text]
-    _console.print("\n".join(lines), markup=False, style=style)
+    lines = _broken(text, indent) if _console().is_terminal else [text]
+    _console().print("\n".join(lines), markup=False, style=style)
 
 
 def _broken(text: str, indent: int) -> list[str]:
     """`text` in lines that fit the terminal; the second and all further ones begin with `indent` spaces."""
-    width = _console.width
+    from rich.cells import cell_len
+
+    width = _console().width
     margin = " " * (indent if width > 2 * indent else 2)
     lines: list[str] = []
     for part in text.splitlines():
@@ -66,11 +76,11 @@ def _broken(text: str, indent: int) -> list[str]:
 def show(lines: Iterable[str]) -> None:
     """Print lines as they are: a table, or what a whole run found."""
     for line in lines:
-        _console.print(printable(line), markup=False)
+        _console().print(printable(line), markup=False)
 
 
 class _VisibleBar(Bar):
-    def __init__(self, progress: Progress, task: TaskID) -> None:
+    def __init__(self, progress: "Progress", task: "TaskID") -> None:
         self._progress, self._task = progress, task
 
     def advance(self, count: int = 1, *, note: str = "") -> None:
@@ -81,13 +91,15 @@ class _VisibleBar(Bar):
 @contextmanager
 def progress_bar(stage: str, total: int, *, start: int = 0) -> Iterator[Bar]:
     """Show a bar with the time left while the block runs, in a terminal; elsewhere (CI, files) nothing."""
-    can_show = _console.is_terminal and not _console.is_dumb_terminal and sys.stderr.isatty()
+    can_show = _console().is_terminal and not _console().is_dumb_terminal and sys.stderr.isatty()
     if os.environ.get("CI") or not can_show:
         yield Bar()
         return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (
         TextColumn(f"  {stage:<20}"), BarColumn(bar_width=24), MofNCompleteColumn(),
         TimeRemainingColumn(), TextColumn("left  {task.fields[note]}"),
     )  # fmt: skip
-    with Progress(*columns, console=_console, transient=True) as progress:
+    with Progress(*columns, console=_console(), transient=True) as progress:
         yield _VisibleBar(progress, progress.add_task(stage, total=total, completed=start, note=""))

@@ -1,8 +1,35 @@
-"""Whether other processes are alive."""
+"""Other processes: whether they are alive, and which one this program works for."""
 
 import os
 import socket
 from pathlib import Path
+
+_works_for: str | None = None
+
+
+def starter() -> str:
+    """The name of the process that started this program, under DVC that of DVC; see `process_name`."""
+    return _works_for or process_name(os.getppid())
+
+
+def work_for(name: str) -> None:
+    """Take another process than the parent for the one that started this program: in a fork of a warm process."""
+    global _works_for
+    _works_for = name
+
+
+def parent_of(pid: int) -> int:
+    """The process that started another; 0 where the system does not tell."""
+    return int(next(iter(_status(pid)[1:]), 0))
+
+
+def command_of(pid: int) -> list[str]:
+    """What a process was started with, word by word; empty where the system does not tell."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return []
+    return words.decode(errors="replace").removesuffix("\0").split("\0")
 
 
 def is_alive(pid: int) -> bool:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from yaml import YAMLError
 
 from pipeline.passwords import hide_passwords
 
@@ -436,8 +435,14 @@ class Settings(_Section):
     runtime: Runtime
 
 
-_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
-"""Made when they are first needed, which takes a moment."""
+_adapters: dict[type, TypeAdapter[Any]] = {}
+"""Made when they are first needed: most programs need that of the settings only."""
+
+
+def _adapter(cls: type[T]) -> TypeAdapter[T]:
+    if cls not in _adapters:
+        _adapters[cls] = TypeAdapter(cls)
+    return _adapters[cls]
 
 
 def read_settings(values: dict[str, Any], *, source: str) -> Settings:
@@ -503,6 +508,8 @@ def with_environment(runtime: Runtime) -> Runtime:
             raise SettingsError(
                 f"environment: {prefix}{shown(name.upper())} is unknown; nearest: {prefix}{near.upper()}"
             )
+    if not given:
+        return runtime
     texts = {n: v for n, v in given.items() if n in ("device", "tracking_uri", "experiment")}
     others = {n: _from_text(v) for n, v in given.items() if n not in texts}
     try:
@@ -513,8 +520,9 @@ def with_environment(runtime: Runtime) -> Runtime:
 
 def _from_text(text: str) -> object:
     """A number, true or false in the environment; all else stays text, and is refused by the schema."""
-    from omegaconf import OmegaConf  # a tenth of a second, which all that needs the schema alone would pay
+    from omegaconf import OmegaConf  # here, because most runs need none of it, and each stage would import it
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     try:
         return OmegaConf.from_dotlist([f"value={text}"])["value"] if len(text) <= _LONGEST_SHOWN else text
@@ -525,10 +533,7 @@ def _from_text(text: str) -> object:
 def _read(cls: type[T], values: dict[str, Any]) -> T:
     _check_plain(values)
     try:
-        if cls not in _ADAPTERS:
-            _ADAPTERS[cls] = TypeAdapter(cls)
-        adapter: TypeAdapter[T] = _ADAPTERS[cls]
-        return adapter.validate_json(json.dumps(values))  # strict, yet from dicts: only JSON can be both
+        return _adapter(cls).validate_json(json.dumps(values))  # strict, yet from dicts: only JSON can be both
     except ValidationError as error:
         by_key: dict[str, list[str]] = {}
         for key, typed, reason in (_complaint(dict(e), values) for e in error.errors()):

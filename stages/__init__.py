@@ -2,6 +2,7 @@
 
 import sys
 
+from pipeline.harness.warm import hand_over
 from pipeline.stopping import listen
 
 STAGES = (
@@ -22,3 +23,4 @@ STAGES = (
 
 if sys.argv[:1] == ["-m"]:  # `python -m stages.<name>`, which imports this first: loading torch takes seconds
     listen()
+    hand_over()

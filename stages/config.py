@@ -7,17 +7,16 @@ repairs `dvc.lock`. Runs at every `dvc repro`, in a fraction of a second.
 """
 
 import os
-import sys
 from functools import partial
 from pathlib import Path
 
 from pipeline.console import complain, say
 from pipeline.harness.checked import read_checked
-from pipeline.harness.fingerprints import write_fingerprints
+from pipeline.harness.fingerprints import keep_code, recall_code, write_fingerprints
 from pipeline.harness.live import RunClock, end_orphans
 from pipeline.harness.settle import settle
 from pipeline.harness.state_folder import check_state
-from pipeline.harness.stop import obeying
+from pipeline.harness.stop import leave, obeying
 from pipeline.params import load_params
 from pipeline.paths import ARTIFACTS, CONF, PARAMS, state_dir
 from pipeline.settings import Runtime, with_environment
@@ -35,7 +34,9 @@ def main() -> int:
         check_state(state_dir(), say=partial(say, "config"))
         _check_device(runtime)
         store_uri(Path(), runtime.tracking_uri)  # refused now, not after training
+        recall_code(state_dir())
         write_fingerprints(settings, ARTIFACTS / "config", STAGES)
+        keep_code(state_dir())
         _begin(runtime)
         if is_experiment:
             from pipeline.harness.dvc_lock import repair_lock  # DVC takes half a second to import
@@ -64,4 +65,4 @@ def _begin(runtime: Runtime) -> None:
 
 if __name__ == "__main__":
     assert CONF.is_dir(), "run from the project's root"
-    sys.exit(obeying("config", main))
+    leave(obeying("config", main))

@@ -15,7 +15,7 @@ from pipeline.harness.delivery import row_spec, run_occasion
 from pipeline.harness.ending import show_ending
 from pipeline.harness.live import RunClock
 from pipeline.harness.published import check_folder
-from pipeline.harness.stop import obeying
+from pipeline.harness.stop import leave, obeying
 from pipeline.kept import read_kept, write_kept
 from pipeline.params import load_params
 from pipeline.paths import ARTIFACTS, PARAMS, state_dir
@@ -93,4 +93,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--spec"]:
         _send(Path(sys.argv[2]))
     else:
-        sys.exit(obeying("publish", main))
+        leave(obeying("publish", main))

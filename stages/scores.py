@@ -8,7 +8,6 @@ takes the numbers of a CSV file for words. `artifacts/` holds all other numbers.
 import csv
 import math
 import shutil
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from pipeline.console import complain
 from pipeline.files import atomic_folder, read_json, write_json
 from pipeline.harness.dag import METRICS, PLOTS
-from pipeline.harness.stop import obeying
+from pipeline.harness.stop import leave, obeying
 from pipeline.paths import ARTIFACTS
 
 TRAINING = ("head_train", "head_train_augmented", "full_train")
@@ -77,4 +76,4 @@ def _points(rows: Iterable[Mapping[str, float]], names: tuple[str, ...]) -> list
 
 
 if __name__ == "__main__":
-    sys.exit(obeying("scores", main))
+    leave(obeying("scores", main))

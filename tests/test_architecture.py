@@ -29,7 +29,7 @@ KNOWS = {
     "hydra": {"pipeline/harness/compose.py", "pipeline/harness/typed.py"},
     "dvc": {"pipeline/harness/dvc_lock.py", "pipeline/harness/revisions.py"},
     "mlflow": {"pipeline/tracking/store.py", "pipeline/tracking/page.py", "pipeline/tracking/models.py"},
-    "rich": {"pipeline/console.py"},
+    "rich": {"pipeline/console.py", "pipeline/harness/warm.py"},
     "timm": {"pipeline/model/timm_backbone.py", "pipeline/model/timm_weights.py"},
     "huggingface_hub": {"pipeline/model/timm_weights.py"},
     "matplotlib": {"pipeline/report"},
@@ -103,10 +103,15 @@ def test_a_library_is_known_in_one_place(library: str) -> None:
 
 
 def test_no_import_hides_in_a_string() -> None:
+    """Fingerprints of code follow import statements. The warm process is part of none, and imports stages by name."""
     names = {
-        node.id for file in SOURCES for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Name)
+        node.id if isinstance(node, ast.Name) else node.attr
+        for file in SOURCES
+        if file != PROJECT / "pipeline/harness/warm.py"
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Name | ast.Attribute)
     }
-    assert not names & {"import_module", "__import__"}
+    assert not names & {"import_module", "__import__", "run_module"}
 
 
 WRITES = ("write_text", "write_bytes", "touch")

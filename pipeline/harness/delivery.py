@@ -12,7 +12,7 @@ from pipeline.files import file_digest, read_json
 from pipeline.harness.base import read_record
 from pipeline.params import flatten, load_params
 from pipeline.paths import CONF, PARAMS, from_checkout, state_dir
-from pipeline.processes import process_name
+from pipeline.processes import starter
 from pipeline.report.headline import details, headline
 from pipeline.report.row import data_label, describe, image_counts, job_name, num_parameters, run_name
 from pipeline.settings import Runtime, read_settings, with_environment
@@ -109,8 +109,7 @@ def follow_spec(*, stage: str, runtime: Runtime, journal: Path, since: float | N
     The process that started this one owns the row.
     """
     row = row_spec(params=load_params(PARAMS), folders={}, runtime=runtime, drawn=None, occasion=run_occasion(since))
-    owner = process_name(os.getppid())
-    return FollowSpec(**vars(row), stage=stage, journal=journal, parent_pid=os.getpid(), owner=owner)
+    return FollowSpec(**vars(row), stage=stage, journal=journal, parent_pid=os.getpid(), owner=starter())
 
 
 TRACKING = (sys.executable, "-m", "pipeline.tracking")

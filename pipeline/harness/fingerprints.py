@@ -14,6 +14,7 @@ tracking, which start, lock, publish, print and send, and what only stops a run:
 import ast
 import builtins
 import hashlib
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -23,6 +24,7 @@ from typing import Any
 from pipeline.data.sources import fingerprint_source
 from pipeline.files import digest, file_digest, write_json
 from pipeline.harness.stage import FORMAT
+from pipeline.kept import read_kept, write_kept
 from pipeline.model.timm_name import is_timm, timm_version
 from pipeline.model.weights_file import find_weights_file
 from pipeline.params import flatten
@@ -133,12 +135,48 @@ def read_code(source: bytes) -> Code:
 
     It is the same in every version of Python that can parse it, because empty fields are left out.
     """
+    name = hashlib.sha256(source).hexdigest()
+    if name not in _known:
+        _known[name] = _read_code(source)
+    meaning, modules = _read[name] = _known[name]
+    return Code(meaning, tuple(modules))
+
+
+_Codes = dict[str, tuple[str, list[str]]]
+_known: _Codes = {}
+"""What is known of sources, by their digests."""
+_read: _Codes = {}
+"""The part of it that this process has asked for."""
+
+
+def recall_code(state: Path) -> None:
+    """Take over what was kept of sources, so that they are not parsed again; `state` is `.unfreeze/`."""
+    kept = read_kept(state / _KEPT)
+    if isinstance(kept, dict) and kept.get("reader") == _reader():
+        _known.update(kept["codes"])
+
+
+def keep_code(state: Path) -> None:
+    """Keep what this process has read of sources, all of them, for `recall_code`."""
+    if _read.keys() != _known.keys() or not (state / _KEPT).exists():
+        write_kept(state / _KEPT, {"reader": _reader(), "codes": _read})
+
+
+_KEPT = "code.json"
+
+
+def _reader() -> str:
+    """What the reading of a source depends on beside the source."""
+    return f"{sys.version} {file_digest(Path(__file__))}"
+
+
+def _read_code(source: bytes) -> tuple[str, list[str]]:
     writer = _CodeWriter()
     writer.add(ast.parse(source))
     # Imports of names that only annotations use are left out; modules of this project are followed all the same.
     imports = (line for line, name in writer.imported if name in writer.used)
     text = "\0".join([*writer.words, *imports])
-    return Code(hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest(), tuple(writer.modules))
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest(), writer.modules
 
 
 class _CodeWriter:

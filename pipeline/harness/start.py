@@ -13,10 +13,11 @@ from pipeline.console import complain, progress_bar, say
 from pipeline.files import FULL, DiskFullError, write_text
 from pipeline.harness.drawing import draw_once
 from pipeline.harness.execute import Audience, StageFolders, execute
+from pipeline.harness.fingerprints import recall_code
 from pipeline.harness.live import Follow, live_row
 from pipeline.harness.stage import Stage
 from pipeline.harness.state_folder import check_state
-from pipeline.harness.stop import describe_shortage, obeying
+from pipeline.harness.stop import describe_shortage, leave, obeying
 from pipeline.params import load_params
 from pipeline.paths import ARTIFACTS, PARAMS, state_dir
 from pipeline.report.lines import summary
@@ -29,7 +30,7 @@ def main(*stages: Stage[Any], name: str | None = None) -> None:
     """Run what a stage module is: one stage under DVC; by hand a Hydra app named `name` that runs all `stages`."""
     if "DVC_STAGE" in os.environ:
         (stage,) = stages
-        sys.exit(run_under_dvc(stage))
+        leave(run_under_dvc(stage))
     from pipeline.harness.by_hand import run_by_hand  # Hydra takes a third of a second to import
 
     sys.exit(run_by_hand(stages, name=name or stages[-1].name, audience=AUDIENCE))
@@ -47,6 +48,7 @@ def _run(stage: Stage[Any]) -> int:
     params: dict[str, Any] = {}
     try:
         check_state(state_dir())
+        recall_code(state_dir())
         params = load_params(PARAMS)
         runtime = with_environment(read_settings(params, source=str(PARAMS)).runtime)
         folders = StageFolders({n: ARTIFACTS / n for n in stage.upstream}, ARTIFACTS / stage.name, state_dir())

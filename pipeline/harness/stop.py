@@ -1,15 +1,19 @@
 """A run that is asked to stop: what is said, and how the wish reaches the next stage of the same `dvc repro`."""
 
+import atexit
 import os
+import sys
+import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pipeline.console import say
 from pipeline.kept import read_kept, write_kept
 from pipeline.params import flatten
 from pipeline.paths import state_dir
-from pipeline.processes import process_name
+from pipeline.processes import starter
 from pipeline.stopping import Stopped, ask, listen, requested
 
 
@@ -30,6 +34,18 @@ def obeying(name: str, run: Callable[[], int]) -> int:
     return status
 
 
+def leave(status: int) -> NoReturn:
+    """End this process as `sys.exit` does, but without taking apart what was imported: for torch that takes 0.4 s."""
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(status)
+
+
 def how_to_go_on(stopped: Stopped) -> str:
     """Say that the run was stopped, and what to type to go on."""
     command = "`dvc repro`" if "DVC_STAGE" in os.environ and "DVC_EXP_NAME" not in os.environ else "the same command"
@@ -45,7 +61,7 @@ def _leave_note() -> None:
     """
     number = requested()
     if number is not None and "DVC_STAGE" in os.environ:
-        write_kept(_note(), {"parent": process_name(os.getppid()), "signal": number})
+        write_kept(_note(), {"parent": starter(), "signal": number})
 
 
 def _take_note() -> None:
@@ -53,7 +69,7 @@ def _take_note() -> None:
     note = read_kept(_note())
     if note is None:
         return
-    if note["parent"] == process_name(os.getppid()):
+    if note["parent"] == starter():
         ask(note["signal"])
     _note().unlink(missing_ok=True)
 

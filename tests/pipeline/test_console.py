@@ -21,7 +21,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, *, is_terminal: bool, width: int = 80
     monkeypatch.setattr(sys, "stderr", out)
     monkeypatch.setenv("TERM", "xterm")
     terminal = Console(file=out, width=width, force_terminal=is_terminal, highlight=False, soft_wrap=True)
-    monkeypatch.setattr(console, "_console", terminal)
+    monkeypatch.setattr(console, "_console", lambda: terminal)
     with console.progress_bar("head_train_augmented", 1000) as bar:
         for i in range(50):
             bar.advance(20, note=f"lr {10.0 ** (i - 40):.1e}  loss {i:.3f}")
@@ -59,7 +59,7 @@ LONG = (
 def test_a_terminal_gets_lines_that_break_between_words(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     out = Terminal()
     terminal = Console(file=out, width=width, force_terminal=True, highlight=False, soft_wrap=True)
-    monkeypatch.setattr(console, "_console", terminal)
+    monkeypatch.setattr(console, "_console", lambda: terminal)
     console.say("head_train_augmented", LONG)
     console.note("a: " + LONG)
     lines = out.getvalue().splitlines()
@@ -75,7 +75,7 @@ def test_a_terminal_gets_lines_that_break_between_words(width: int, monkeypatch:
 def test_a_pipe_gets_one_line_for_each_text(monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
     plain = Console(file=out, width=40, force_terminal=False, highlight=False, soft_wrap=True)
-    monkeypatch.setattr(console, "_console", plain)
+    monkeypatch.setattr(console, "_console", lambda: plain)
     console.complain("config", LONG)
     assert out.getvalue() == f"  {'config':<20} error: {LONG}\n"
 
@@ -83,7 +83,7 @@ def test_a_pipe_gets_one_line_for_each_text(monkeypatch: pytest.MonkeyPatch) -> 
 def test_columns_inside_a_line_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     out = Terminal()
     monkeypatch.setattr(
-        console, "_console", Console(file=out, width=80, force_terminal=True, highlight=False, soft_wrap=True)
+        console, "_console", lambda: Console(file=out, width=80, force_terminal=True, highlight=False, soft_wrap=True)
     )
     console.say("unfreeze", "early          683,072 parameters at 0.111")
     assert out.getvalue() == "  unfreeze             early          683,072 parameters at 0.111\n"

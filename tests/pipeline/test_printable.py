@@ -25,7 +25,9 @@ def test_control_characters_become_escapes() -> None:
 def test_the_console_shows_escapes(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
     monkeypatch.setattr(
-        console, "_console", Console(file=out, force_terminal=terminal, color_system=None, soft_wrap=True, width=200)
+        console,
+        "_console",
+        lambda: Console(file=out, force_terminal=terminal, color_system=None, soft_wrap=True, width=200),
     )
     console.say("ingest", EVIL)
     console.complain("ingest", EVIL)

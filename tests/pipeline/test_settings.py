@@ -205,6 +205,7 @@ def test_the_module_holds_schema_and_checks_only() -> None:
     functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     assert functions == {
         "read_settings",
+        "_adapter",
         "with_environment",
         "all_keys",
         "nearest_key",

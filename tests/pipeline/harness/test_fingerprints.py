@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.harness import fingerprints
-from pipeline.harness.fingerprints import code_fingerprint, computing_files, read_code
+from pipeline.harness.fingerprints import code_fingerprint, computing_files, keep_code, read_code, recall_code
 from stages import STAGES
 from tests.conftest import PROJECT
 from tests.edits import EDITS, Edit
@@ -152,3 +152,30 @@ def test_each_kind_of_edit_reruns_what_it_should_and_no_more(
     with edit.made_in(copied):
         after = {name: code_fingerprint(f"stages.{name}", copied) for name in STAGES}
     assert {name for name in STAGES if after[name] != before[name]} == edit.changes
+
+
+def test_what_is_known_of_a_source_is_kept_and_not_of_one_that_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forget() -> None:
+        read_code.cache_clear()
+        for codes in ("_known", "_read"):
+            monkeypatch.setattr(fingerprints, codes, {})
+
+    forget()
+    first, second = read_code(b"import a\nx = 1"), read_code(b"y = 2")
+    keep_code(tmp_path)
+    forget()
+    recall_code(tmp_path)
+    monkeypatch.setattr(fingerprints, "_CodeWriter", None)  # nothing can be parsed any more
+    assert (read_code(b"import a\nx = 1"), read_code(b"y = 2")) == (first, second)
+    with pytest.raises(TypeError):
+        read_code(b"y = 3")
+    monkeypatch.undo()
+
+    forget()
+    monkeypatch.setattr(fingerprints, "_reader", lambda: "another Python, or another way to read")
+    recall_code(tmp_path)
+    assert fingerprints._known == {}
+    monkeypatch.undo()
+    read_code.cache_clear()
