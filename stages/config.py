@@ -41,7 +41,7 @@ def main() -> int:
         if is_experiment:
             from pipeline.harness.dvc_lock import repair_lock  # DVC takes half a second to import
 
-            repair_lock(Path())
+            repair_lock(Path(), say=partial(say, "config"))
     except (ValueError, OSError) as error:
         complain("config", str(error))
         return 1

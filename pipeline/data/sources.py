@@ -5,19 +5,17 @@ checked and fingerprinted at every `dvc repro`, so this module imports neither n
 """
 
 import difflib
-import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pipeline.data import archive, table, torchvision_set
-from pipeline.data.dropped import check_drop, drop_digest
+from pipeline.data.dropped import check_drop
 from pipeline.data.folder import find_in_folder
 from pipeline.data.found import SPLIT_NAMES, UNLABELLED, FoundFile
-from pipeline.files import file_state
 from pipeline.paths import from_checkout
 from pipeline.settings import DataSource, SettingsError, Unpack
 
@@ -253,23 +251,17 @@ def open_source(data: DataSource, *, out: Path) -> Source:
     return _find_source(data).open(data, out)
 
 
-def fingerprint_source(data: DataSource) -> dict[str, Any]:
-    """Describe the state of the images: the result changes when a file is added, removed or changed.
+def source_files(data: DataSource) -> Iterator[tuple[str, str]]:
+    """Yield (name, path) of every file that the images come from, in a fixed order. Raises SettingsError.
 
-    It is made of the names, sizes and modification times of all files that the images come from, and of the content of
-    the table that `data.drop` names. Raises SettingsError if they are not there.
+    A name is relative to the source, and the same wherever that lies.
     """
-    source = _find_source(data)
-    record: dict[str, Any] = {"name": data.name, "root": data.root, "dataset": data.dataset}
-    if (dropped := drop_digest(data)) is not None:
-        record["drop"] = dropped
-    if data.root is None:
-        return record
-    digest, count = hashlib.sha256(), 0
-    for name, path in source.files(data):
-        digest.update(f"{name}\0{file_state(path)}\0".encode(errors="surrogateescape"))
-        count += 1
-    return record | {"files": count, "fingerprint": digest.hexdigest()}
+    return _find_source(data).files(data)
+
+
+def source_root(data: DataSource) -> Path:
+    """The folder, table or archive that `data.root` names."""
+    return _root(data)
 
 
 def typed_root(data: DataSource) -> str | None:

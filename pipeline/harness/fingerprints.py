@@ -17,18 +17,19 @@ import hashlib
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.sources import fingerprint_source
+from pipeline.console import progress_bar
 from pipeline.files import digest, file_digest, write_json
+from pipeline.harness.data_fingerprint import CONTENTS, fingerprint_source
 from pipeline.harness.stage import FORMAT
 from pipeline.kept import read_kept, write_kept
 from pipeline.model.timm_name import is_timm, timm_version
 from pipeline.model.weights_file import find_weights_file
 from pipeline.params import flatten
-from pipeline.paths import PROJECT
+from pipeline.paths import PROJECT, state_dir
 from pipeline.settings import Settings
 
 PACKAGES = ("pipeline", "stages")
@@ -60,7 +61,7 @@ def write_fingerprints(settings: Settings, folder: Path, stages: tuple[str, ...]
 
     Raises SettingsError or FileNotFoundError where the settings name images or weights that are not there.
     """
-    data = fingerprint_source(settings.data)
+    data = fingerprint_source(settings.data, kept=state_dir() / CONTENTS, progress=partial(progress_bar, "config"))
     (folder / "code").mkdir(parents=True, exist_ok=True)
     write_model_fingerprints(settings, folder)
     write_json(folder / "data.json", data)

@@ -7,6 +7,7 @@ from pathlib import Path
 from pipeline.console import complain, progress_bar, say
 from pipeline.data.manifest import read_manifest
 from pipeline.files import file_digest
+from pipeline.harness.data_fingerprint import CONTENTS, forget_contents
 from pipeline.harness.published import check_folder, published_below
 from pipeline.paths import ARTIFACTS, state_dir
 
@@ -57,7 +58,9 @@ def _check_images(ingest: Path) -> list[str]:
             if not file.is_file() or file_digest(file) != sample.file_sha256:
                 changed.append(f"{sample.split} image {file}")
             bar.advance()
-    if not changed:
+    if changed:
+        forget_contents(state_dir() / CONTENTS)
+    else:
         say(NAME, f"{len(manifest.samples)} images are what {ingest} saw")
         return []
     more = f", and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""

@@ -13,7 +13,8 @@ from pipeline.data.found import FoundFile
 from pipeline.data.ingest import ingest
 from pipeline.data.reader import read_facts
 from pipeline.data.register import Register
-from pipeline.data.sources import Folder, check_source, fingerprint_source
+from pipeline.data.sources import Folder, check_source
+from pipeline.harness.data_fingerprint import fingerprint_source
 from pipeline.settings import Data, SettingsError, read_settings
 from pipeline.workspace import Bar
 from tests.conftest import Compose

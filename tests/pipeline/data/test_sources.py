@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 
 from pipeline.data.found import UNLABELLED, FoundFile
-from pipeline.data.sources import SOURCES, check_source, fingerprint_source, open_source, typed_root
+from pipeline.data.sources import SOURCES, check_source, open_source, typed_root
+from pipeline.harness.data_fingerprint import fingerprint_source
 from pipeline.settings import Data, SettingsError, read_settings
 from tests.conftest import CLASSES, PROJECT, Compose
 

@@ -121,10 +121,40 @@ def test_missing_outputs_are_forgotten_and_nothing_else(checkout: Path) -> None:
     assert lock(checkout) == {}
 
 
-def test_what_a_remote_may_hold_is_not_forgotten(checkout: Path) -> None:
-    run("dvc", "remote", "add", "-d", "shelf", str(checkout.parent / "shelf"), cwd=checkout)
-    assert repair_lock(checkout) == []
+def with_remote(checkout: Path, address: str) -> None:
+    run("dvc", "remote", "add", "-d", "shelf", address, cwd=checkout)
+
+
+def lose_outputs(checkout: Path) -> None:
+    shutil.rmtree(checkout / ".dvc" / "cache")
+    shutil.rmtree(checkout / "out")
+
+
+def test_what_nobody_pushed_is_forgotten_and_the_experiment_ends(checkout: Path) -> None:
+    with_remote(checkout, str(checkout.parent / "shelf"))
+    run("git", "commit", "-qam", "remote", cwd=checkout)
+    assert "applied" in experiment(checkout, 1)
+    run("git", "checkout", ".", cwd=checkout)
+    assert "applied" in experiment(checkout, 1)
+
+
+def test_what_the_remote_holds_stays_named(checkout: Path) -> None:
+    with_remote(checkout, str(checkout.parent / "shelf"))
+    run("git", "commit", "-qam", "remote", cwd=checkout)
+    run("dvc", "repro", cwd=checkout)
+    run("dvc", "push", "first", cwd=checkout)
+    lose_outputs(checkout)
+    assert repair_lock(checkout) == ["settle", "second"]
+    assert list(lock(checkout)) == ["first"]
+
+
+def test_a_remote_that_cannot_be_asked_is_named_and_nothing_is_forgotten(checkout: Path) -> None:
+    with_remote(checkout, "oss://shelf/here")
+    said: list[str] = []
+    assert repair_lock(checkout, say=said.append) == []
     assert list(lock(checkout)) == ["settle", "first", "second"]
+    assert len(said) == 1
+    assert "dvc-oss" in said[0]  # what is missing here, said by DVC
 
 
 def test_outputs_in_the_workspace_are_put_back_into_the_cache(checkout: Path) -> None:

@@ -123,7 +123,10 @@ def test_verify_names_every_changed_folder_and_image(
     monkeypatch.chdir(tmp_path)
     shutil.copytree(recipe.artifacts, "artifacts")
     pictures = Path(shutil.copytree(read_manifest(recipe.folder("ingest")).root, tmp_path / "pictures"))
+    kept = tmp_path / ".unfreeze" / "contents"
+    kept.mkdir(parents=True)
     assert verify([], prog="unfreeze verify") == 0
+    assert kept.exists()
     assert "72 images are what artifacts/ingest saw" in capfd.readouterr().err
 
     source = tmp_path / "artifacts" / "ingest"
@@ -135,4 +138,5 @@ def test_verify_names_every_changed_folder_and_image(
     assert verify([], prog="unfreeze verify") == 1
     said = capfd.readouterr().err
     assert all(name in said for name in ("bars/03.png", "dots/04.jpg", "artifacts/unfreeze: plan.json"))
+    assert not kept.exists()  # the next `dvc repro` looks at every image again
     assert verify(["nowhere"], prog="unfreeze verify") == 1
