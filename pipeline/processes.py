@@ -1,8 +1,21 @@
-"""Whether other processes are alive."""
+"""Other processes: whether they are alive, and how many share this machine's cores."""
 
 import os
 import socket
 from pathlib import Path
+
+JOBS = "UNFREEZE_JOBS"
+"""The environment variable that says how many jobs of a sweep share the cores."""
+
+
+def share_cores(jobs: int) -> None:
+    """Let this process and those that it starts use its part of the cores that `jobs` processes share.
+
+    Below 0, `jobs` counts from the number of cores, as joblib does it: -1 is one job for each core.
+    """
+    if jobs < 0:
+        jobs = max(1, (os.cpu_count() or 1) + 1 + jobs)
+    os.environ[JOBS] = str(jobs)
 
 
 def is_alive(pid: int) -> bool:
