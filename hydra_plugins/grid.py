@@ -4,7 +4,6 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +104,10 @@ class Grid(FolderSweeper):
         for override in overrides:
             if override.is_sweep_override() and not override.is_discrete_sweep():
                 raise ValueError(f"{override.input_line} is a range to search in: type hydra/sweeper=search beside it")
-        numbers = count()
+        first = 0
         for batch in BasicSweeper.split_arguments(overrides, self.max_batch_size):
-            self.jobs.run(dict(zip(numbers, batch, strict=False)))
+            self.jobs.run(dict(enumerate(batch, first)))
+            first += len(batch)
 
 
 @dataclass

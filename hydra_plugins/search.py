@@ -70,7 +70,7 @@ class SearchConf:
 
     _target_: str = f"{Search.__module__}.{Search.__name__}"
     n_trials: int = 20
-    n_jobs: int = 1
+    max_batch_size: int = 1
     """Trials that are proposed together, for a launcher that runs as many side by side."""
     seed: int = 0
     n_startup_trials: int = 8

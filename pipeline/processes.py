@@ -4,18 +4,22 @@ import os
 import socket
 from pathlib import Path
 
-JOBS = "UNFREEZE_JOBS"
-"""The environment variable that says how many jobs of a sweep share the cores."""
+_sharing = 1
+"""How many jobs of a sweep share the cores with this process, itself included."""
 
 
 def share_cores(jobs: int) -> None:
-    """Let this process and those that it starts use its part of the cores that `jobs` processes share.
+    """Note that `jobs` processes like this one share the cores.
 
-    Below 0, `jobs` counts from the number of cores, as joblib does it: -1 is one job for each core.
+    Below 0 it counts from the number of cores, as joblib does it: -1 is one job for each core.
     """
-    if jobs < 0:
-        jobs = max(1, (os.cpu_count() or 1) + 1 + jobs)
-    os.environ[JOBS] = str(jobs)
+    global _sharing
+    _sharing = jobs if jobs > 0 else max(1, (os.cpu_count() or 1) + 1 + jobs)
+
+
+def sharing_cores() -> int:
+    """How many processes share the cores with this one, itself included."""
+    return _sharing
 
 
 def is_alive(pid: int) -> bool:

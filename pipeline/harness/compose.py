@@ -15,6 +15,7 @@ from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.conf import HydraConf
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -33,7 +34,7 @@ from pipeline.harness.typed import BASES, chosen, names_base, read_typed
 from pipeline.paths import CONF
 from pipeline.processes import share_cores
 from pipeline.settings import SettingsError
-from pipeline.stopping import listen
+from pipeline.stopping import Stopped, listen
 from pipeline.yaml_file import check_folder
 
 
@@ -113,7 +114,7 @@ class App:
         is_here = os.getpid() == self.process
         if not is_here:
             listen(with_parent=True)
-            share_cores(_jobs_at_once(run.launcher))
+            share_cores(_jobs_at_once(run))
         try:
             with job_record(folder, program=self.program, overrides=overrides) as record:
                 values = _plain(composed)
@@ -123,6 +124,10 @@ class App:
                     raise ValueError(f"{self.objective} is {objective}")
                 record["objective"] = None if objective is None else {"name": self.objective, "value": objective}
                 return objective
+        except Stopped as stopped:
+            if is_here:
+                raise
+            os._exit(stopped.status)  # else joblib's process would wait for more to do, also without a sweep
         except PrunedError as pruned:
             say(self.name, f"{', '.join(overrides)}: {pruned}")
             return None
@@ -139,9 +144,12 @@ class App:
             raise CompactHydraException("job failed; see the error above") from None
 
 
-def _jobs_at_once(launcher: DictConfig) -> int:
-    """How many jobs this launcher runs beside each other on one machine; 1 where a queue gives each its own cores."""
-    return int(launcher.get("n_jobs") or 1)
+def _jobs_at_once(run: HydraConf) -> int:
+    """How many jobs run beside each other on one machine, and share its cores; 1 where Slurm gives each its own."""
+    if "n_jobs" in run.launcher:
+        return int(run.launcher.n_jobs)
+    is_local = str(run.launcher.get("_target_")).endswith("LocalLauncher")
+    return int(run.sweeper.get("max_batch_size") or 1) if is_local else 1
 
 
 def run_app(

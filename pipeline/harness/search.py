@@ -55,8 +55,8 @@ class Search:
     fixed: Sequence[str]
     """Overrides of every job."""
     n_trials: int
-    n_jobs: int
-    """Trials of a batch: they are proposed together, and run side by side where the launcher does that."""
+    max_batch_size: int
+    """Trials that are proposed together, and run side by side where the launcher does that."""
     seed: int
     n_startup_trials: int
     """Random trials before the first proposal, and complete ones before the first is pruned."""
@@ -66,8 +66,8 @@ class Search:
         """Run what is left of the search, and write `trials.csv`."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(study_name="search", storage=open_storage(self.sweep.folder), load_if_exists=True)
-        for first in range(0, self.n_trials, self.n_jobs):
-            self._run_batch(study, range(first, min(first + self.n_jobs, self.n_trials)))
+        for first in range(0, self.n_trials, self.max_batch_size):
+            self._run_batch(study, range(first, min(first + self.max_batch_size, self.n_trials)))
         trials = study.get_trials(deepcopy=False)
         write_csv(self.sweep.folder / "trials.csv", trial_rows(trials, [*self.space]))
         counts = {state: sum(t.state == state for t in trials) for state in TrialState}
@@ -100,9 +100,8 @@ class Search:
 
     def _propose(self, study: optuna.Study, number: int) -> FrozenTrial:
         """Choose the settings of a trial. It is written to the study in one go, so that a kill cannot part it."""
-        sampler = TPESampler(
-            seed=self.seed * 100_003 + number, n_startup_trials=self.n_startup_trials, constant_liar=self.n_jobs > 1
-        )
+        seed, is_batch = self.seed * 100_003 + number, self.max_batch_size > 1
+        sampler = TPESampler(seed=seed, n_startup_trials=self.n_startup_trials, constant_liar=is_batch)
         distributions = {key: _distribution(part) for key, part in self.space.items()}
         blank = create_trial(state=TrialState.RUNNING, params={}, distributions={})
         blank.number = number

@@ -30,6 +30,9 @@ SWEEP = "sweep.json"
 """What a sweep's folder says of itself: what was asked for."""
 STUDY = "study.jsonl"
 """Optuna's journal, in the folder of a search."""
+_IN_VAIN = 2
+"""Failures of a launcher, one after the other, by which no job ended. One may have hit jobs that had no part in it:
+joblib ends all jobs where the system kills one."""
 _LOOK_S = 0.5
 """How often the jobs of other processes are looked at."""
 
@@ -66,13 +69,14 @@ class Sweep:
     def run(self, jobs: Jobs) -> None:
         """Run those of `jobs` that are not done, and return when all have ended, well or not.
 
-        Where the launcher fails, what it has not come to is launched again, as long as any job ends by that.
+        Where the launcher fails, what it has not come to is launched again, until that was in vain `_IN_VAIN` times.
         """
         left = {number: list(overrides) for number, overrides in jobs.items() if not self._is_done(number, overrides)}
         if len(left) < len(jobs):
             say(self.name, f"{len(jobs) - len(left)} of {len(jobs)} jobs are done already, in {self.folder}")
         for number, overrides in left.items():
             await_job(self.folder / str(number), program=self.program, overrides=overrides, made_from=self.made_from)
+        in_vain = 0
         while left:
             # A launcher counts jobs on from one number, and there are gaps: their folders are named.
             numbered = [[*overrides, f"hydra.sweep.subdir={number}"] for number, overrides in left.items()]
@@ -83,7 +87,8 @@ class Sweep:
             except Exception as error:  # of the launcher: what jobs raise is in their folders
                 complain(self.name, f"the launcher failed ({type(error).__name__}: {_first_line(error)})")
             before, left = left, {n: overrides for n, overrides in left.items() if not self._has_ended(n)}
-            if len(left) == len(before):
+            in_vain = in_vain + 1 if len(left) == len(before) else 0
+            if in_vain == _IN_VAIN:
                 return
             if left:
                 say(self.name, f"{len(left)} jobs have not ended: they are launched again")

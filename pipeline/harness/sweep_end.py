@@ -71,7 +71,8 @@ _REASONS = {FAILED: "failed: {}", STARTED: "was stopped before its end.", WAITIN
 
 
 def _settings_of(record: Mapping[str, Any]) -> list[str]:
-    return [o for o in record["overrides"] if not o.lstrip("+~").startswith(("hydra.", "hydra/"))]
+    """Its overrides without those that say where it runs."""
+    return [o for o in record["overrides"] if not o.lstrip("+~").startswith(("hydra.", "hydra/", "launch="))]
 
 
 def _failed(record: Mapping[str, Any]) -> bool:

@@ -76,7 +76,7 @@ def names_base(arguments: Sequence[str]) -> str:
 
 def group_names(conf: Path = CONF) -> set[str]:
     """The groups of `conf`, and `base`."""
-    return {"base", *(folder.name for folder in conf.iterdir() if folder.is_dir() and folder.name != "hydra")}
+    return {"base", *(folder.name for folder in conf.iterdir() if folder.is_dir())}
 
 
 def _read(argument: str, conf: Path, *, is_sweep: bool) -> str:
@@ -156,10 +156,13 @@ def _check_choice(group: str, value: str, conf: Path) -> None:
     except SettingsError:
         names = [value]
     for name in (name for name in names if name not in choices):
-        if name == "None" and group in ("experiment", "sweep"):
+        if name == "None" and group in ("experiment", "sweep", "launch"):
             continue
         instead = instead_of_choice(group, "none" if name == "None" else name, choices)
         raise SettingsError(f"{group}={shown(value)}: {instead} (choices: {', '.join(choices)})")
+    if group == "launch":
+        for name in (name for name in names if name in choices):
+            _check_plugin("hydra/launcher", name)
 
 
 def _names(override: Override) -> Iterator[str]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.model.allocator import keep_freed_memory
 from pipeline.model.memory import fitting
-from pipeline.processes import JOBS
+from pipeline.processes import sharing_cores
 from pipeline.settings import Runtime, SettingsError
 from pipeline.stopping import raise_if_requested
 
@@ -150,4 +150,4 @@ def num_cores() -> int:
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     given = int(os.environ.get("SLURM_CPUS_PER_TASK") or cores)
-    return max(1, min(cores, given) // int(os.environ.get(JOBS) or 1))
+    return max(1, min(cores, given) // sharing_cores())
