@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.model.allocator import keep_freed_memory
 from pipeline.model.memory import fitting
+from pipeline.processes import sharing_cores
 from pipeline.settings import Runtime, SettingsError
 from pipeline.stopping import raise_if_requested
 
@@ -162,5 +163,10 @@ def move_model(model: nn.Module, device: torch.device) -> None:
 
 
 def num_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores that this process may use: those that the system and Slurm give it, divided among the jobs of a sweep.
+
+    Slurm says how many it gave a task in `SLURM_CPUS_PER_TASK`, also where it does not bind the task to them.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = int(os.environ.get("SLURM_CPUS_PER_TASK") or cores)
+    return max(1, min(cores, given) // sharing_cores())
