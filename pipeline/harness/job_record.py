@@ -52,6 +52,11 @@ def read_job(folder: Path) -> dict[str, Any] | None:
     return record
 
 
+def settings_of(overrides: Sequence[str]) -> list[str]:
+    """The overrides without those that only say where and how a job runs."""
+    return [o for o in overrides if not o.lstrip("+~").startswith(("hydra.", "hydra/", "launch=", "runtime."))]
+
+
 def repeat_job(record: Mapping[str, Any]) -> str:
     """The command that runs a job again, alone."""
     words = " ".join(map(shlex.quote, record["overrides"]))

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.console import complain, say
 from pipeline.files import digest, read_json, write_json
-from pipeline.harness.job_record import DONE, FAILED, PRUNED, await_job, read_job, repeat_job
+from pipeline.harness.job_record import DONE, FAILED, PRUNED, await_job, read_job, repeat_job, settings_of
 from pipeline.harness.lock import hold_lock
 from pipeline.harness.published import check_folder, published_below
 from pipeline.paths import state_dir
@@ -99,7 +99,9 @@ class Sweep:
 
     def _is_done(self, number: int, overrides: Sequence[str]) -> bool:
         record, folder = self.job(number), self.folder / str(number)
-        if record is None or record["status"] not in (DONE, PRUNED) or record["overrides"] != list(overrides):
+        if record is None or record["status"] not in (DONE, PRUNED):
+            return False
+        if settings_of(record["overrides"]) != settings_of(overrides):
             return False
         if self.made_from is None or record.get("made_from") != self.made_from:
             return False

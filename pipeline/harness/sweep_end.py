@@ -15,7 +15,7 @@ from pipeline.comparison.table import Row, Summary, summarise
 from pipeline.comparison.texts import Failed, terminal_lines
 from pipeline.console import show
 from pipeline.files import read_json
-from pipeline.harness.job_record import DONE, FAILED, PRUNED, STARTED, WAITING, repeat_job
+from pipeline.harness.job_record import DONE, FAILED, PRUNED, STARTED, WAITING, repeat_job, settings_of
 from pipeline.harness.quoting import typed
 from pipeline.harness.sweep import STUDY
 
@@ -53,7 +53,7 @@ def end_sweep(folder: Path) -> Ended:
 
 def use_job(record: Mapping[str, Any]) -> str:
     """The command that runs the whole pipeline with a job's overrides."""
-    words = [f"-S {shlex.quote(override)}" for override in _settings_of(record)]
+    words = [f"-S {shlex.quote(override)}" for override in settings_of(record["overrides"])]
     return " ".join(["dvc exp run", *words])
 
 
@@ -68,11 +68,6 @@ def failed_job(job: Path, record: Mapping[str, Any]) -> Failed:
 
 
 _REASONS = {FAILED: "failed: {}", STARTED: "was stopped before its end.", WAITING: "was not started."}
-
-
-def _settings_of(record: Mapping[str, Any]) -> list[str]:
-    """Its overrides without those that say where it runs."""
-    return [o for o in record["overrides"] if not o.lstrip("+~").startswith(("hydra.", "hydra/", "launch="))]
 
 
 def _failed(record: Mapping[str, Any]) -> bool:

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -19,7 +18,6 @@ from pipeline.harness.stage import Stage
 from pipeline.harness.sweep import Sweep
 from pipeline.harness.typed import group_names
 from pipeline.params import flatten
-from pipeline.stopping import Stopped, forget, interrupting, listen
 from stages import all_layers, head
 from stages.registry import ALL
 from tests.conftest import PROJECT, put
@@ -72,6 +70,12 @@ def test_the_same_command_runs_only_what_is_not_done(start: Callable[..., tuple[
     assert start() == (folder, [])
     assert [read_json(Path(folder) / str(i) / "job.json")["status"] for i in range(3)] == ["done"] * 3
     assert start(made_from="y") == (folder, ["seed=1", "seed=2", "seed=3"]), "its inputs or code have changed"
+
+
+def test_jobs_of_all_batches_are_numbered_on(start: Callable[..., tuple[str, list[str]]]) -> None:
+    folder, _ = start("seed=1,2,3,4,5", "hydra.sweeper.max_batch_size=2")
+    jobs = {file.parent.name: read_json(file)["overrides"] for file in Path(folder).glob("*/job.json")}
+    assert jobs == {str(i): [f"seed={i + 1}"] for i in range(5)}
 
 
 def test_the_folder_follows_from_what_is_asked_for(start: Callable[..., tuple[str, list[str]]], checkout: Path) -> None:
@@ -141,15 +145,6 @@ def test_a_job_with_a_damaged_folder_is_not_taken_as_done(checkout: Path) -> Non
     (checkout / "0" / "full_train" / "stage.json").write_text("{}")
     sweep.run({0: ["seed=0"]})
     assert (checkout / "0" / "ran.json").exists()
-
-
-def test_a_stop_is_obeyed_at_once_while_others_work() -> None:
-    listen()
-    try:
-        with pytest.raises(Stopped), interrupting():
-            signal.raise_signal(signal.SIGTERM)
-    finally:
-        forget()
 
 
 def jobs_of(file: Path) -> Iterator[list[str]]:
