@@ -31,7 +31,9 @@ def main() -> None:
     """Run one experiment, or one per job of a sweep."""
     listen()
     try:
-        sys.exit(0 if run_app(run_experiment, name="pipeline", program="pipeline", end_sweep=_end) else 1)
+        sys.exit(
+            0 if run_app(run_experiment, name="pipeline", objective="full_train/valid_loss", end_sweep=_end) else 1
+        )
     except Stopped as stopped:
         say("pipeline", how_to_go_on(stopped))
         sys.exit(stopped.status)
@@ -43,6 +45,8 @@ def run_experiment(params: dict[str, Any], folder: Path, overrides: list[str]) -
     del params  # composed and checked by Hydra here, and again by DVC from the same overrides
     check_git(Path())
     name = _experiment(folder) if is_sweep() else None
+    if name and _exists(name):  # of this job, before a kill or on other code: DVC's cache has what is still the same
+        subprocess.run([sys.executable, "-m", "dvc", "exp", "remove", name], check=True, stdout=subprocess.DEVNULL)
     command = [sys.executable, "-m", "dvc", "exp", "run", *(["--temp", "--name", name] if name else [])]
     for override in overrides:
         command += ["-S", override]
@@ -67,12 +71,19 @@ def _wait_for(process: "subprocess.Popen[bytes]") -> int:
             told = True
 
 
+def _exists(name: str) -> bool:
+    """Whether DVC has an experiment of this name."""
+    command = ["git", "for-each-ref", "--format=%(refname)", "refs/exps"]
+    found = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return name in {ref.rpartition("/")[2] for ref in found}
+
+
 def _experiment(folder: Path) -> str:
     """The name of the DVC experiment that is a job of a sweep."""
     return f"sweep-{folder.parent.name}-{folder.name}".replace("_", "-")
 
 
-def _end(sweep: Path) -> None:
+def _end(sweep: Path) -> bool:
     for job in jobs_of(sweep):
         if read_json(job / JOB)["status"] == "done":
             fetch_run(_experiment(job), job)
@@ -80,6 +91,7 @@ def _end(sweep: Path) -> None:
     if ended.best is not None:
         params, row = load_params(ended.best / PARAMS), {"dvc_exp_name": _experiment(ended.best)}
         publish_summary(params=params, files=ended.files, best=row, sweep=str(sweep))
+    return ended.is_well
 
 
 def check_git(folder: Path) -> None:

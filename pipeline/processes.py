@@ -1,10 +1,12 @@
-"""Other processes: whether they are alive, and which one this program works for."""
+"""Other processes: whether they are alive, which one this program works for, and how many share its cores."""
 
 import os
 import socket
 from pathlib import Path
 
 _works_for: str | None = None
+_sharing = 1
+"""How many jobs of a sweep share the cores with this process, itself included."""
 
 
 def starter() -> str:
@@ -30,6 +32,20 @@ def command_of(pid: int) -> list[str]:
     except OSError:
         return []
     return words.decode(errors="replace").removesuffix("\0").split("\0")
+
+
+def share_cores(jobs: int) -> None:
+    """Note that `jobs` processes like this one share the cores.
+
+    Below 0 it counts from the number of cores, as joblib does it: -1 is one job for each core.
+    """
+    global _sharing
+    _sharing = jobs if jobs > 0 else max(1, (os.cpu_count() or 1) + 1 + jobs)
+
+
+def sharing_cores() -> int:
+    """How many processes share the cores with this one, itself included."""
+    return _sharing
 
 
 def is_alive(pid: int) -> bool:

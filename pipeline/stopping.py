@@ -46,12 +46,14 @@ class _State:
 _state = _State()
 
 
-def listen() -> None:
+def listen(*, with_parent: bool = False) -> None:
     """Note the signals that ask for a stop, from now on. Those that are ignored stay ignored, as `nohup` wants it.
 
-    Under DVC its end counts as a signal too: a stage that nobody waits for any more stops.
+    With `with_parent`, and always under DVC, the parent's end counts as a signal too: what nobody waits for any more
+    stops.
     """
-    _state.listener, _state.parent = os.getpid(), os.getppid() if "DVC_STAGE" in os.environ else None
+    with_parent = with_parent or "DVC_STAGE" in os.environ
+    _state.listener, _state.parent = os.getpid(), os.getppid() if with_parent else None
     for number in SIGNALS:
         if signal.getsignal(number) not in (signal.SIG_IGN, _note):
             _state.before[number] = signal.signal(number, _note)
@@ -83,6 +85,26 @@ def raise_if_requested() -> None:
     number = requested()
     if number is not None:
         raise Stopped(number)
+
+
+@contextmanager
+def interrupting() -> Iterator[None]:
+    """Obey a signal that asks for a stop at once in the block, which only waits for other processes. Raises Stopped."""
+
+    def stop(number: int, _frame: object) -> None:
+        ask(number)
+        raise Stopped(number)
+
+    raise_if_requested()
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    listened = {number: handler for number, handler in before.items() if handler is _note}
+    for number in listened:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in listened.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

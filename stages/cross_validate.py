@@ -20,6 +20,7 @@ from pipeline.files import write_csv
 from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
 from pipeline.learning.cross_validation import OutOfFold, cross_validate
+from pipeline.model.compute import threads_for
 from pipeline.model.tensors import read_tensors
 from pipeline.settings import CrossValidate, SettingsError
 
@@ -46,7 +47,8 @@ def run(context: StageContext[Reads]) -> Metrics:
     stored = [read_tensors(context.input("precompute") / f"activations-{split}.safetensors") for split in SPLITS]
     features = torch.cat([tensors["activations"][0] for tensors in stored])  # of the plain images
     targets = torch.cat([tensors["targets"] for tensors in stored])
-    with context.progress(num_folds) as bar:
+    file = context.input("precompute") / "activations-train.safetensors"
+    with threads_for(file), context.progress(num_folds) as bar:
         found = cross_validate(
             features, targets, groups, num_folds=num_folds, num_classes=len(manifest.classes), seed=seed, bar=bar
         )

@@ -14,6 +14,7 @@ from pipeline.learning.balance import balance_classes, class_weights
 from pipeline.learning.head_path import train_to_minimum
 from pipeline.learning.loop import Learner
 from pipeline.learning.training import make_plan, run_training
+from pipeline.model.compute import threads_for
 from pipeline.model.tensors import save_tensors
 from pipeline.settings import BatchSettings, HeadTraining
 
@@ -32,7 +33,8 @@ def run(context: StageContext[Reads]) -> Metrics:
         context.input("precompute"), context.runtime, micro_batch_size=settings.data.micro_batch_size
     )
     train = _train_by_sgd if settings.head_train.solver == "sgd" else _train_to_minimum
-    metrics = train(context, learner)
+    with threads_for(context.input("precompute") / "activations-train.safetensors"):
+        metrics = train(context, learner)
     save_tensors(learner.model.state_dict(), context.out / "head.safetensors")
     return metrics
 

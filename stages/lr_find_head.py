@@ -12,6 +12,7 @@ from pipeline.learning.activation_learners import random_head_on_activations
 from pipeline.learning.balance import balance_classes
 from pipeline.learning.batch_size import count_batch
 from pipeline.learning.lr_results import find_and_write_lr
+from pipeline.model.compute import threads_for
 from pipeline.settings import BatchSettings, BatchSize, LrFind
 
 SAFE_LR = 1e-2
@@ -43,15 +44,16 @@ def run(context: StageContext[Reads]) -> Metrics:
     )
     learner = balance_classes(learner, settings.data.balance)
     batch_size = count_batch(settings.head_train.batch_size, settings.data.batch_size, learner.train.num_samples)
-    return find_and_write_lr(
-        learner,
-        settings.lr_find_head,
-        context.workspace,
-        batch_size=batch_size,
-        momentum=settings.head_train.momentum,
-        budget=None,
-        safe_lr=SAFE_LR,
-    )
+    with threads_for(context.input("precompute") / "activations-train.safetensors"):
+        return find_and_write_lr(
+            learner,
+            settings.lr_find_head,
+            context.workspace,
+            batch_size=batch_size,
+            momentum=settings.head_train.momentum,
+            budget=None,
+            safe_lr=SAFE_LR,
+        )
 
 
 STAGE = Stage(name="lr_find_head", run=run, reads=Reads, inputs=(Input("precompute"),))

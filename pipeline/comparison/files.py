@@ -24,12 +24,20 @@ def write_summary(
 
 
 def draw_summary(path: Path, summary: Summary) -> None:
-    """Draw a heat map where two settings form a full grid, otherwise bars."""
-    from pipeline.report.summary_plot import Bar, plot_bars, plot_grid  # matplotlib takes half a second to import
+    """Draw a heat map where two settings form a full grid, parallel coordinates for more, otherwise bars."""
+    # matplotlib takes half a second to import
+    from pipeline.report.summary_plot import Bar, Line, plot_bars, plot_grid, plot_parallel
 
     rows, accuracy = summary.rows, summary.score_name
     title = _title(summary)
     grid = _grid(rows)
+    if grid is None and len(summary.differing) > 2 and len(rows) > 2:
+        lines = [Line([*row.differing.values()], row.objective, row.verdict == "no clear difference") for row in rows]
+        objective = summary.ranked_by or "loss on valid"
+        plot_parallel(
+            path, lines=lines, settings=[*short_names(summary.differing).values()], objective=objective, title=title
+        )
+        return
     if grid is None:
         bars = [
             Bar(_label(row), row.score.accuracy, row.score.low, row.score.high, row.verdict == "no clear difference")

@@ -42,6 +42,13 @@ class Run:
         return read_json(path) if path is not None and path.exists() else None
 
     @cached_property
+    def objective(self) -> tuple[str, float] | None:
+        """What a sweep minimises: its name, `<stage>/<metric>`, and its value; None where this is no job of a sweep."""
+        file = self.folder / JOB
+        found = read_json(file).get("objective") if file.exists() else None
+        return None if found is None else (found["name"], found["value"])
+
+    @cached_property
     def ingest(self) -> Path | None:
         """The folder with the list of its images: its own, or the one in the checkout that it was made from."""
         if "ingest" in self.stages:

@@ -1,6 +1,6 @@
 """Several runs in one table: what differs between them, how each did, and which of them is clearly worse than the best.
 
-The best has the lowest loss on valid: test images choose nothing.
+The best has the lowest loss on valid, or the lowest objective of its sweep: test images choose nothing.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.comparison.paired import Answers, Change, compare_answers, valid_answers
 from pipeline.comparison.runs import Run
 from pipeline.evaluation.metrics import wilson_interval
-from pipeline.report.scores import Score, kept_cycles, read_score
+from pipeline.report.scores import TRAINING, Score, kept_cycles, read_score
 
 IGNORED = ("runtime.",)
 """How a run is executed, which changes no result."""
@@ -32,6 +32,8 @@ class Row:
     """On test images where the run evaluated some, otherwise on valid."""
     seconds: float | None
     """Taken by the stages that all runs made."""
+    objective: float
+    """What the runs are ranked by."""
     against_best: Change | None
     """None for the best run, and where the images are not the same."""
 
@@ -40,7 +42,9 @@ class Row:
         """What a paired test on valid says, beside the best run."""
         if self.against_best is None:
             return "?"
-        return "worse" if self.against_best.is_clear else "no clear difference"
+        if not self.against_best.is_clear:
+            return "no clear difference"
+        return "worse" if self.against_best.loss > 0 else "lower loss"
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class Summary:
     rows: list[Row]
     num_valid: int | None
     """Images that the paired tests were made on."""
+    ranked_by: str | None = None
+    """The objective, `<stage>/<metric>`, where that is not the loss of the trained model on valid."""
 
     @property
     def differing(self) -> list[str]:
@@ -78,14 +84,27 @@ def summarise(runs: Sequence[Run]) -> Summary:
     if not trained:
         return Summary([], None)
     keys = differing_settings([run.settings for run in trained])
-    ranked = sorted(trained, key=_valid_loss)
+    ranked_by = _shared_objective(trained)
+    ranked = sorted(trained, key=_valid_loss if ranked_by is None else _objective)
     answers = [valid_answers(run) for run in ranked]
     stages = [name for name in ranked[0].stages if all(name in run.stages for run in ranked)]
     rows = [
         _row(run, keys, stages, None if i == 0 else _against(ranked[0], answers[0], run, answers[i], len(ranked) - 1))
         for i, run in enumerate(ranked)
     ]
-    return Summary(rows, len(answers[0]) or None)
+    return Summary(rows, len(answers[0]) or None, ranked_by)
+
+
+def _shared_objective(runs: Sequence[Run]) -> str | None:
+    """What all of these runs minimised, where it is of a stage that trains no model that is kept."""
+    names = {None if run.objective is None else run.objective[0] for run in runs}
+    name = names.pop() if len(names) == 1 else None
+    return None if name is None or name.startswith((*TRAINING, "tta_evaluate")) else name
+
+
+def _objective(run: Run) -> float:
+    assert run.objective is not None
+    return run.objective[1] if math.isfinite(run.objective[1]) else math.inf
 
 
 def differing_settings(settings: Sequence[dict[str, Any]]) -> list[str]:
@@ -117,6 +136,7 @@ def _row(run: Run, keys: Sequence[str], stages: Sequence[str], change: Change | 
         valid_loss=metrics["valid_loss"],
         score=read_score(run.stages) or _valid_score(run),
         seconds=run.seconds(stages),
+        objective=_valid_loss(run) if run.objective is None else _objective(run),
         against_best=change,
     )
 

@@ -10,7 +10,7 @@ from pipeline.report.scores import percent, span
 
 WIDTH = 80
 _GAP = "  "
-_VERDICTS = {"no clear difference": "unclear", "worse": "worse", "?": "?"}
+_VERDICTS = {"no clear difference": "unclear", "worse": "worse", "lower loss": "lower", "?": "?"}
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,9 @@ def findings(summary: Summary) -> Iterator[str]:
         return
     if count is None or any(row.verdict == "?" for row in rows[1:]):
         yield "Ranked by the loss on valid. Not all runs have answers for the same images, so no test tells them apart."
+        return
+    if summary.ranked_by is not None:
+        yield f"Ranked by {summary.ranked_by}. The paired test beside it is of the losses on {count} images of valid."
         return
     test = f"A paired test of the losses on {count} images of valid"
     unclear = summary.undecided
@@ -97,17 +100,24 @@ def markdown(summary: Summary, *, title: str, use_winner: str | None = None, fai
 def csv_rows(summary: Summary) -> list[list[Any]]:
     """Return the table for other programs: full names, plain numbers, the best first."""
     header = [
-        *summary.differing, "epochs", "kept", "valid_loss", "split", "accuracy", "accuracy_low", "accuracy_high",
-        "seconds", "loss_above_best", "loss_above_best_low", "loss_above_best_high", "verdict", "folder",
+        *summary.differing, *_objective_name(summary), "epochs", "kept", "valid_loss", "split", "accuracy",
+        "accuracy_low", "accuracy_high", "seconds", "loss_above_best", "loss_above_best_low", "loss_above_best_high",
+        "verdict", "folder",
     ]  # fmt: skip
-    return [header, *(_csv_row(row, is_best=i == 0) for i, row in enumerate(summary.rows))]
+    return [header, *(_csv_row(row, summary, is_best=i == 0) for i, row in enumerate(summary.rows))]
 
 
-def _csv_row(row: Row, *, is_best: bool) -> list[Any]:
+def _objective_name(summary: Summary) -> list[str]:
+    """The name of the column that the table is sorted by, where that is not the loss on valid."""
+    return [] if summary.ranked_by is None else [summary.ranked_by]
+
+
+def _csv_row(row: Row, summary: Summary, *, is_best: bool) -> list[Any]:
     change, score = row.against_best, row.score
     above = ["", "", ""] if change is None else [change.loss, change.loss_low, change.loss_high]
     return [
         *("null" if value is None else value for value in row.differing.values()),
+        *([row.objective] if summary.ranked_by else []),
         row.epochs, row.kept, row.valid_loss, score.split, score.accuracy, score.low, score.high,
         "" if row.seconds is None else row.seconds, *above, "best" if is_best else row.verdict, row.run.folder,
     ]  # fmt: skip
@@ -115,12 +125,14 @@ def _csv_row(row: Row, *, is_best: bool) -> list[Any]:
 
 def _cells(summary: Summary, names: dict[str, str]) -> tuple[list[str], list[list[str]]]:
     settings = [*names.values()] if names else ["run"]
-    header = [*settings, "epochs", "kept", "valid loss", summary.score_name, "s", "vs best"]
+    objective = [name.rpartition("/")[2].replace("_", " ") for name in _objective_name(summary)]
+    header = [*settings, *objective, "epochs", "kept", "valid loss", summary.score_name, "s", "vs best"]
     rows = []
     for i, row in enumerate(summary.rows):
         values = [_text(row.differing[key]) for key in names] if names else [row.run.name]
         seconds = "–" if row.seconds is None else f"{row.seconds:.0f}"
         verdict = "best" if i == 0 else _VERDICTS[row.verdict]
+        values += [f"{row.objective:.4f}"] if objective else []
         rows.append([*values, str(row.epochs), row.kept, f"{row.valid_loss:.4f}", _accuracy(row), seconds, verdict])
     return header, rows
 
@@ -154,9 +166,10 @@ def _stacked(summary: Summary) -> list[str]:
         names = short_names([*row.differing])
         settings = " ".join(f"{names[key]}={_text(value)}" for key, value in row.differing.items()) or row.run.name
         lines.append(textwrap.shorten(f"{i}. {settings}", WIDTH, placeholder=" ..."))
-        _, epochs, kept, loss, accuracy, seconds, verdict = cells
+        *_, epochs, kept, loss, accuracy, seconds, verdict = cells
         unit = "epoch" if epochs == "1" else "epochs"
-        scores = f"{epochs} {unit}, kept {kept}, valid loss {loss}, {row.score.split} {accuracy}"
+        objective = "" if summary.ranked_by is None else f"{summary.ranked_by} {row.objective:.4f}, "
+        scores = f"{objective}{epochs} {unit}, kept {kept}, valid loss {loss}, {row.score.split} {accuracy}"
         lines += textwrap.wrap(
             f"{scores}, {seconds} s: {verdict}", WIDTH, initial_indent="   ", subsequent_indent="   "
         )

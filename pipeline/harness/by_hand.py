@@ -6,19 +6,22 @@ override of a setting that those were made with.
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipeline.console import complain, say
-from pipeline.files import write_text
+from pipeline.console import say
+from pipeline.files import digest, write_text
 from pipeline.harness.checked import read_checked
 from pipeline.harness.compose import is_sweep, run_app
 from pipeline.harness.delivery import Occasion, publish_now, publish_summary
 from pipeline.harness.ending import show_ending
 from pipeline.harness.execute import Audience, StageFolders, execute
-from pipeline.harness.fingerprints import write_model_fingerprints
+from pipeline.harness.fingerprints import code_digest, write_model_fingerprints
 from pipeline.harness.live import end_orphans
+from pipeline.harness.pruning import pruning
 from pipeline.harness.published import read_published, read_record
 from pipeline.harness.quoting import typed
 from pipeline.harness.stage import Stage
@@ -26,6 +29,7 @@ from pipeline.harness.state_folder import check_state
 from pipeline.harness.stop import describe_shortage, how_to_go_on
 from pipeline.params import flatten, load_params, to_yaml
 from pipeline.paths import ARTIFACTS, PARAMS, state_dir
+from pipeline.report.scores import TRAINING
 from pipeline.settings import SettingsError, with_environment
 from pipeline.shortage import is_shortage
 from pipeline.stopping import Stopped, listen, raise_if_requested
@@ -36,28 +40,50 @@ def run_by_hand(stages: Sequence[Stage[Any]], *, name: str, audience: Audience) 
     """Run `stages` one after the other in one job, or in each job of a sweep; returns the exit status."""
 
     def job(params: dict[str, Any], folder: Path, overrides: list[str]) -> float | None:
-        return run_job(stages, params, folder, overrides, name=name, audience=audience)
+        try:
+            return run_job(stages, params, folder, overrides, name=name, audience=audience)
+        except (MemoryError, RuntimeError) as error:
+            if not is_shortage(error):
+                raise
+            raise OSError(describe_shortage(error, params)) from error
 
-    def end(sweep: Path) -> None:
+    def end(sweep: Path) -> bool:
         from pipeline.harness.sweep_end import end_sweep  # scipy and scikit-learn take a second to import
 
         ended = end_sweep(sweep)
         if ended.best is not None:
             params = load_params(ended.best / PARAMS.name)
             publish_summary(params=params, files=ended.files, best={"job": _shown(ended.best)}, sweep=_shown(sweep))
+        return ended.is_well
 
     listen()
     end_orphans()
     try:
-        return 0 if run_app(job, name=name, program=f"stages.{name}", end_sweep=end) else 1
+        is_well = run_app(
+            job,
+            name=name,
+            program=f"stages.{name}",
+            made_from=partial(made_from, stages),
+            objective=objective_of(stages),
+            end_sweep=end,
+        )
+        return 0 if is_well else 1
     except Stopped as stopped:
         say(name, how_to_go_on(stopped))
         return stopped.status
-    except (MemoryError, RuntimeError) as error:
-        if not is_shortage(error):
-            raise
-        complain(name, describe_shortage(error, {}))
-        return 1
+
+
+def made_from(stages: Sequence[Stage[Any]]) -> str | None:
+    """The digest of what each job that runs `stages` reads beside its settings: upstream folders, and code.
+
+    None where that follows from the settings of the job. Raises FileNotFoundError or ValueError that says how to make
+    what is missing.
+    """
+    if any("config" in stage.upstream for stage in stages):
+        return None
+    upstream = {n: read_record(f)["digest"] for n, f in upstream_folders(stages, ARTIFACTS).items() if n != "config"}
+    code = {stage.name: code_digest(stage.module) for stage in stages}
+    return digest({"upstream": upstream, "code": code, "torch": version("torch")})
 
 
 def run_job(
@@ -81,6 +107,10 @@ def run_job(
         folders["config"] = folder / "config"
         write_model_fingerprints(settings, folders["config"])
     write_text(folder / PARAMS.name, to_yaml(params))
+    trained = [stage.name for stage in stages if stage.name in TRAINING]
+    if trained:
+        cycles = getattr(settings, trained[-1]).num_cycles or 1
+        audience = replace(audience, follow=pruning(folder, audience.follow, stage=trained[-1], num_cycles=cycles))
     objective = None
     for stage in stages:
         raise_if_requested()
@@ -141,5 +171,10 @@ def _pick(metrics: Mapping[str, Any], dotted: str) -> float:
 
 
 def _objective_text(stages: Sequence[Stage[Any]], objective: float | None) -> str:
-    names = [s.objective for s in stages if s.objective]
-    return f"  {names[-1]}={objective:.4f}" if names and objective is not None else ""
+    name = objective_of(stages)
+    return f"  {name.partition('/')[2]}={objective:.4f}" if name is not None and objective is not None else ""
+
+
+def objective_of(stages: Sequence[Stage[Any]]) -> str | None:
+    """What a sweep minimises, as `<stage>/<metric>`: the last objective that one of these stages has."""
+    return next((f"{stage.name}/{stage.objective}" for stage in reversed(stages) if stage.objective), None)

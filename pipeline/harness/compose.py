@@ -3,30 +3,38 @@
 A setting travels conf/ -> (held) -> (override) -> params.yaml -> stage, however the stage is started.
 """
 
+import math
+import os
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.conf import HydraConf
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, HydraException
-from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.console import complain, say
+from pipeline.files import write_text
 from pipeline.harness.base import LEAVE, beneath, describe, nest, read_held
 from pipeline.harness.checked import read_checked
-from pipeline.harness.job_record import job_record
+from pipeline.harness.job_record import PrunedError, job_record, read_job
 from pipeline.harness.quoting import unresolved
+from pipeline.harness.sweep import failure
 from pipeline.harness.typed import BASES, chosen, names_base, read_typed
 from pipeline.paths import CONF
+from pipeline.processes import share_cores
 from pipeline.settings import SettingsError
+from pipeline.stopping import Stopped, listen
 from pipeline.yaml_file import check_folder
 
 
@@ -73,62 +81,106 @@ def store_base(held: Mapping[str, Any]) -> None:
         ConfigStore.instance().store(group="base", name=name, node=node, package="_global_")
 
 
-class NoteSweep(Callback):
-    """Notes the folder of the sweep that Hydra starts."""
+Job = Callable[[dict[str, Any], Path, list[str]], float | None]
+"""What a Hydra app runs: (settings, folder, overrides) -> objective."""
 
-    folder: Path | None = None
 
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        NoteSweep.folder = Path(config.hydra.sweep.dir)
+@dataclass
+class App:
+    """A Hydra app: what Hydra calls for each job, in this process or, pickled, in another.
+
+    An error that the user can fix is printed in one line. In a sweep Hydra must know that a job failed while the others
+    go on: there it gets an exception.
+    """
+
+    run: Job
+    name: str
+    program: str
+    """What is typed behind `python -m`."""
+    conf: Path
+    made_from: Callable[[], str | None]
+    """Gives the digest of what every job of a sweep reads beside its settings; None where only the jobs can tell."""
+    objective: str | None = None
+    """What a job returns: `<stage>/<metric>`."""
+    process: int = field(default_factory=os.getpid)
+    sweep: Path | None = None
+    """The folder of the sweep, once it is known."""
+    failed: bool = False
+
+    def __call__(self, composed: DictConfig) -> float | None:
+        """Run one job; return its objective."""
+        run = HydraConfig.get()
+        folder, overrides = Path(run.runtime.output_dir), list(run.overrides.task)
+        is_here = os.getpid() == self.process
+        if not is_here:
+            listen(with_parent=True)
+            share_cores(_jobs_at_once(run))
+        try:
+            with job_record(folder, program=self.program, overrides=overrides) as record:
+                values = _plain(composed)
+                read_checked(values, source=f"{self.conf}/ and command line")
+                objective = self.run(values, folder, overrides)
+                if objective is not None and not math.isfinite(objective):
+                    raise ValueError(f"{self.objective} is {objective}")
+                record["objective"] = None if objective is None else {"name": self.objective, "value": objective}
+                return objective
+        except Stopped as stopped:
+            if is_here:
+                raise
+            os._exit(stopped.status)  # else joblib's process would wait for more to do, also without a sweep
+        except PrunedError as pruned:
+            say(self.name, f"{', '.join(overrides)}: {pruned}")
+            return None
+        except Exception as error:
+            if not is_sweep() and not isinstance(error, ValueError | OSError | OmegaConfBaseException):
+                raise
+            self.failed = True
+            if not is_sweep():
+                complain(self.name, str(error))
+                return None
+            write_text(folder / "traceback.txt", traceback.format_exc())
+            if is_here:
+                complain(self.name, failure(folder.name, read_job(folder) or {}))
+            raise CompactHydraException("job failed; see the error above") from None
+
+
+def _jobs_at_once(run: HydraConf) -> int:
+    """How many jobs run beside each other on one machine, and share its cores; 1 where Slurm gives each its own."""
+    if "n_jobs" in run.launcher:
+        return int(run.launcher.n_jobs)
+    is_local = str(run.launcher.get("_target_")).endswith("LocalLauncher")
+    return int(run.sweeper.get("max_batch_size") or 1) if is_local else 1
 
 
 def run_app(
-    job: Callable[[dict[str, Any], Path, list[str]], float | None],
+    job: Job,
     *,
     name: str,
     program: str = "pipeline",
     conf: Path = CONF,
-    end_sweep: Callable[[Path], object] = lambda _: None,
+    made_from: Callable[[], str | None] = lambda: None,
+    objective: str | None = None,
+    end_sweep: Callable[[Path], bool] = lambda _: True,
 ) -> bool:
     """Run `job(params, folder, overrides)` as a Hydra app named `name`: once, or once per job of a sweep.
 
-    `program` is what is typed behind `python -m`. `end_sweep(folder)` is called when all jobs of a sweep have ended,
-    well or not. Returns whether it succeeded. An error that the user can fix is printed in one line. In a sweep Hydra
-    must know that a job failed while the others continue: there it gets an exception, and ends the process with status
-    1.
+    The other arguments are those of `App`. `end_sweep(folder)` is called when all jobs of a sweep have ended, or it is
+    stopped, and returns whether all went well. Returns whether the app succeeded.
     """
-    failed = False
-
-    def task(composed: DictConfig) -> float | None:
-        nonlocal failed
-        run = HydraConfig.get()
-        folder, overrides = Path(run.runtime.output_dir), list(run.overrides.task)
-        try:
-            with job_record(folder, program=program, overrides=overrides):
-                values = _plain(composed)
-                read_checked(values, source=f"{conf}/ and command line")
-                return job(values, folder, overrides)
-        except (ValueError, OSError, OmegaConfBaseException) as error:
-            complain(name, str(error))
-            if is_sweep():
-                raise CompactHydraException("job failed; see the error above") from None
-            failed = True
-            return None
-
+    app = App(job, name, program, conf, made_from, objective)
     try:
         _read_command_line(partial(say, name), conf)
     except SettingsError as error:
         complain(name, str(error))
         return False
-    note = f"{NoteSweep.__module__}.{NoteSweep.__name__}"
-    sys.argv += [f"hydra.job.name={name}", f"+hydra.callbacks.note_sweep._target_={note}"]
-    NoteSweep.folder = None
+    sys.argv.append(f"hydra.job.name={name}")
+    is_well = False
     try:
-        hydra.main(version_base="1.3", config_path=str(conf.resolve()), config_name="config")(task)()
+        hydra.main(version_base="1.3", config_path=str(conf.resolve()), config_name="config")(app)()
     finally:
-        if NoteSweep.folder is not None:
-            end_sweep(NoteSweep.folder)
-    return not failed
+        if app.sweep is not None:
+            is_well = end_sweep(app.sweep)
+    return not app.failed and (app.sweep is None or is_well)
 
 
 def _read_command_line(say: Callable[[str], None], conf: Path) -> None:

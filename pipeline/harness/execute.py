@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from pipeline.files import copy_file, digest, file_digest, read_json, remove_folder, write_json
 from pipeline.harness.fingerprints import code_digest
+from pipeline.harness.job_record import PrunedError
 from pipeline.harness.lock import hold_lock
 from pipeline.harness.published import (
     RECORD,
@@ -108,7 +109,11 @@ def execute(
             return done
         with hold_lock(folders.state / "locks" / f"scratch-{identity}", identity=identity, say=say):
             if not is_complete(scratch / "out"):
-                _run_in(scratch, stage, settings, runtime, folders, audience, record)
+                try:
+                    _run_in(scratch, stage, settings, runtime, folders, audience, record)
+                except PrunedError:
+                    remove_folder(scratch)  # nobody goes on with it
+                    raise
             publish(scratch / "out", folders.target)
             check_folder(folders.target, state=folders.state, by_content=True)
             published = read_record(folders.target)["digest"]

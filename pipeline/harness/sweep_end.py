@@ -15,7 +15,9 @@ from pipeline.comparison.table import Row, Summary, summarise
 from pipeline.comparison.texts import Failed, terminal_lines
 from pipeline.console import show
 from pipeline.files import read_json
+from pipeline.harness.job_record import DONE, FAILED, PRUNED, STARTED, WAITING, repeat_job, settings_of
 from pipeline.harness.quoting import typed
+from pipeline.harness.sweep import STUDY
 
 
 @dataclass(frozen=True)
@@ -26,27 +28,32 @@ class Ended:
     """Its summary."""
     best: Path | None
     """The folder of the best job."""
+    is_well: bool
+    """Whether every job is done."""
 
 
 def end_sweep(folder: Path) -> Ended:
     """Show the table of a sweep's jobs, and write its summary into `folder`."""
     jobs = {job: read_json(job / JOB) for job in jobs_of(folder)}
     if not jobs:
-        return Ended([], None)
-    done = [read_run(job, name=job.name) for job, record in jobs.items() if record["status"] == "done"]
+        return Ended([], None, True)
+    done = [read_run(job, name=job.name) for job, record in jobs.items() if record["status"] == DONE]
     summary, failed = summarise(done), [failed_job(job, record) for job, record in jobs.items() if _failed(record)]
     best = summary.rows[0].run.folder if summary.rows else None
     command = None if best is None else use_job(jobs[best])
-    show(["", _heading(folder, summary, failed), "", *terminal_lines(summary, use_winner=command, failed=failed)])
+    num_pruned = sum(record["status"] == PRUNED for record in jobs.values())
+    heading = _heading(folder, summary, failed, num_pruned=num_pruned)
+    show(["", heading, "", *terminal_lines(summary, use_winner=command, failed=failed)])
     files = write_summary(folder, summary, title=f"Sweep {folder}", use_winner=command, failed=failed)
     kinds = ",".join(file.suffix[1:] for file in files)
     show(["", f"Written: {folder}/summary.{{{kinds}}}", ""])
-    return Ended(files, best)
+    is_well = not failed or (best is not None and (folder / STUDY).exists())  # a search goes on without what failed
+    return Ended(files, best, is_well)
 
 
 def use_job(record: Mapping[str, Any]) -> str:
     """The command that runs the whole pipeline with a job's overrides."""
-    words = [f"-S {shlex.quote(override)}" for override in _settings_of(record)]
+    words = [f"-S {shlex.quote(override)}" for override in settings_of(record["overrides"])]
     return " ".join(["dvc exp run", *words])
 
 
@@ -57,20 +64,18 @@ def use_row(row: Row) -> str:
 
 def failed_job(job: Path, record: Mapping[str, Any]) -> Failed:
     """Say why a job did not end, and how to repeat it."""
-    words = " ".join(map(shlex.quote, record["overrides"]))
-    reason = f"failed: {record['error']}" if record["status"] == "failed" else "was stopped before its end."
-    return Failed(job.name, reason, f"python -m {record['program']} {words}".rstrip())
+    return Failed(job.name, _REASONS[record["status"]].format(record["error"]), repeat_job(record))
 
 
-def _settings_of(record: Mapping[str, Any]) -> list[str]:
-    return [o for o in record["overrides"] if not o.lstrip("+~").startswith(("hydra.", "hydra/"))]
+_REASONS = {FAILED: "failed: {}", STARTED: "was stopped before its end.", WAITING: "was not started."}
 
 
 def _failed(record: Mapping[str, Any]) -> bool:
-    return bool(record["status"] != "done")
+    return record["status"] not in (DONE, PRUNED)
 
 
-def _heading(folder: Path, summary: Summary, failed: Sequence[Failed]) -> str:
-    jobs = len(summary.rows) + len(failed)
-    lost = f", {len(failed)} not finished" if failed else ""
+def _heading(folder: Path, summary: Summary, failed: Sequence[Failed], *, num_pruned: int) -> str:
+    jobs = len(summary.rows) + len(failed) + num_pruned
+    lost = f", {num_pruned} pruned" if num_pruned else ""
+    lost += f", {len(failed)} not finished" if failed else ""
     return f"Sweep of {jobs} {'job' if jobs == 1 else 'jobs'}{lost}: {folder}"

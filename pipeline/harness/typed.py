@@ -31,12 +31,11 @@ _LONGEST, _LONGEST_NAME, _LONGEST_ADVICE, _DEEPEST = 8192, 80, 300, 20
 """Characters of an override, a name and a command that is printed, and brackets within each other."""
 
 _PACKAGES = {
-    "optuna": "hydra-optuna-sweeper",
-    "joblib": "hydra-joblib-launcher",
-    "submitit_local": "hydra-submitit-launcher",
-    "submitit_slurm": "hydra-submitit-launcher",
+    "joblib": "'unfreeze[joblib]'",
+    "submitit_local": "'unfreeze[submitit]'",
+    "submitit_slurm": "'unfreeze[submitit]'",
 }
-"""Sweepers and launchers of Hydra that can be installed beside this project, and the packages that hold them."""
+"""Launchers of Hydra that can be installed beside this project, and what holds them."""
 
 
 def read_typed(arguments: Sequence[str], *, conf: Path = CONF, is_sweep: bool = False) -> list[str]:
@@ -157,10 +156,13 @@ def _check_choice(group: str, value: str, conf: Path) -> None:
     except SettingsError:
         names = [value]
     for name in (name for name in names if name not in choices):
-        if name == "None" and group in ("experiment", "sweep"):
+        if name == "None" and group in ("experiment", "sweep", "launch"):
             continue
         instead = instead_of_choice(group, "none" if name == "None" else name, choices)
         raise SettingsError(f"{group}={shown(value)}: {instead} (choices: {', '.join(choices)})")
+    if group == "launch":
+        for name in (name for name in names if name in choices):
+            _check_plugin("hydra/launcher", name)
 
 
 def _names(override: Override) -> Iterator[str]:
@@ -190,18 +192,29 @@ def _check_plugin(key: str, name: str) -> None:
         return
     package = _PACKAGES.get(name)
     hint = f"`python -m pip install {package}` adds it" if package else f"installed: {', '.join(installed)}"
+    if name == "optuna":
+        hint = "`hydra/sweeper=search` is the search with Optuna"
     raise SettingsError(f"{key}={name} is a plugin of Hydra that is not installed; {hint}")
+
+
+def is_integer(key: str) -> bool:
+    """Whether the numbers that the setting may be are whole."""
+    kinds = _kinds(key)
+    return int in kinds and float not in kinds
 
 
 def _is_text(key: str) -> bool:
     """Whether the setting holds free text (not one of a few words), or text or null."""
+    return str in _kinds(key)
+
+
+def _kinds(key: str) -> list[Any]:
+    """The types that a setting may have; none for what is no setting."""
     kind: Any = Settings
     for part in key.split("."):
         hints = typing.get_type_hints(kind) if isinstance(kind, type) else {}
         if part not in hints:
-            return False
+            return []
         kind = hints[part]
-    members = (
-        typing.get_args(kind) if isinstance(kind, UnionType) or typing.get_origin(kind) is typing.Union else [kind]
-    )
-    return str in members
+    is_union = isinstance(kind, UnionType) or typing.get_origin(kind) is typing.Union
+    return list(typing.get_args(kind)) if is_union else [kind]

@@ -5,6 +5,7 @@ import platform
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +14,12 @@ from torch import Tensor, nn
 
 from pipeline.model.allocator import keep_freed_memory
 from pipeline.model.memory import fitting
+from pipeline.processes import sharing_cores
 from pipeline.settings import Runtime, SettingsError
 from pipeline.stopping import raise_if_requested
+
+FEW_BYTES = 2**24
+"""Activations of 8,000 images with 512 features each."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,21 @@ def prepare(runtime: Runtime) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def threads_for(values: Path) -> Iterator[None]:
+    """Compute the block, on what this file holds, in one thread if that is less than `FEW_BYTES`.
+
+    On little, threads take longer to wait for each other than to compute: a product of two vectors of 5,000 numbers
+    takes two threads five times as long as one. And they take the cores from other runs.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if values.stat().st_size < FEW_BYTES else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def processor() -> str:
     """Describe the processor, as far as the last bits of results may depend on it: name, caches and instruction sets.
 
@@ -143,5 +163,10 @@ def move_model(model: nn.Module, device: torch.device) -> None:
 
 
 def num_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores that this process may use: those that the system and Slurm give it, divided among the jobs of a sweep.
+
+    Slurm says how many it gave a task in `SLURM_CPUS_PER_TASK`, also where it does not bind the task to them.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = int(os.environ.get("SLURM_CPUS_PER_TASK") or cores)
+    return max(1, min(cores, given) // sharing_cores())

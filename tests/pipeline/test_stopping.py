@@ -14,7 +14,7 @@ from pipeline import stopping
 from pipeline.console import progress_bar
 from pipeline.harness.lock import hold_lock
 from pipeline.harness.stop import obeying
-from pipeline.stopping import SIGNALS, Stopped, forget, listen, raise_if_requested, requested, shielded
+from pipeline.stopping import SIGNALS, Stopped, forget, interrupting, listen, raise_if_requested, requested, shielded
 from tests.conftest import PROJECT
 
 
@@ -150,3 +150,12 @@ def test_a_program_that_is_done_leaves_the_wish_to_the_next_of_the_same_dvc(monk
     parent = os.getppid()
     monkeypatch.setattr(os, "getppid", lambda: parent + 1)  # another `dvc repro`
     assert obeying("ingest", next_one) == 0
+
+
+def test_what_only_waits_obeys_at_once_and_afterwards_as_before() -> None:
+    listen()
+    with pytest.raises(Stopped), interrupting():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is stopping._note
+    with pytest.raises(Stopped), interrupting():
+        raise AssertionError("a stop that was asked for before comes first")

@@ -158,3 +158,42 @@ def test_a_sweep_stands_for_its_jobs_in_the_order_of_their_numbers(checkout: Pat
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is no run: name a job's folder"):
         read_run(tmp_path)
+
+
+def test_more_than_two_settings_are_drawn_as_lines_over_an_axis_each(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(style, "_DPI", 40)
+    for i in range(4):
+        settings = {"full_train.lr": 10.0**-i, "model.arch": f"net{i % 2}", "full_train.cycle_len": i, "seed": None}
+        write_job(checkout, str(i), settings=settings, losses=losses(0.5 + i / 10))
+    summary = summarise([read_run(job) for job in sorted((checkout / "runs" / "sweep").iterdir())])
+    drawn: list[dict[str, object]] = []
+    monkeypatch.setattr("pipeline.report.summary_plot.plot_parallel", lambda _path, **told: drawn.append(told))
+    write_summary(tmp_path, summary, title="parallel")
+    (told,) = drawn
+    assert told["settings"] == ["seed", "lr", "cycle_len", "arch"] or told["settings"] == [
+        *short_names(summary.differing).values()
+    ]
+    monkeypatch.undo()
+    monkeypatch.setattr(style, "_DPI", 40)
+    *_, picture = write_summary(tmp_path, summary, title="parallel")
+    with Image.open(picture) as image:
+        assert image.size[0] == 360
+
+
+def test_jobs_are_ranked_by_their_objective_where_that_is_not_the_loss_of_what_they_trained(checkout: Path) -> None:
+    jobs = [write_job(checkout, str(i), settings={"seed": i}, losses=losses(0.3 + i / 10)) for i in range(2)]
+    for job, loss in zip(jobs, (0.9, 0.8), strict=True):
+        write_json(job / "job.json", {"objective": {"name": "cross_validate/log_loss", "value": loss}})
+    summary = summarise([read_run(job) for job in jobs])
+    assert [(row.differing["seed"], row.objective, row.verdict) for row in summary.rows] == [
+        (1, 0.8, "?"),
+        (0, 0.9, "lower loss"),
+    ]
+    assert terminal_lines(summary)[0].split()[:3] == ["seed", "log", "loss"]
+    header, best, _ = csv_rows(summary)
+    assert dict(zip(header, best, strict=True))["cross_validate/log_loss"] == 0.8
+    for job in jobs:
+        write_json(job / "job.json", {"objective": {"name": "full_train/valid_loss", "value": 0.1}})
+    assert summarise([read_run(job) for job in jobs]).ranked_by is None

@@ -81,7 +81,7 @@ def test_a_sweep_in_which_every_job_failed_has_no_picture_and_no_winner(
 def test_printed_commands_come_back_as_they_were(override: str) -> None:
     record = _record("stages.full_train", override, "hydra.sweep.dir=x")
     assert _pasted(use_job(record)) == [override]
-    assert _pasted(failed_job(Path("3"), _record("stages.full_train", override)).command) == [override]
+    assert _pasted(failed_job(Path("3"), _record("stages.full_train", override, status="failed")).command) == [override]
 
 
 @pytest.mark.parametrize("value", [0.1, None, True, [1, 2], "my photos (1)", "don't", "2024"])
@@ -116,9 +116,12 @@ def test_the_end_of_a_sweep_is_reached_though_a_job_fails(tmp_path: Path, monkey
             raise ValueError("seed 1 is not liked")
         return 0.5
 
+    def end(folder: Path) -> bool:
+        ended.append(folder)
+        return False
+
     monkeypatch.setattr("sys.argv", ["app", "-m", "seed=0,1,2", f"hydra.sweep.dir={tmp_path}"])
-    with pytest.raises(SystemExit):
-        run_app(job, name="app", program="stages.app", conf=CONF, end_sweep=ended.append)
+    assert not run_app(job, name="app", program="stages.app", conf=CONF, end_sweep=end)
     assert ended == [tmp_path]
     records = [read_json(tmp_path / str(i) / "job.json") for i in range(3)]
     assert [r["status"] for r in records] == ["done", "failed", "done"]
@@ -126,7 +129,7 @@ def test_the_end_of_a_sweep_is_reached_though_a_job_fails(tmp_path: Path, monkey
 
 
 def test_one_job_is_no_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def end(_: Path) -> None:
+    def end(_: Path) -> bool:
         raise AssertionError("this is no sweep")
 
     monkeypatch.setattr("sys.argv", ["app", "seed=7", f"hydra.run.dir={tmp_path}"])
