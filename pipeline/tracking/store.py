@@ -204,8 +204,14 @@ class Store:
             trained = next((stage for stage in _TRAINING if stage in spec.folders), _TRAINING[0])
             tested = "accuracy" in spec.scores
             views[SWEEP] = sweep_view(spec.tags["sweep"], spec.changed, tested=tested, trained=trained)
+        from mlflow.exceptions import MlflowException
+
         for key, view in views.items():
-            self._client.set_experiment_tag(self._experiment_id, f"{PREFIX}{key}", view.to_tag())
+            tag = (self._experiment_id, f"{PREFIX}{key}", view.to_tag())
+            try:
+                self._client.set_experiment_tag(*tag)
+            except MlflowException:  # another first writer made the same tag in between: now it is there to be set
+                self._client.set_experiment_tag(*tag)
 
     def set_tags(self, run_id: str, tags: dict[str, str]) -> None:
         """Set tags of a row, open or closed."""

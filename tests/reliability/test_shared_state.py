@@ -59,6 +59,7 @@ def edit(file: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new))
 
 
+@pytest.mark.slow
 def test_what_was_pushed_to_a_folder_is_not_run_again(tmp_path: Path) -> None:
     here = clone(PROJECT, tmp_path / "here")
     edit(here / "conf" / "config.yaml", "- data: digits", "- data: folder")
