@@ -34,7 +34,7 @@ def run_ours(work: Work, clone: Path, log: Path) -> tuple[Watched, dict[str, Any
     commit = clone_commit(clone)
     command = ["dvc", "exp", "run", *(part for setting in work.settings for part in ("-S", setting))]
     watched = run_watched(command, cwd=clone, env=variables(clone), log=log)
-    return watched, {"commit": commit, "command": shlex.join(command), **read_results(clone)}
+    return watched, {"commit": commit, "command": shlex.join(command).replace(f"{PROJECT}/", ""), **read_results(clone)}
 
 
 def read_results(project: Path) -> dict[str, Any]:
