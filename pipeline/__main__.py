@@ -17,6 +17,7 @@ from pipeline.console import say
 from pipeline.files import read_json
 from pipeline.harness.compose import is_sweep, run_app
 from pipeline.harness.delivery import publish_summary
+from pipeline.harness.job_record import DONE
 from pipeline.harness.revisions import fetch_run, read_at
 from pipeline.harness.stop import how_to_go_on
 from pipeline.harness.sweep_end import end_sweep
@@ -85,7 +86,7 @@ def _experiment(folder: Path) -> str:
 
 def _end(sweep: Path) -> bool:
     for job in jobs_of(sweep):
-        if read_json(job / JOB)["status"] == "done":
+        if read_json(job / JOB)["status"] == DONE:
             fetch_run(_experiment(job), job)
     ended = end_sweep(sweep)
     if ended.best is not None:

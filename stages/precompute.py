@@ -26,7 +26,7 @@ from pipeline.harness.start import main
 from pipeline.model.backbone import Backbone, check_image_size, interpolation_of, trained_size
 from pipeline.model.batches import even_batches
 from pipeline.model.card import Card, save_card
-from pipeline.model.compute import Computation, choose_device, forward, move_model, prepare
+from pipeline.model.compute import Computation, choose_device, environment, forward, move_model
 from pipeline.model.finite import check_rows
 from pipeline.model.growing import GrowingTensor
 from pipeline.model.head import build_head, start_from_classifier
@@ -76,7 +76,7 @@ def run(context: StageContext[Reads]) -> Metrics:
         device,
         image_size=settings.data.image_size,
         kept=context.state / "precision",
-        identity={"arch": model.arch, **prepare(context.runtime)},
+        identity={"arch": model.arch, **environment(context.runtime)},
         say=context.say,
     )
     save_tensors(backbone.state_dict(), context.out / "backbone.safetensors")

@@ -52,16 +52,29 @@ def plain_activations(precompute: Path, split: str, images: BatchSource, rows: S
 def on_activations(head: Head, splits: Splits, runtime: Runtime, *, micro_batch_size: int) -> Learner:
     """A head, to be trained on the activations of train and measured on those of valid."""
     plain, valid = (TensorBatches(splits[name]["activations"][0], splits[name]["targets"]) for name in SPLITS)
-    device = choose_device(runtime)
+    train, device = ViewBatches(splits["train"]["activations"], plain.targets), choose_device(runtime)
+    return on_features(head.to(device), train, plain, valid, device=device, micro_batch_size=micro_batch_size)
+
+
+def on_features(
+    head: Head,
+    train: BatchSource,
+    train_plain: BatchSource,
+    valid: BatchSource,
+    *,
+    device: torch.device,
+    micro_batch_size: int,
+) -> Learner:
+    """A head on `device`, to be trained and measured on features, from wherever they come."""
 
     def set_mode() -> None:
         head.train()
 
     return Learner(
-        model=head.to(device),
+        model=head,
         groups=[head_group(head)],
-        train=ViewBatches(splits["train"]["activations"], plain.targets),
-        train_plain=plain,
+        train=train,
+        train_plain=train_plain,
         valid=valid,
         set_mode=set_mode,
         device=device,

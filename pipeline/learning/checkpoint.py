@@ -107,9 +107,9 @@ def load_logits(scratch: Path, cycle: int) -> dict[str, Tensor]:
     return logits
 
 
-def load_losses(scratch: Path, cycle: int, targets: Tensor) -> NDArray[np.float64]:
-    """The loss of each sample of `valid`, with these targets [N], when `cycle` ended."""
-    logits = load_logits(scratch, cycle)["valid"].double()
+def load_losses(scratch: Path, cycle: int, targets: Tensor, split: str = "valid") -> NDArray[np.float64]:
+    """The loss of each sample of `valid` or `train_plain`, with these targets [N], when `cycle` ended."""
+    logits = load_logits(scratch, cycle)[split].double()
     losses: NDArray[np.float64] = F.cross_entropy(logits, targets, reduction="none").numpy()
     return losses
 

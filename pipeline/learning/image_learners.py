@@ -11,7 +11,7 @@ from pipeline.data.images import ImageBatches, open_images_of, targets_of
 from pipeline.data.manifest import Sample, read_manifest
 from pipeline.data.normalisation import Normalisation
 from pipeline.files import read_json
-from pipeline.learning.activation_learners import head_group, plain_activations
+from pipeline.learning.activation_learners import on_features, plain_activations
 from pipeline.learning.loop import Learner, ParameterGroup
 from pipeline.learning.sources import BatchSource, FrozenFeatures, LazyImages, in_order
 from pipeline.model.batch_norm import batch_norms
@@ -114,22 +114,9 @@ def head_behind_backbone(
     stored = stored_features(precompute, images)
     train_plain, valid = stored or (FrozenFeatures(each, backbone) for each in (images.train_plain, images.valid))
 
-    def set_mode() -> None:
-        head.train()
-
-    return Learner(
-        model=head,
-        groups=[head_group(head)],
-        train=FrozenFeatures(images.train, backbone),
-        train_plain=train_plain,
-        valid=valid,
-        set_mode=set_mode,
-        device=device,
-        precision="fp32",
-        micro_batch_size=micro_batch_size,
-        linear=True,
-        unread=_unread(device),
-    )
+    train = FrozenFeatures(images.train, backbone)
+    made = on_features(head, train, train_plain, valid, device=device, micro_batch_size=micro_batch_size)
+    return replace(made, unread=_unread(device))
 
 
 def stored_features(precompute: Path, images: ImageSources) -> tuple[BatchSource, BatchSource] | None:

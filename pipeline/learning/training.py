@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch.nn.functional as F
+import torch
 
 from pipeline.files import read_json, write_csv, write_json
 from pipeline.kept import read_kept, write_kept
 from pipeline.learning.batch_size import count_batch
-from pipeline.learning.checkpoint import load_logits, load_snapshot
+from pipeline.learning.checkpoint import load_losses, load_snapshot
 from pipeline.learning.loop import Learner, Plan, TrainingRun, fit
 from pipeline.learning.overfitting import Verdict, judge
 from pipeline.learning.schedule import planned_rates
@@ -147,10 +147,7 @@ def _measure_error(learner: Learner, run: TrainingRun, scratch: Path) -> dict[st
 
     `images` is their number, `standard_error` that of the mean loss at the last end.
     """
-    targets = learner.train_plain.targets
-    losses = F.cross_entropy(
-        load_logits(scratch, run.ends[-1].cycle)["train_plain"].double(), targets, reduction="none"
-    )
+    losses = torch.from_numpy(load_losses(scratch, run.ends[-1].cycle, learner.train_plain.targets, "train_plain"))
     error = losses.std().item() / len(losses) ** 0.5 if len(losses) > 1 else 0.0
     return {"images": len(losses), "standard_error": error}
 

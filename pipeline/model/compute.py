@@ -87,6 +87,11 @@ def prepare(runtime: Runtime) -> dict[str, Any]:
     torch.set_num_threads(runtime.threads or num_cores())
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    return environment(runtime)
+
+
+def environment(runtime: Runtime) -> dict[str, Any]:
+    """What results depend on beside settings, inputs and code, once `prepare` was called."""
     device = choose_device(runtime)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.files import digest
 from pipeline.kept import read_kept, write_kept
-from pipeline.model.compute import Computation, forward, move_model
+from pipeline.model.compute import Computation, forward
 
 Precision = Literal["fp32", "bf16"]
 
@@ -94,7 +94,6 @@ def measure_share(backbone: nn.Module, device: torch.device, *, image_size: int)
     images = torch.randn(count, 3, image_size, image_size, generator=generator)
     modes = [module.training for module in backbone.modules()]
     backbone.eval()  # statistics of batch norms stay as they are
-    move_model(backbone, device)
     steps = [partial(_step, Computation(backbone, device, precision, count), images) for precision in ("fp32", "bf16")]
     for step in steps:
         step()  # kernels are made at the first
