@@ -387,7 +387,8 @@ class Publish(_Section):
 
 @dataclass(frozen=True)
 class Runtime(_Section):
-    """How a run is executed. Nothing here may change the result, except `threads` and `device`, which are recorded.
+    """How a run is executed. Nothing here may change the result, except `threads`, `processes` and `device`, which are
+    recorded.
 
     Each is also an environment variable: `UNFREEZE_DEVICE=cuda`, `UNFREEZE_THREADS=4`, ...
     """
@@ -395,7 +396,10 @@ class Runtime(_Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d{1,3})?)$")]
     """`auto` (CUDA where present), `cpu`, `cuda`, `cuda:1`, `mps`, `xpu`. Results differ between devices."""
     threads: Annotated[int, Field(ge=0, le=1024)]
-    """Threads per process, 0 for one per core. Sums differ in the last bit between thread counts."""
+    """Threads that compute, 0 for one per core; several processes divide them. Sums differ in the last bit between
+    thread counts."""
+    processes: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
+    """Processes that compute a model together: on each its share of every batch. `auto`: one for each GPU, or one."""
     workers: Annotated[int, Field(ge=0, le=256)]
     """Extra processes that read and augment images; 0: the training process does it."""
     checkpoint_s: Seconds

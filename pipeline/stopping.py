@@ -39,6 +39,8 @@ class _State:
     """The process that listens: its forks do not."""
     parent: int | None = None
     """Who waits for this process, if it must not outlive them."""
+    waits: bool = False
+    """Whether a wish is obeyed only where other processes know of it."""
     before: dict[int, object] = field(default_factory=dict)
     """The handlers that were replaced."""
 
@@ -72,6 +74,11 @@ def ask(number: int) -> None:
 
 
 def requested() -> int | None:
+    """The signal that this process is to obey, or None."""
+    return None if _state.waits else noted()
+
+
+def noted() -> int | None:
     """The signal by which this process was asked to stop, or None."""
     if _state.listener != os.getpid():
         return None
@@ -85,6 +92,17 @@ def raise_if_requested() -> None:
     number = requested()
     if number is not None:
         raise Stopped(number)
+
+
+def hold_back(waits: bool) -> None:
+    """Only note signals, from now on: processes that compute together obey them at the same point; see `obey`."""
+    _state.waits = waits
+
+
+def obey(number: int) -> None:
+    """Obey, from now on, what one of several processes was asked for."""
+    hold_back(False)
+    ask(number)
 
 
 @contextmanager

@@ -34,6 +34,7 @@ if not _extension_loads():
         torch.library.define(f"torchvision::{_operator}", _SCHEMA)
 
 from torchvision import datasets, models  # noqa: E402
+from torchvision.ops import StochasticDepth  # noqa: E402
 from torchvision.transforms import InterpolationMode, v2  # noqa: E402
 
-__all__ = ["InterpolationMode", "datasets", "models", "v2"]
+__all__ = ["InterpolationMode", "StochasticDepth", "datasets", "models", "v2"]

@@ -96,6 +96,7 @@ STAGE = Stage(
     name="full_train",
     run=run,
     reads=Reads,
+    is_shared=True,
     inputs=tuple(map(Input, ("ingest", "augment_config", "precompute", "unfreeze", "lr_find_full"))),
     objective="valid_loss",
 )

@@ -73,6 +73,7 @@ STAGE = Stage(
     name="head_train_augmented",
     run=run,
     reads=Reads,
+    is_shared=True,
     inputs=tuple(map(Input, ("ingest", "augment_config", "precompute", "lr_find_head", "head_train"))),
     objective="valid_loss",
 )

@@ -72,6 +72,7 @@ STAGE = Stage(
     name="lr_find_full",
     run=run,
     reads=Reads,
+    is_shared=True,
     inputs=tuple(map(Input, ("ingest", "augment_config", "unfreeze"))),
 )
 

@@ -8,6 +8,7 @@ change.
 """
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +24,7 @@ from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.files import link_file, read_json
 from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
+from pipeline.model import ranks
 from pipeline.model.backbone import Backbone, check_image_size, interpolation_of, trained_size
 from pipeline.model.batches import even_batches
 from pipeline.model.card import Card, save_card
@@ -67,18 +69,29 @@ def run(context: StageContext[Reads]) -> Metrics:
     data = settings.data
     framing = Framing(image_size, data.fit, data.background, data.margin, interpolation_of(model.arch))
     policy = _policy(context, framing) if settings.precompute.views else None
-    pretrained = load_pretrained(model.arch, model.weights, seed=settings.seed, image_size=image_size)
+    pretrained = ranks.in_turn(
+        lambda: load_pretrained(model.arch, model.weights, seed=settings.seed, image_size=image_size)
+    )
     backbone, device = pretrained.backbone, choose_device(context.runtime)
     move_model(backbone, device)
-    precision = choose_precision(
-        model.precision,
-        backbone,
-        device,
-        image_size=settings.data.image_size,
-        kept=context.state / "precision",
-        identity={"arch": model.arch, **environment(context.runtime)},
-        say=context.say,
+    precision = ranks.told(
+        lambda: choose_precision(
+            model.precision,
+            backbone,
+            device,
+            image_size=settings.data.image_size,
+            kept=context.state / "precision",
+            identity={"arch": model.arch, **environment(context.runtime)},
+            say=context.say,
+        )
     )
+    computation = Computation(backbone.eval(), device, precision, data.micro_batch_size)
+    counts = {split: len(manifest.of(split)) for split in SPLITS}
+    with context.progress(sum(counts[s] * num_views[s] for s in SPLITS)) as bar:
+        files = [_activations(context, computation, manifest, s, framing, policy, num_views[s], bar) for s in SPLITS]
+    ranks.leave()
+    for file in files:
+        link_file(file, context.out / file.name)  # what is finished stays in the scratch folder until all is published
     save_tensors(backbone.state_dict(), context.out / "backbone.safetensors")
     card = Card(
         model.arch,
@@ -93,13 +106,6 @@ def run(context: StageContext[Reads]) -> Metrics:
     save_card(card, context.out)
     if model.weights != "none" and trained_size(model.arch) not in (None, image_size):
         context.say(f"{model.arch} was trained on images of {trained_size(model.arch)} px, and gets {image_size} here")
-
-    computation = Computation(backbone.eval(), device, precision, data.micro_batch_size)
-    counts = {split: len(manifest.of(split)) for split in SPLITS}
-    with context.progress(sum(counts[s] * num_views[s] for s in SPLITS)) as bar:
-        files = [_activations(context, computation, manifest, s, framing, policy, num_views[s], bar) for s in SPLITS]
-    for file in files:
-        link_file(file, context.out / file.name)  # what is finished stays in the scratch folder until all is published
     begins = _begin_head(context, len(manifest.classes), pretrained.classifier)
     return {
         "precision": precision,
@@ -156,16 +162,16 @@ def _activations(
     num_views: int,
     bar: Bar,
 ) -> Path:
-    """Write the activations of one split into the scratch folder, resuming where a killed run stopped."""
+    """Write the activations of one split into the scratch folder, resuming where a killed run stopped.
+
+    Of several ranks, each computes a batch at a time, and the first writes them in their order.
+    """
     samples, workers, backbone = manifest.of(split), context.runtime.workers, computation.model
     assert isinstance(backbone, Backbone)
     targets = targets_of(samples, manifest.classes)
     file = context.scratch / f"activations-{split}.safetensors"
     shape = (num_views, len(samples), backbone.num_features)
     order = even_batches(list(range(len(samples))), context.settings.data.micro_batch_size)
-    growing = GrowingTensor(
-        file, "activations", shape, before={"targets": targets}, checkpoint_s=context.runtime.checkpoint_s
-    )
 
     @lru_cache(maxsize=1)  # decoded once for all views; the plain images are dropped before the augmented are loaded
     def opened(policy: Policy | None) -> ImageBatches:
@@ -178,20 +184,29 @@ def _activations(
             workers=workers,
             policy=policy,
             seed=seed,
+            hold="all" if ranks.count() == 1 else "drawn",
             device=computation.device,
         )
 
-    with growing as rows:
+    with ExitStack() as stack:
+        rows = None
+        if ranks.is_first():
+            before, checkpoint_s = {"targets": targets}, context.runtime.checkpoint_s
+            rows = stack.enter_context(
+                GrowingTensor(file, "activations", shape, before=before, checkpoint_s=checkpoint_s)
+            )
+        num_written = ranks.told(lambda: rows.num_batches if rows else 0)
         for view in range(num_views):
-            done = min(max(0, rows.num_batches - view * len(order)), len(order))
+            done = min(max(0, num_written - view * len(order)), len(order))
             bar.advance(sum(map(len, order[:done])), note=split)
             if done == len(order):
                 continue
-            images = opened(policy if view else None)
-            found = _features(computation, images.batches(order[done:], draw=view))
-            for batch, features in zip(order[done:], found, strict=True):
+            images, rest = opened(policy if view else None), order[done:]
+            own = _features(computation, images.batches(ranks.dealt(rest), draw=view))
+            for batch, features in zip(rest, ranks.merged(own, len(rest)), strict=True):
                 check_rows(features, [samples[i].path for i in batch], of="the backbone's answer", advice=_BROKEN)
-                rows.append(features)
+                if rows is not None:
+                    rows.append(features)
                 bar.advance(len(features), note=f"{split}, view {view}" if view else split)
     return file
 
@@ -202,13 +217,14 @@ _BROKEN = "check model.weights and, with model.precision=bf16, try fp32; or leav
 @torch.no_grad()
 def _features(computation: Computation, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
     for images, _ in batches:
-        yield forward(computation, images)
+        yield forward(computation, images).cpu()
 
 
 STAGE = Stage(
     name="precompute",
     run=run,
     reads=Reads,
+    is_shared=True,
     inputs=(Input("ingest"), Input("config", "weights.json"), Input("config", "views.json")),
 )
 

@@ -44,6 +44,7 @@ from pipeline.evaluation.views import view_sizes
 from pipeline.files import write_json
 from pipeline.harness.stage import Input, Metrics, Stage, StageContext
 from pipeline.harness.start import main
+from pipeline.model import ranks
 from pipeline.model.card import Card, load_card
 from pipeline.model.classifier import check_sizes, load_computation
 from pipeline.model.compute import Computation
@@ -94,6 +95,7 @@ def run(context: StageContext[Reads]) -> Metrics:
         ),
     )
     predictions = _predict(context, manifest, model)
+    ranks.leave()
     features = predictions["valid"].features
     assert features is not None
     unlabelled = predictions.pop(UNLABELLED, None)
@@ -253,6 +255,7 @@ STAGE = Stage(
     name="tta_evaluate",
     run=run,
     reads=Reads,
+    is_shared=True,
     inputs=tuple(map(Input, ("ingest", "augment_config", "full_train"))),
     objective="valid.plain.log_loss",
 )

@@ -112,9 +112,9 @@ def train_on_images(learner: Learner, batch: int) -> Steps:
     optimizer = build_optimizer(learner.groups, LR, momentum=0.9, weight_decay=0.0, name=learner.optimizer)
     for epoch in count():
         order = even_batches(permutation(learner.train.num_samples, "benchmark", epoch), batch)
-        for parts in train_batches(learner.train, order, micro_batch_size=learner.micro_batch_size, draw=epoch):
-            take_step(learner, optimizer, parts, seed=("benchmark", epoch))
-            yield sum(len(targets) for _, targets in parts)
+        for made in train_batches(learner.train, order, micro_batch_size=learner.micro_batch_size, draw=epoch):
+            take_step(learner, optimizer, made, seed=("benchmark", epoch))
+            yield made.size
 
 
 def forward_in_memory(learner: Learner, image_size: int) -> Steps:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import torch
 from PIL import Image
@@ -25,6 +26,8 @@ CPU = torch.device("cpu")
 
 UNKNOWN = -1
 """The target of an image without a label."""
+
+Hold = Literal["all", "drawn", "none"]
 
 Key = tuple[int, int]
 """(sample, draw): which image, and which of its random views."""
@@ -53,6 +56,7 @@ class Images(Dataset[tuple[Tensor, int]]):
         self._seed = seed
         self.targets = targets_of(samples, classes)
         self._kept: dict[int, Image.Image] = {}
+        self._keeps = False
         self._checked: set[int] = set()
 
     def __len__(self) -> int:
@@ -61,6 +65,8 @@ class Images(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:
         sample, draw = key
         image = self._kept.get(sample) or self._load(sample)
+        if self._keeps:
+            self._kept[sample] = image
         if self._policy is not None:
             image = self._policy.view(image, seed=(*self._seed, draw, self._samples[sample].sha256))
         return v2.functional.pil_to_tensor(image), int(self.targets[sample])
@@ -69,12 +75,13 @@ class Images(Dataset[tuple[Tensor, int]]):
         """The path of a sample, below the root of the images."""
         return self._samples[sample].path
 
-    def keep_in_memory(self) -> None:
-        """Decode all images now, in threads, if they fit into `MEMORY_BYTES`."""
+    def keep_in_memory(self, *, at_once: bool) -> None:
+        """If all images fit into `MEMORY_BYTES`, decode them now, in threads, or keep each when it is first drawn."""
         sides = [self._policy.base_px if self._policy else self._framing.image_size] * len(self)
         size = sum(3 * side * side * max(s.width, s.height) / min(s.width, s.height)
                    for side, s in zip(sides, self._samples, strict=True))  # fmt: skip
-        if size <= MEMORY_BYTES:
+        self._keeps = size <= MEMORY_BYTES
+        if self._keeps and at_once:
             with ThreadPoolExecutor() as pool:
                 self._kept = dict(enumerate(pool.map(self._load, range(len(self)))))
 
@@ -96,7 +103,7 @@ class ImageBatches:
         *,
         normalisation: Normalisation,
         workers: int = 0,
-        hold: bool = True,
+        hold: Hold = "all",
         device: torch.device = CPU,
     ) -> None:
         self._images = images
@@ -105,8 +112,8 @@ class ImageBatches:
         self._workers = workers
         self.num_samples = len(images)
         self.targets = images.targets
-        if hold:
-            images.keep_in_memory()
+        if hold != "none":
+            images.keep_in_memory(at_once=hold == "all" or workers > 0)
 
     def batches(self, order: Sequence[Sequence[int]], *, draw: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield one batch per list of sample indices in `order`. Each `draw` gives other random views of the images."""
@@ -129,7 +136,7 @@ def open_images_of(
     workers: int,
     policy: Policy | None = None,
     seed: tuple[int | str, ...] = (),
-    hold: bool = True,
+    hold: Hold = "all",
     device: torch.device = CPU,
 ) -> ImageBatches:
     """Open `samples` of the manifest as batches: plain images or, with a policy, augmented ones.
@@ -139,7 +146,8 @@ def open_images_of(
         normalisation: of the backbone that sees the images.
         workers: extra processes that read and augment; 0 reads in this process. The batches are the same.
         seed: with the draw and the image's pixels it fixes each random view.
-        hold: whether to decode all images now and keep them, if they fit into memory.
+        hold: which decoded images are kept, if they fit into memory: all, which are decoded now, or those that are
+            drawn, unless workers draw them, which end with the epoch.
         device: that computes on them. A GPU gets the pixels and normalises them itself.
     """
     images = Images(samples, manifest.classes, manifest.root, framing, policy=policy, seed=seed)

@@ -27,6 +27,7 @@ from pipeline.data.normalisation import Normalisation
 from pipeline.evaluation.metrics import log_loss
 from pipeline.evaluation.views import Seed, Views, views_of
 from pipeline.kept import read_sealed, write_sealed
+from pipeline.model import ranks
 from pipeline.model.batches import even_batches
 from pipeline.model.compute import Computation, forward
 from pipeline.numbers import NumbersError
@@ -37,8 +38,8 @@ from pipeline.workspace import Bar
 Probs = NDArray[np.float64]
 _Item = TypeVar("_Item")
 
-PART = 512
-"""Files between two saves: a kill costs no more work than that."""
+PART = 128
+"""Files between two saves: a kill costs no more work than that. Several ranks compute a part each at a time."""
 
 PLAIN_WEIGHTS = tuple(i / 10 for i in range(10, -1, -1))
 """The shares of the plain image that `weights: chosen` tries; in a tie the first is chosen."""
@@ -197,28 +198,36 @@ def predict_in_parts(
     scratch: Path,
     watched: nn.Module | None = None,
 ) -> TtaPrediction:
-    """Predict `PART` files at a time; finished parts are kept in the folder `scratch`, for a killed run to resume."""
+    """Predict `PART` files at a time; finished parts are kept in the folder `scratch`, for a killed run to resume.
+
+    Several ranks get the same, from parts that they compute in turn.
+    """
     scratch.mkdir(exist_ok=True)
-    parts: list[TtaPrediction] = []
-    for start in range(0, len(files), PART):
-        some, file = files[start : start + PART], scratch / f"{start}.npz"
-        if (kept := _read_part(file)) is not None:
-            parts.append(kept)
-            bar.advance((1 if tta.views == 0 else 2) * len(some))
-        else:
-            part = predict_with_tta(
-                computation,
-                some,
-                tta,
-                policy,
-                normalisation=normalisation,
-                seed=seed,
-                workers=workers,
-                bar=bar,
-                watched=watched,
-            )
+    some = {scratch / f"{start}.npz": files[start : start + PART] for start in range(0, len(files), PART)}
+    done = ranks.told(lambda: {file: part for file in some if (part := _read_part(file)) is not None})
+    missing, passes = [file for file in some if file not in done], 1 if tta.views == 0 else 2
+    bar.advance(passes * sum(len(some[file]) for file in done))
+    predicted = (
+        predict_with_tta(
+            computation,
+            some[file],
+            tta,
+            policy,
+            normalisation=normalisation,
+            seed=seed,
+            workers=workers,
+            bar=bar if ranks.count() == 1 else None,
+            watched=watched,
+        )
+        for file in ranks.dealt(missing)
+    )
+    for file, part in zip(missing, ranks.merged(predicted, len(missing)), strict=True):
+        if ranks.is_first():
             _write_part(file, part)
-            parts.append(part)
+        done[file] = part
+        if ranks.count() > 1:
+            bar.advance(passes * len(some[file]))
+    parts = [done[file] for file in some]
     return TtaPrediction(
         plain=np.concatenate([p.plain for p in parts]),
         views=np.concatenate([p.views for p in parts]),

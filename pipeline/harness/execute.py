@@ -28,6 +28,7 @@ from pipeline.harness.published import (
     write_record,
 )
 from pipeline.harness.stage import Input, Metrics, Reads, Stage, StageContext, select
+from pipeline.harness.team import helped, num_processes, of_process
 from pipeline.journal import Journal, write_history
 from pipeline.kept import read_kept, write_kept
 from pipeline.params import flatten
@@ -97,9 +98,10 @@ def execute(
     settings = select(stage.reads, read_settings(dict(params), source="settings"))
     declared = declared_settings(stage, params)
     inputs = [{"stage": i.stage, "file": i.file, "digest": _input_digest(i, folders, stage)} for i in stage.inputs]
+    processes = num_processes(stage, runtime)
     environment = _prepare_torch(runtime) if stage.uses_torch else {}
     record = {"stage": stage.name, "settings": declared, "inputs": inputs, "environment": environment}
-    identity = digest(record | {"code": code_digest(stage.module)})[:20]
+    identity = digest(record | {"code": code_digest(stage.module)})[:20]  # goes on with another number of processes
     say = partial(audience.say, stage.name)
 
     with hold_lock(_folder_lock(folders), identity=identity, say=say):
@@ -110,7 +112,11 @@ def execute(
         with hold_lock(folders.state / "locks" / f"scratch-{identity}", identity=identity, say=say):
             if not is_complete(scratch / "out"):
                 try:
-                    _run_in(scratch, stage, settings, runtime, folders, audience, record)
+                    together = helped(stage, params, runtime, folders.inputs, scratch, processes)
+                    if processes > 1:
+                        say(f"computed by {processes} processes")
+                        runtime = of_process(runtime, 0)
+                    _run_in(scratch, stage, settings, runtime, folders, audience, record, processes, together)
                 except PrunedError:
                     remove_folder(scratch)  # nobody goes on with it
                     raise
@@ -140,14 +146,18 @@ def _run_in(
     folders: StageFolders,
     audience: Audience,
     record: dict[str, Any],
+    processes: int,
+    together: AbstractContextManager[None],
 ) -> None:
-    """Run the stage in its scratch folder, whose `out/` is complete afterwards."""
+    """Run the stage in its scratch folder, whose `out/` is complete afterwards; `together` starts other processes."""
     out, journal_file = scratch / "out", scratch / "journal.jsonl"
     remove_folder(out)
     out.mkdir(parents=True)
     for draft in scratch.rglob(".*"):  # that a kill left
         draft.unlink()
     began, seconds_before, started = time.monotonic(), _seconds_spent(scratch), _started(scratch)
+    if stage.is_shared:
+        record["environment"]["processes"] = _processes_so_far(scratch, processes)
     try:
         with audience.follow(stage.name, journal_file) as wake:
             journal = Journal(journal_file, on_append=wake)
@@ -163,7 +173,8 @@ def _run_in(
                 partial(audience.progress, stage.name),
             )
             try:
-                metrics = stage.run(context)
+                with together:
+                    metrics = stage.run(context)
                 journal.end()
             finally:
                 journal.close()
@@ -229,6 +240,15 @@ def _started(scratch: Path) -> float:
     if started is None:
         write_kept(file, started := time.time())
     return float(started)
+
+
+def _processes_so_far(scratch: Path, processes: int) -> int | list[int]:
+    """How many processes compute the stage: all numbers, in order, if a killed run had others."""
+    file = scratch / "processes.json"
+    known: list[int] = read_kept(file) or []
+    if known[-1:] != [processes]:
+        write_kept(file, known := [*known, processes])
+    return processes if len(known) == 1 else known
 
 
 def _seconds_spent(scratch: Path) -> float:

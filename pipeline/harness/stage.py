@@ -62,6 +62,8 @@ class Stage(Generic[Reads]):
     """The metric (dotted) that a sweeper minimises when the stage is run by hand."""
     uses_torch: bool = True
     """Whether torch's version, the device and the number of threads affect the result."""
+    is_shared: bool = False
+    """Whether several processes compute it, where `runtime.processes` asks for them; see `pipeline.model.ranks`."""
 
     @property
     def module(self) -> str:

@@ -18,6 +18,7 @@ from pipeline.harness.live import Follow, live_row
 from pipeline.harness.stage import Stage
 from pipeline.harness.state_folder import check_state
 from pipeline.harness.stop import describe_shortage, leave, obeying
+from pipeline.harness.team import dismiss, help_if_joined
 from pipeline.params import load_params
 from pipeline.paths import ARTIFACTS, PARAMS, state_dir
 from pipeline.report.lines import summary
@@ -28,12 +29,15 @@ from pipeline.stopping import raise_if_requested
 
 def main(*stages: Stage[Any], name: str | None = None) -> None:
     """Run what a stage module is: one stage under DVC; by hand a Hydra app named `name` that runs all `stages`."""
+    help_if_joined()
     if "DVC_STAGE" in os.environ:
         (stage,) = stages
         leave(run_under_dvc(stage))
     from pipeline.harness.by_hand import run_by_hand  # Hydra takes a third of a second to import
 
-    sys.exit(run_by_hand(stages, name=name or stages[-1].name, audience=AUDIENCE))
+    status = run_by_hand(stages, name=name or stages[-1].name, audience=AUDIENCE)
+    dismiss()
+    sys.exit(status)
 
 
 def run_under_dvc(stage: Stage[Any]) -> int:

@@ -14,13 +14,15 @@ from pipeline.files import read_json
 from pipeline.learning.activation_learners import on_features, plain_activations
 from pipeline.learning.loop import Learner, ParameterGroup
 from pipeline.learning.sources import BatchSource, FrozenFeatures, LazyImages, in_order
+from pipeline.model import ranks
 from pipeline.model.batch_norm import batch_norms
 from pipeline.model.card import load_card
 from pipeline.model.classifier import Classifier, assemble, check_sizes, load_classifier
 from pipeline.model.compute import Computation, choose_device, move_model, predict
+from pipeline.model.dropout import place_dropout
 from pipeline.model.layer_groups import freeze_to, split_layer_groups
 from pipeline.seeds import permutation
-from pipeline.settings import Runtime
+from pipeline.settings import Runtime, SettingsError
 
 UNREAD = 8
 """On a GPU: it has always some steps to compute while this process prepares the next, and few batches are held."""
@@ -81,7 +83,7 @@ def open_images(
             workers=runtime.workers,
             policy=policy if augmented else None,
             seed=seed if augmented else (),
-            hold=hold,
+            hold=("all" if ranks.count() == 1 else "drawn") if hold else "none",
             device=device,
         )
 
@@ -145,12 +147,21 @@ def with_known_start(learner: Learner, precompute: Path, images: ImageSources) -
 
 
 def whole_model(unfreeze: Path, images: ImageSources, runtime: Runtime, *, micro_batch_size: int) -> Learner:
-    """The unfrozen model, to be trained on augmented images by the optimizer and at the rates of `plan.json`."""
+    """The unfrozen model, to be trained on augmented images by the optimizer and at the rates of `plan.json`.
+
+    Raises SettingsError where several ranks would each train batch norms on the statistics of its own parts.
+    """
     check_sizes(load_card(unfreeze), images.sizes)
     model, card = load_classifier(unfreeze)
     plan = read_json(unfreeze / "plan.json")
     layers = split_layer_groups(model, len(plan["groups"]))
     batch_norm = plan["batch_norm"] == "train"
+    if batch_norm and ranks.count() > 1:
+        raise SettingsError(
+            f"unfreeze.batch_norm=train with {ranks.count()} processes: each would use the statistics of its own part "
+            "of a batch. Set runtime.processes=1 or unfreeze.batch_norm=frozen"
+        )
+    place_dropout(model)
 
     def begin_cycle(cycle: int) -> None:
         freeze_to(layers, sum(group["first_cycle"] > cycle for group in plan["groups"]), batch_norm=batch_norm)

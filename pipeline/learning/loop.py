@@ -16,9 +16,11 @@ from pipeline.learning.checkpoint import CycleEnd, TrainState, load_checkpoint, 
 from pipeline.learning.overfitting import has_stopped_improving
 from pipeline.learning.schedule import Cycles, build_schedule
 from pipeline.learning.soundness import Guard, NotFiniteError
-from pipeline.learning.sources import BatchSource, MicroBatch, in_order, train_batches
+from pipeline.learning.sources import Batch, BatchSource, train_batches
+from pipeline.model import ranks
 from pipeline.model.batches import even_batches, num_batches
 from pipeline.model.compute import Computation, forward, predict, score
+from pipeline.model.dropout import placed
 from pipeline.model.finite import all_finite
 from pipeline.model.memory import fitting
 from pipeline.seeds import permutation, seed_torch
@@ -104,6 +106,8 @@ def fit(learner: Learner, plan: Plan, workspace: Workspace) -> TrainingRun:
     workspace's scratch folder. A killed run resumes from there and ends with the same bytes. A snapshot of each cycle
     is kept there as `cycle-<k>.pt`, and its logits as `logits-<k>.pt`.
 
+    Several ranks train together, each on its parts of every batch; all have the same weights after each step.
+
     Nothing that is NaN or infinite is kept: raises DivergedError if the rate may be to blame, else NumbersError.
     """
     stage, seed, journal, scratch = workspace.name, workspace.seed, workspace.journal, workspace.scratch
@@ -117,7 +121,7 @@ def fit(learner: Learner, plan: Plan, workspace: Workspace) -> TrainingRun:
         fused=learner.unread > 1,
     )
     scheduler = build_schedule(plan.schedule, optimizer, cycles)
-    state = load_checkpoint(scratch, journal) or TrainState()
+    state = ranks.told(lambda: load_checkpoint(scratch, journal)) or TrainState()
     if state.cycle_ends:
         learner.model.load_state_dict(state.model)
         optimizer.load_state_dict(state.optimizer)
@@ -134,7 +138,7 @@ def fit(learner: Learner, plan: Plan, workspace: Workspace) -> TrainingRun:
             try:
                 loss = each.step.read()
             except NotFiniteError as error:
-                names = [learner.train.name(i, draw=each.epoch) for i in each.samples]
+                names = [learner.train.name(i, draw=each.epoch) for i in each.batch.own(each.samples)]
                 raise guard.explain(error, each.number, names, each.batch, lr=each.lr) from None
             journal.points(each.number, train_loss=loss, lr=each.lr)
         unread.clear()
@@ -143,6 +147,8 @@ def fit(learner: Learner, plan: Plan, workspace: Workspace) -> TrainingRun:
     def save() -> float:
         read_steps()
         guard.check_weights(state.step)
+        if not ranks.is_first():
+            return time.monotonic()
         state.model, state.optimizer = learner.model.state_dict(), optimizer.state_dict()
         state.scheduler, state.journal = scheduler.state_dict(), journal.mark()
         save_checkpoint(state, scratch)
@@ -151,13 +157,14 @@ def fit(learner: Learner, plan: Plan, workspace: Workspace) -> TrainingRun:
     def ask(source: BatchSource, split: str) -> tuple[Tensor, float, float]:
         logits = None if state.step else learner.start.get(split)
         if logits is None:
-            logits, _ = predict(learner, in_order(source, learner.micro_batch_size))
+            logits = answers(learner, source)
         guard.check_answers(logits, source, split, state.step)
         return logits, *score(logits, source.targets)
 
     def measure(epochs_done: int) -> None:
         read_steps()
         guard.check_weights(state.step)
+        ranks.require_equal(learner.model)
         valid, valid_loss, accuracy = ask(learner.valid, "valid")
         is_end = epochs_done in (0, *cycles.ends)
         train_plain, train_loss, _ = ask(learner.train_plain, "train") if is_end else (valid, math.nan, math.nan)
@@ -165,7 +172,8 @@ def fit(learner: Learner, plan: Plan, workspace: Workspace) -> TrainingRun:
         if is_end:
             journal.points(state.step - 1, train_plain_loss=train_loss)
             end = CycleEnd(len(state.cycle_ends), epochs_done, state.step, train_loss, valid_loss, accuracy)
-            save_snapshot(scratch, end.cycle, learner.model.state_dict(), valid=valid, train_plain=train_plain)
+            if ranks.is_first():
+                save_snapshot(scratch, end.cycle, learner.model.state_dict(), valid=valid, train_plain=train_plain)
             state.cycle_ends.append(end)
         state.epochs = epochs_done
 
@@ -190,6 +198,7 @@ def fit(learner: Learner, plan: Plan, workspace: Workspace) -> TrainingRun:
                     note = f"loss {read_steps():.4f}"
                 scheduler.step()
                 state.step += 1
+                ranks.agree_to_stop()
                 bar.advance(note=note)
                 if state.step % cycles.steps_per_epoch and time.monotonic() - last_saved > workspace.checkpoint_s:
                     last_saved = save()
@@ -275,21 +284,28 @@ class _Unread:
     lr: float
     epoch: int
     samples: list[int]
-    batch: list[MicroBatch]
+    """Of the whole batch."""
+    batch: Batch
 
 
-def take_step(
-    learner: Learner, optimizer: Optimizer, batch: Sequence[MicroBatch], *, seed: tuple[int | str, ...]
-) -> Step:
+def answers(learner: Learner, source: BatchSource) -> Tensor:
+    """Logits [N, num_classes] of all samples of `source`, in order, on the CPU: each rank predicts its batches."""
+    own = ranks.share(even_batches(list(range(source.num_samples)), learner.micro_batch_size))
+    found = ranks.gathered(lambda: predict(learner, source.batches(own, draw=0))[0] if own else None)
+    return torch.cat([logits for logits in found if logits is not None])
+
+
+def take_step(learner: Learner, optimizer: Optimizer, batch: Batch, *, seed: tuple[int | str, ...]) -> Step:
     """Make one update from the parts of a batch, unless the loss or a gradient is NaN or infinite; see `Step.read`.
 
-    Gradients are accumulated over the parts, to those of the whole batch's mean loss. `seed` decides dropout. Where
-    steps may wait unread, nothing here waits for the device: the optimizer's kernel itself leaves the update out, and
-    those of all later steps.
+    Gradients are accumulated over the parts of all ranks, to those of the whole batch's mean loss. `seed` decides
+    dropout. Where steps may wait unread, nothing here waits for the device: the optimizer's kernel itself leaves the
+    update out, and those of all later steps.
     """
     learner.set_mode()
     optimizer.zero_grad(set_to_none=True)
     loss = batch_loss(learner, learner.model, batch, seed=seed, backward=True)
+    ranks.sum_gradients([p for group in optimizer.param_groups for p in group["params"] if p.requires_grad])
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     if learner.unread > 1:
         step = Step(loss, get_total_norm(gradients, norm_type=math.inf).isfinite())
@@ -304,24 +320,22 @@ def take_step(
 
 
 def batch_loss(
-    learner: Learner,
-    model: nn.Module,
-    batch: Sequence[MicroBatch],
-    *,
-    seed: tuple[int | str, ...],
-    backward: bool = False,
+    learner: Learner, model: nn.Module, batch: Batch, *, seed: tuple[int | str, ...], backward: bool = False
 ) -> Tensor:
-    """Mean loss of a batch under `model`, in its present mode; with `backward`, gradients are added to its weights."""
-    size = sum(len(targets) for _, targets in batch)
+    """Mean loss of a batch under `model`, in its present mode; with `backward`, gradients are added to its weights.
+
+    Those are of this rank's parts; the loss is that of all.
+    """
     total = torch.zeros((), device=learner.device)
     with torch.set_grad_enabled(backward):
-        for i, (inputs, targets) in enumerate(batch):
-            seed_torch(*seed, i)
-            logits = forward(learner, inputs, model)
+        for place, (inputs, targets) in batch.placed():
+            seed_torch(*seed, 0)  # every part draws the noise of the whole batch
+            with placed(place, batch.size):
+                logits = forward(learner, inputs, model)
             targets = targets.to(learner.device, non_blocking=True)
-            loss = F.cross_entropy(logits, targets, weight=learner.class_weights, reduction="sum") / size
+            loss = F.cross_entropy(logits, targets, weight=learner.class_weights, reduction="sum") / batch.size
             if backward:
                 with fitting(learner.device, len(targets)):
                     loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
-    return total
+    return ranks.summed(total)

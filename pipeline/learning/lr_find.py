@@ -13,6 +13,7 @@ is widened and swept again, and if even that gives no rate, one that is known to
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import torch
 
@@ -28,6 +29,7 @@ from pipeline.learning.lr_rules import (
     mean_curve,
 )
 from pipeline.learning.lr_sweep import Sweep, SweepPlan, plan_sweeps, sweep
+from pipeline.model import ranks
 from pipeline.settings import LrFind
 from pipeline.workspace import Workspace
 
@@ -114,11 +116,13 @@ def _sweep_repeatedly(
     with torch.random.fork_rng(devices=devices), workspace.progress(plan.repeats * plan.num_steps) as bar:
         for repeat in range(plan.repeats):
             file = workspace.scratch / f"sweep-{attempt}-{repeat}.json"
-            if (kept := read_kept(file)) is None:
+            if (kept := ranks.told(partial(read_kept, file))) is None:
                 seed = (workspace.seed, workspace.name, repeat)
                 made = sweep(learner, plan, momentum=momentum, seed=seed, bar=bar)
                 learner.model.load_state_dict(before)
-                write_kept(file, kept := asdict(made))
+                kept = asdict(made)
+                if ranks.is_first():
+                    write_kept(file, kept)
             curve = Sweep(**kept).curve(settings.smoothing)
             yield curve
             num_unusable += isinstance(_answer(curve, settings.rule), UnusableCurveError)

@@ -8,6 +8,7 @@ from pipeline.files import write_csv, write_json
 from pipeline.learning.loop import Learner
 from pipeline.learning.lr_find import find_lr
 from pipeline.learning.lr_rules import Curve
+from pipeline.model import ranks
 from pipeline.settings import LrFind
 from pipeline.workspace import Workspace
 
@@ -24,7 +25,8 @@ def find_and_write_lr(
 ) -> dict[str, Any]:
     """Find the rate; write `lr.json` (a LrChoice) and `curve.csv` (the sweeps of the last range); return the metrics.
 
-    The smoothed curve of the first sweep is journalled, at the number of its step.
+    Several ranks sweep together; the first writes. The smoothed curve of the first sweep is journalled, at the number
+    of its step.
     """
     choice, curves = find_lr(
         learner,
@@ -35,6 +37,7 @@ def find_and_write_lr(
         budget=budget,
         safe_lr=safe_lr,
     )
+    ranks.leave()
     write_json(workspace.out / "lr.json", dataclasses.asdict(choice))
     _write_curves(workspace.out / "curve.csv", curves)
     for step, (lr, loss) in enumerate(zip(curves[0].lrs, curves[0].smoothed, strict=True)):

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from torch.optim import Optimizer
 
 from pipeline.learning.loop import Learner, batch_loss, build_optimizer, take_step
 from pipeline.learning.lr_rules import Curve, Remedy, smooth
 from pipeline.learning.soundness import NO_RATE, NotFiniteError
-from pipeline.learning.sources import MicroBatch, train_batches
+from pipeline.learning.sources import Batch, train_batches
+from pipeline.model import ranks
 from pipeline.model.batches import even_batches
 from pipeline.model.finite import listed
 from pipeline.numbers import NumbersError
@@ -147,6 +147,7 @@ def sweep(learner: Learner, plan: SweepPlan, *, momentum: float, seed: tuple[int
                 f"{listed(names)}, {NO_RATE}"
             )
         points.losses.append(_step(learner, optimizer, batch, plan.batch_size, seed=(*seed, step)))
+        ranks.agree_to_stop()
         if _has_diverged(points):
             bar.advance(plan.num_steps - step)
             return Sweep(points.lrs[:-1], points.losses[:-1], points.references[:-1])
@@ -155,23 +156,17 @@ def sweep(learner: Learner, plan: SweepPlan, *, momentum: float, seed: tuple[int
 
 
 def _step(
-    learner: Learner, optimizer: Optimizer, batch: list[MicroBatch], batch_size: int, *, seed: tuple[int | str, ...]
+    learner: Learner, optimizer: Optimizer, batch: Batch, batch_size: int, *, seed: tuple[int | str, ...]
 ) -> float:
     """Make a step on the first `batch_size` samples; returns the loss of all of them, before it; NaN if it broke."""
     try:
-        if sum(len(targets) for _, targets in batch) <= batch_size:
+        if batch.size <= batch_size:
             return take_step(learner, optimizer, batch, seed=seed).read()
         loss = batch_loss(learner, learner.model, batch, seed=seed).item()
-        take_step(learner, optimizer, _first(batch, batch_size, learner.micro_batch_size), seed=seed).read()
+        take_step(learner, optimizer, batch.begin(batch_size, learner.micro_batch_size), seed=seed).read()
     except NotFiniteError:
         return math.nan
     return loss
-
-
-def _first(batch: list[MicroBatch], count: int, micro_batch_size: int) -> list[MicroBatch]:
-    """The first `count` samples of a batch, cut evenly into parts."""
-    inputs, targets = (torch.cat(tensors)[:count] for tensors in zip(*batch, strict=True))
-    return [(inputs[part], targets[part]) for part in even_batches(list(range(len(targets))), micro_batch_size)]
 
 
 def _has_diverged(points: Sweep) -> bool:
@@ -185,7 +180,7 @@ def _has_diverged(points: Sweep) -> bool:
 
 def _endless_batches(
     learner: Learner, batch_size: int, *, seed: tuple[int | str, ...]
-) -> Iterator[tuple[list[str], list[MicroBatch]]]:
+) -> Iterator[tuple[list[str], Batch]]:
     """Names of samples, and their batch, over as many epochs as the sweep needs."""
     epoch = 0
     while True:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pipeline.learning.sources import BatchSource, MicroBatch
+from pipeline.learning.sources import Batch, BatchSource
 from pipeline.model.finite import all_finite, broken_rows, describe_broken, listed
 from pipeline.numbers import NumbersError
 
@@ -54,11 +54,12 @@ class Guard:
         raise DivergedError(f"after step {step - 1}, {finding}: {self.advice}")
 
     def explain(
-        self, error: NotFiniteError, step: int, names: Sequence[str], batch: Sequence[MicroBatch], *, lr: float
+        self, error: NotFiniteError, step: int, names: Sequence[str], batch: Batch, *, lr: float
     ) -> NumbersError:
-        """The error to raise for update number `step`, at the rate `lr`, on a batch of samples with these names."""
+        """The error to raise for update number `step`, at the rate `lr`, on a rank's samples, with these names."""
         at = f"at step {step}, with lr {lr:.3g}"
-        if broken := broken_rows(torch.cat([inputs for inputs, _ in batch])):
+        parts = [inputs for inputs, _ in batch.parts]
+        if parts and (broken := broken_rows(torch.cat(parts))):
             return NumbersError(
                 f"the values of {listed([names[i] for i in broken])} are NaN or infinite, {at}: {AGAIN}"
             )

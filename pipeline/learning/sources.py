@@ -1,12 +1,14 @@
 """Batch sources: samples that training and evaluation can draw in any order. None of them loads torchvision."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
+from pipeline.model import ranks
 from pipeline.model.batches import even_batches
 from pipeline.model.compute import Computation, forward
 
@@ -40,14 +42,49 @@ def first_images(source: BatchSource, count: int) -> MicroBatch:
     return next(iter(source.batches([list(range(min(count, source.num_samples)))], draw=0)))
 
 
-def train_batches(
-    source: BatchSource, order: list[list[int]], *, micro_batch_size: int, draw: int
-) -> Iterator[list[MicroBatch]]:
-    """The batches of `order`, each cut evenly into parts of at most `micro_batch_size`."""
-    cut = [even_batches(batch, micro_batch_size) for batch in order]
-    parts = iter(source.batches([part for batch in cut for part in batch], draw=draw))
-    for batch in cut:
-        yield [next(parts) for _ in batch]
+@dataclass(frozen=True)
+class Batch:
+    """The samples of one optimizer step, in parts: those of this rank."""
+
+    parts: list[MicroBatch]
+    first: int
+    """The place of this rank's first sample in the batch, from 0."""
+    size: int
+    """The number of samples that all ranks have together."""
+
+    @classmethod
+    def of(cls, parts: list[MicroBatch]) -> Self:
+        """A whole batch, which one rank has."""
+        return cls(parts, 0, sum(len(targets) for _, targets in parts))
+
+    def placed(self) -> Iterator[tuple[int, MicroBatch]]:
+        """Each part, and the place of its first sample."""
+        place = self.first
+        for part in self.parts:
+            yield place, part
+            place += len(part[1])
+
+    def own(self, samples: list[int]) -> list[int]:
+        """Those of the whole batch's `samples` that this rank has."""
+        return samples[self.first : self.first + sum(len(targets) for _, targets in self.parts)]
+
+    def begin(self, size: int, micro_batch_size: int) -> "Batch":
+        """The batch of its first `size` samples; what this rank has of them is cut evenly again."""
+        if self.first >= size or not self.parts:
+            return Batch([], self.first, size)
+        inputs, targets = (torch.cat(tensors)[: size - self.first] for tensors in zip(*self.parts, strict=True))
+        cuts = even_batches(list(range(len(targets))), micro_batch_size)
+        return Batch([(inputs[part], targets[part]) for part in cuts], self.first, size)
+
+
+def train_batches(source: BatchSource, order: list[list[int]], *, micro_batch_size: int, draw: int) -> Iterator[Batch]:
+    """The batches of `order`, each cut evenly into parts of at most `micro_batch_size`, of which each rank has some."""
+    cuts = [ranks.cut(batch, micro_batch_size) for batch in order]
+    shares = [ranks.share(parts) for parts in cuts]
+    drawn = iter(source.batches([part for parts in shares for part in parts], draw=draw))
+    for batch, parts, own in zip(order, cuts, shares, strict=True):
+        first = sum(map(len, parts[: ranks.first_of_share(len(parts))]))
+        yield Batch([next(drawn) for _ in own], first, len(batch))
 
 
 class TensorBatches:

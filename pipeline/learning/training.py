@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pipeline.learning.schedule import planned_rates
 from pipeline.learning.snapshots import KeptCycles, keep_snapshots
 from pipeline.learning.soundness import DivergedError
 from pipeline.learning.valid_answers import write_valid_answers
+from pipeline.model import ranks
 from pipeline.settings import BatchSize, HeadTraining, Snapshots, Training
 from pipeline.workspace import Workspace
 
@@ -75,6 +77,7 @@ class Outcome:
 def run_training(learner: Learner, plan: Plan, workspace: Workspace, *, snapshots: Snapshots) -> Outcome:
     """Train, and load the kept weights into the model; write `schedule.csv`, `cycles.json` and `valid.csv`.
 
+    Several ranks train together. What is chosen and written afterwards is left to the first; see `ranks.leave`.
     Raises DivergedError if the loss becomes NaN or infinite at a rate that was set, or at three that were found.
     """
     cycles = plan.cycles(learner.train.num_samples)
@@ -83,6 +86,7 @@ def run_training(learner: Learner, plan: Plan, workspace: Workspace, *, snapshot
         f"batch {plan.batch_size}, lr {plan.lr:.3g}, {learner.train.num_samples} images",
     )
     run, plan, workspace = _fit_at_usable_rate(learner, plan, workspace)
+    ranks.leave()
     _write_schedule(learner, plan, workspace.out / "schedule.csv")
     kept = keep_snapshots(learner, run.ends, workspace.scratch, snapshots)
     verdict = judge(run.ends)
@@ -126,7 +130,7 @@ def _fit_at_usable_rate(learner: Learner, plan: Plan, workspace: Workspace) -> t
         tried = dataclasses.replace(plan, lr=plan.lr / 10**attempt)
         scratch.mkdir(exist_ok=True)
         place, failed = dataclasses.replace(workspace, scratch=scratch), scratch / "diverged.json"
-        if read_kept(failed) is not None:
+        if ranks.told(partial(read_kept, failed)) is not None:
             continue
         try:
             return fit(learner, tried, place), tried, place
@@ -135,10 +139,11 @@ def _fit_at_usable_rate(learner: Learner, plan: Plan, workspace: Workspace) -> t
                 for file in places:
                     (file / "diverged.json").unlink(missing_ok=True)
                 raise
-            learner.model.load_state_dict(load_snapshot(scratch, 0))
+            learner.model.load_state_dict(ranks.told(partial(load_snapshot, scratch, 0)))
             workspace.journal.restart()
             workspace.say(f"{error}; the rate was found, so training begins again at a tenth of it")
-            write_kept(failed, {"lr": tried.lr})
+            if ranks.is_first():
+                write_kept(failed, {"lr": tried.lr})
     raise AssertionError("the last attempt returns or raises")
 
 

@@ -8,7 +8,11 @@ def even_batches(order: list[int], batch_size: int) -> list[list[int]]:
 
     Every sample is used in every epoch, and no batch of a single sample is left over, on which batch norm would fail.
     """
-    count = num_batches(len(order), batch_size)
+    return in_parts(order, num_batches(len(order), batch_size))
+
+
+def in_parts(order: list[int], count: int) -> list[list[int]]:
+    """Cut an order of samples into `count` parts; their sizes differ by at most one."""
     bounds = [i * len(order) // count for i in range(count + 1)]
     return [order[low:high] for low, high in pairwise(bounds)]
 

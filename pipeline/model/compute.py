@@ -84,22 +84,27 @@ def prepare(runtime: Runtime) -> dict[str, Any]:
     """
     keep_freed_memory()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(runtime.threads or num_cores())
+    torch.set_num_threads(num_threads(runtime))
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return environment(runtime)
 
 
 def environment(runtime: Runtime) -> dict[str, Any]:
-    """What results depend on beside settings, inputs and code, once `prepare` was called."""
+    """What results depend on beside settings, inputs and code."""
     device = choose_device(runtime)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "torch": torch.__version__,
         "device": f"{device.type} ({name})",
-        "threads": torch.get_num_threads(),
+        "threads": num_threads(runtime),
         "processor": processor(),
     }
+
+
+def num_threads(runtime: Runtime) -> int:
+    """The threads that compute a stage, in all its processes on this machine."""
+    return runtime.threads or num_cores()
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
+from pipeline.model.dropout import Dropout
+
 
 class Standardise(nn.Module):
     """Subtract from features [N, num_features] their mean over the training images, and divide by their deviation.
@@ -40,7 +42,7 @@ class Head(nn.Sequential):
     """
 
     def __init__(self, num_features: int, num_classes: int, *, dropout: float) -> None:
-        super().__init__(Standardise(num_features), nn.Dropout(dropout), nn.Linear(num_features, num_classes))
+        super().__init__(Standardise(num_features), Dropout(dropout), nn.Linear(num_features, num_classes))
 
     def forward(self, features: Tensor) -> Tensor:
         device = features.device.type

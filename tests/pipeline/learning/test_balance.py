@@ -10,7 +10,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from pipeline.learning.activation_learners import head_group
 from pipeline.learning.balance import balance_classes, class_weights
 from pipeline.learning.loop import Learner, batch_loss
-from pipeline.learning.sources import Oversampled, TensorBatches
+from pipeline.learning.sources import Batch, Oversampled, TensorBatches
 from pipeline.model.head import Head
 
 TARGETS = torch.tensor([0] * 7 + [1] * 3 + [2])
@@ -36,9 +36,9 @@ def test_the_weighted_loss_is_the_weighted_mean(learner: Learner) -> None:
     logits = learner.model(batch[0])
     single = torch.nn.functional.cross_entropy(logits, TARGETS, reduction="none")
     weighted = balance_classes(learner, "weights")
-    got = batch_loss(weighted, learner.model, [batch], seed=(0,))
+    got = batch_loss(weighted, learner.model, Batch.of([batch]), seed=(0,))
     assert got.item() == pytest.approx((class_weights(TARGETS)[TARGETS] * single).mean().item(), rel=1e-6)
-    plain = batch_loss(learner, learner.model, [batch], seed=(0,))
+    plain = batch_loss(learner, learner.model, Batch.of([batch]), seed=(0,))
     assert plain.item() == pytest.approx(single.mean().item(), rel=1e-6)
 
 

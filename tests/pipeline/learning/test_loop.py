@@ -15,7 +15,7 @@ from pipeline.learning.checkpoint import load_snapshot
 from pipeline.learning.loop import Learner, ParameterGroup, Plan, TrainingRun, build_optimizer, fit, take_step
 from pipeline.learning.snapshots import keep_snapshots
 from pipeline.learning.soundness import DivergedError
-from pipeline.learning.sources import TensorBatches, in_order
+from pipeline.learning.sources import Batch, TensorBatches, in_order
 from pipeline.model.batches import even_batches
 from pipeline.model.compute import evaluate
 from pipeline.numbers import NumbersError
@@ -320,7 +320,7 @@ def test_steps_that_wait_unread_train_alike_and_never_wait_for_the_device(
 
     made = replace(learner(build_model()), unread=4)
     built = build_optimizer(made.groups, 0.1, momentum=0.9, weight_decay=0.0, name=optimizer, fused=True)
-    batch = [*made.train.batches([[*range(8)], [*range(8, 16)]], draw=0)]
+    batch = Batch.of([*made.train.batches([[*range(8)], [*range(8, 16)]], draw=0)])
     with monkeypatch.context() as patch:
         for name in ("item", "tolist", "numpy", "__bool__", "__float__"):
             patch.setattr(Tensor, name, _wait)
@@ -335,8 +335,8 @@ def _wait(_: Tensor) -> None:
 def test_no_update_follows_one_that_is_not_finite_before_it_is_read(tmp_path: Path) -> None:
     made = replace(learner(build_model()), unread=4)
     built = build_optimizer(made.groups, 0.1, momentum=0.9, weight_decay=0.0, fused=True)
-    sound, broken = ([next(made.train.batches([[*range(8)]], draw=0))] for _ in range(2))
-    broken[0][0][0] = torch.nan
+    sound, broken = (Batch.of([next(made.train.batches([[*range(8)]], draw=0))]) for _ in range(2))
+    broken.parts[0][0][0] = torch.nan
     weights = [p.clone() for group in made.groups for p in group.parameters]
     for batch in (broken, sound):
         step = take_step(made, built, batch, seed=(0,))

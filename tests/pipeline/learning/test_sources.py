@@ -26,7 +26,10 @@ def test_in_order_passes_the_draw_on() -> None:
 
 def test_training_batches_are_cut_evenly_into_parts() -> None:
     batches = list(train_batches(SOURCE, [[9, 8, 7, 6, 5], [0, 1]], micro_batch_size=3, draw=0))
-    assert [[inputs[:, 0].tolist() for inputs, _ in parts] for parts in batches] == [[[9, 8], [7, 6, 5]], [[0, 1]]]
+    assert [[inputs[:, 0].tolist() for inputs, _ in batch.parts] for batch in batches] == [
+        [[9, 8], [7, 6, 5]],
+        [[0, 1]],
+    ]
 
 
 def test_first_images_are_all_if_there_are_fewer() -> None:
