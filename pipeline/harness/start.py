@@ -32,7 +32,9 @@ def main(*stages: Stage[Any], name: str | None = None) -> None:
     help_if_joined()
     if "DVC_STAGE" in os.environ:
         (stage,) = stages
-        leave(run_under_dvc(stage))
+        status = run_under_dvc(stage)
+        dismiss()
+        leave(status)
     from pipeline.harness.by_hand import run_by_hand  # Hydra takes a third of a second to import
 
     status = run_by_hand(stages, name=name or stages[-1].name, audience=AUDIENCE)

@@ -267,8 +267,9 @@ def help_if_joined() -> None:
 
 def dismiss() -> None:
     """Let the processes that help this one end."""
-    if is_joined() and _is_connected():
-        _tell(None)
+    if is_joined():
+        with _joined():
+            _tell(None)
         _disconnect()
 
 

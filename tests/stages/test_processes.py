@@ -16,6 +16,7 @@ import torch
 from pipeline.harness.execute import StageFolders, execute
 from pipeline.harness.published import read_record
 from pipeline.harness.stage import Stage
+from pipeline.harness.team import num_processes
 from pipeline.model.tensors import read_tensors
 from pipeline.params import to_yaml
 from pipeline.settings import Runtime, SettingsError
@@ -80,6 +81,16 @@ def test_batch_norms_that_are_trained_are_refused(recipe: Run, runtime: Runtime,
     run(changed, stage, tmp_path / "artifacts", runtime)
     with pytest.raises(SettingsError, match=r"runtime\.processes=1 or unfreeze\.batch_norm=frozen"):
         run(changed, of_name("lr_find_full"), tmp_path / "again", replace(runtime, processes=2))
+
+
+def test_more_gpus_than_there_are_are_refused(monkeypatch: pytest.MonkeyPatch, runtime: Runtime) -> None:
+    monkeypatch.setattr("pipeline.model.compute.choose_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    stage = of_name("full_train")
+    assert num_processes(stage, replace(runtime, processes="auto")) == 2
+    assert num_processes(of_name("head_train"), replace(runtime, processes="auto")) == 1
+    with pytest.raises(SettingsError, match="this machine has 2"):
+        num_processes(stage, replace(runtime, processes=3))
 
 
 def start(checkout: Path, *, processes: int, checkpoint_s: float = 0) -> "subprocess.Popen[str]":
@@ -155,3 +166,16 @@ def test_what_ends_one_ends_all_and_any_number_goes_on(
     assert read_record(folder)["environment"]["processes"] == [2, 1]
     unbroken = run(recipe, of_name("full_train"), checkout / "unbroken", runtime, data__micro_batch_size=4)
     assert results(folder) == results(unbroken)
+
+
+@pytest.mark.slow
+def test_it_joins_processes_that_torchrun_has_started(recipe: Run, runtime: Runtime, checkout: Path) -> None:
+    environment = {**os.environ, "DVC_STAGE": "full_train", "PYTHONPATH": str(PROJECT)}
+    environment.pop("DVC_ROOT", None)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
+    for _ in range(2):  # the second time nothing is left to do
+        subprocess.run([*torchrun, "-m", "stages.full_train"], cwd=checkout, env=environment, check=True, timeout=120)
+    folder = checkout / "artifacts" / "full_train"
+    assert read_record(folder)["environment"]["processes"] == 2
+    alone = run(recipe, of_name("full_train"), checkout / "alone", runtime, data__micro_batch_size=4)
+    assert results(folder) == results(alone)
