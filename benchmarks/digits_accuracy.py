@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from sklearn.svm import SVC
 
-from pipeline.data.manifest import Sample, read_manifest
+from pipeline.data.manifest import Samples, read_manifest
 from pipeline.files import read_json
 from pipeline.harness.compose import compose
 from pipeline.harness.dag import run_stages
@@ -50,7 +50,7 @@ def svm_accuracy(ingest: Path) -> float:
     """Test accuracy of the support vector machine on the manifest's own split."""
     manifest = read_manifest(ingest)
 
-    def pixels(samples: list[Sample]) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
+    def pixels(samples: Samples) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
         return np.stack([np.asarray(Image.open(ingest / s.path)).ravel() * (16 / 255) for s in samples])
 
     train, test = manifest.of("train"), manifest.of("test")

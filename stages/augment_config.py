@@ -7,8 +7,11 @@ their random views, to be looked at before anything trains.
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from pipeline.data.augment import Policy, write_policy
 from pipeline.data.decode import Framing
+from pipeline.data.images import targets_of
 from pipeline.data.manifest import Manifest, Sample, read_manifest
 from pipeline.files import write_json
 from pipeline.harness.stage import Input, Metrics, Stage, StageContext
@@ -54,8 +57,9 @@ def run(context: StageContext[Reads]) -> Metrics:
 
 
 def _one_per_class(manifest: Manifest) -> list[Sample]:
-    first = {s.label: s for s in reversed(manifest.of("train"))}
-    return [first[name] for name in manifest.classes[:SHOWN_IMAGES]]
+    train = manifest.of("train")
+    classes, first = np.unique(targets_of(train, manifest.classes), return_index=True)
+    return [train[int(row)] for row in first[classes < SHOWN_IMAGES]]
 
 
 STAGE = Stage(name="augment_config", run=run, reads=Reads, inputs=(Input("ingest"),))

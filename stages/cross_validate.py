@@ -5,7 +5,7 @@ predicts it that has not seen it), `folds.csv`, the scores, and `suspects.csv`: 
 worst first. Decides nothing: a person looks at the suspects, edits a copy of the list, and names it in `data.drop`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +37,7 @@ def run(context: StageContext[Reads]) -> Metrics:
     """Predict each image out of fold, score, and find suspects."""
     seed, num_folds = context.settings.seed, context.settings.cross_validate.num_folds
     manifest = read_manifest(context.input("ingest"))
-    samples = [sample for split in SPLITS for sample in manifest.of(split)]
+    samples = manifest.of(*SPLITS)
     groups = [sample.group for sample in samples]
     if len(set(groups)) < num_folds:
         raise SettingsError(
@@ -92,12 +92,15 @@ def _write_predictions(
 ) -> None:
     """Write a row per image: file, label, predicted class, fold and probabilities."""
     classes = manifest.classes
-    rows: list[list[Any]] = [["path", "label", "predicted", "correct", "fold", *(f"p({name})" for name in classes)]]
-    for sample, probs, fold in zip(samples, found.probs, found.folds.tolist(), strict=True):
-        predicted = classes[int(probs.argmax())]
-        correct = int(predicted == sample.label)
-        rows.append([sample.path, sample.label, predicted, correct, fold, *(f"{p:.6f}" for p in probs)])
-    write_csv(context.out / "predictions.csv", rows)
+
+    def rows() -> Iterator[list[Any]]:
+        yield ["path", "label", "predicted", "correct", "fold", *(f"p({name})" for name in classes)]
+        for sample, probs, fold in zip(samples, found.probs, found.folds.tolist(), strict=True):
+            predicted = classes[int(probs.argmax())]
+            correct = int(predicted == sample.label)
+            yield [sample.path, sample.label, predicted, correct, fold, *(f"{p:.6f}" for p in probs)]
+
+    write_csv(context.out / "predictions.csv", rows())
 
 
 def _write_folds(context: StageContext[Reads], labels: Ints, found: OutOfFold) -> None:

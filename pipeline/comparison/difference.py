@@ -111,16 +111,22 @@ def _data(first: Run, second: Run) -> DataChange | None:
 
 def compare_images(first: Manifest, second: Manifest) -> DataChange:
     """Compare two lists of images by path."""
-    old, new = ({s.path: s for s in manifest.samples} for manifest in (first, second))
-    both = [(old[path], sample) for path, sample in new.items() if path in old]
-    return DataChange(
-        num_images=(len(old), len(new)),
-        added=[path for path in new if path not in old],
-        removed=[path for path in old if path not in new],
-        relabelled={b.path: (a.label, b.label) for a, b in both if a.label != b.label},
-        moved={b.path: (a.split, b.split) for a, b in both if a.split != b.split},
-        edited=[b.path for a, b in both if a.sha256 != b.sha256],
-    )
+    change = DataChange(num_images=(len(first.samples), len(second.samples)))
+    rows = {path: row for row, path in enumerate(first.samples.paths)}
+    for b in second.samples:
+        row = rows.pop(b.path, None)
+        if row is None:
+            change.added.append(b.path)
+            continue
+        a = first.samples[row]
+        if a.label != b.label:
+            change.relabelled[b.path] = (a.label, b.label)
+        if a.split != b.split:
+            change.moved[b.path] = (a.split, b.split)
+        if a.sha256 != b.sha256:
+            change.edited.append(b.path)
+    change.removed.extend(rows)
+    return change
 
 
 def _code(first: Run, second: Run) -> list[str] | None:

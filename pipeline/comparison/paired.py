@@ -3,6 +3,7 @@
 A pair of scores hardly tells two runs apart; their answers for the same images do, because most are equal.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,11 +66,12 @@ def valid_answers(run: Run) -> Answers:
     if run.trained is None or not (file := run.stages[run.trained] / "valid.csv").exists():
         return {}
     rows = [*read_rows(file)]
+    names: Sequence[str]
     if run.ingest is None:
         names, classes = [str(i) for i in range(len(rows))], None
     else:
         manifest = read_manifest(run.ingest)
-        names, classes = [sample.path for sample in manifest.of("valid")], manifest.classes
+        names, classes = manifest.of("valid").paths, manifest.classes
     return {
         name: Answer(_class(row["target"], classes), _class(row["predicted"], classes), float(row["loss"]))
         for name, row in zip(names, rows, strict=True)

@@ -4,8 +4,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+<<<<<<< HEAD
 from typing import Literal
+=======
+from typing import overload
+>>>>>>> large
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -14,7 +19,7 @@ from torch.utils.data import Dataset
 from pipeline.data.augment import Policy
 from pipeline.data.decode import Framing, decode_framed
 from pipeline.data.loading import load
-from pipeline.data.manifest import Manifest, Sample, check_unchanged
+from pipeline.data.manifest import Manifest, Samples, check_unchanged
 from pipeline.data.normalisation import Normalisation
 from pipeline.stopping import raise_if_requested
 from pipeline.vision import v2
@@ -41,7 +46,7 @@ class Images(Dataset[tuple[Tensor, int]]):
 
     def __init__(
         self,
-        samples: Sequence[Sample],
+        samples: Samples,
         classes: Sequence[str],
         root: Path,
         framing: Framing,
@@ -56,8 +61,13 @@ class Images(Dataset[tuple[Tensor, int]]):
         self._seed = seed
         self.targets = targets_of(samples, classes)
         self._kept: dict[int, Image.Image] = {}
+<<<<<<< HEAD
         self._keeps = False
         self._checked: set[int] = set()
+=======
+        self._checked = bytearray(len(samples))
+        """For each image, 1 if its file was found to be what ingest saw."""
+>>>>>>> large
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -75,6 +85,7 @@ class Images(Dataset[tuple[Tensor, int]]):
         """The path of a sample, below the root of the images."""
         return self._samples[sample].path
 
+<<<<<<< HEAD
     def keep_in_memory(self, *, at_once: bool) -> None:
         """If all images fit into `MEMORY_BYTES`, decode them now, in threads, or keep each when it is first drawn."""
         sides = [self._policy.base_px if self._policy else self._framing.image_size] * len(self)
@@ -82,16 +93,42 @@ class Images(Dataset[tuple[Tensor, int]]):
                    for side, s in zip(sides, self._samples, strict=True))  # fmt: skip
         self._keeps = size <= MEMORY_BYTES
         if self._keeps and at_once:
+=======
+    def keep_in_memory(self) -> None:
+        """Decode all images now, in threads, if they fit into `MEMORY_BYTES`."""
+        side, sizes = self._policy.base_px if self._policy else self._framing.image_size, self._samples.sizes
+        if 3 * side * side * float((sizes.max(axis=1) / sizes.min(axis=1)).sum()) <= MEMORY_BYTES:
+>>>>>>> large
             with ThreadPoolExecutor() as pool:
                 self._kept = dict(enumerate(pool.map(self._load, range(len(self)))))
 
     def _load(self, sample: int) -> Image.Image:
         raise_if_requested()  # nobody uses the images that are held, before all are
-        path = self._root / self._samples[sample].path
-        if sample not in self._checked:
-            check_unchanged(path, self._samples[sample].file_sha256)
-            self._checked.add(sample)
+        known = self._samples[sample]
+        path = self._root / known.path
+        if not self._checked[sample]:
+            check_unchanged(path, known.file_sha256)
+            self._checked[sample] = 1
         return decode_framed(path, self._framing) if self._policy is None else self._policy.decode_base(path)
+
+
+class _Keys(Sequence[list[Key]]):
+    """The keys of each batch, made when it is read: an epoch may have millions."""
+
+    def __init__(self, order: Sequence[Sequence[int]], draw: int) -> None:
+        self._order, self._draw = order, draw
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    @overload
+    def __getitem__(self, index: int) -> list[Key]: ...
+    @overload
+    def __getitem__(self, index: slice) -> "_Keys": ...
+    def __getitem__(self, index: int | slice) -> "list[Key] | _Keys":
+        if isinstance(index, slice):
+            return _Keys(self._order[index], self._draw)
+        return [(sample, self._draw) for sample in self._order[index]]
 
 
 class ImageBatches:
@@ -117,7 +154,7 @@ class ImageBatches:
 
     def batches(self, order: Sequence[Sequence[int]], *, draw: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield one batch per list of sample indices in `order`. Each `draw` gives other random views of the images."""
-        keys = [[(i, draw) for i in batch] for batch in order]
+        keys = _Keys(order, draw)
         for pixels, targets in load(self._images, workers=self._workers, collate=_collate, batches=keys):
             yield normalise(_send(pixels, self._device), self._normalisation), targets
 
@@ -129,7 +166,7 @@ class ImageBatches:
 
 def open_images_of(
     manifest: Manifest,
-    samples: Sequence[Sample],
+    samples: Samples,
     framing: Framing,
     *,
     normalisation: Normalisation,
@@ -154,19 +191,21 @@ def open_images_of(
     return ImageBatches(images, normalisation=normalisation, workers=workers, hold=hold, device=device)
 
 
-def targets_of(samples: Sequence[Sample], classes: Sequence[str]) -> Tensor:
+def targets_of(samples: Samples, classes: Sequence[str]) -> Tensor:
     """The index of each sample's label in `classes`, [N]; UNKNOWN for a sample without a label.
 
     Raises ValueError, which names the labels, if some are not in `classes`.
     """
-    unknown = sorted({s.label for s in samples if s.label} - set(classes))
+    names, numbers = samples.labels
+    unknown = sorted({names[i] for i in np.unique(numbers)} - {*classes, ""})
     if unknown:
         raise ValueError(
             f"images of class {', '.join(unknown[:5])}, but the model knows {', '.join(classes[:5])}...: it was "
             "trained with another list of classes; train it again on these images"
         )
-    index = {name: i for i, name in enumerate(classes)}
-    return torch.tensor([index[s.label] if s.label else UNKNOWN for s in samples], dtype=torch.long)
+    index = {name: i for i, name in enumerate(classes)} | {"": UNKNOWN}
+    targets = np.array([index.get(name, UNKNOWN) for name in names], dtype=np.int64)
+    return torch.from_numpy(targets[numbers])
 
 
 def normalise(pixels: Tensor, normalisation: Normalisation) -> Tensor:

@@ -93,15 +93,16 @@ def write_predictions(
 
     `label` and `correct` are empty for an image without a label.
     """
-    rows: list[list[Any]] = [
-        ["path", "sha256", "label", "plain", "tta", "correct", *(f"p({name})" for name in classes)]
-    ]
-    for sample, alone, combined in zip(samples, plain, tta, strict=True):
-        guess = classes[int(combined.argmax())]
-        correct = int(guess == sample.label) if sample.label else ""
-        row = [sample.path, sample.sha256, sample.label, classes[int(alone.argmax())], guess, correct]
-        rows.append([*row, *(f"{p:.6f}" for p in combined)])
-    write_csv(path, rows)
+
+    def rows() -> Iterator[list[Any]]:
+        yield ["path", "sha256", "label", "plain", "tta", "correct", *(f"p({name})" for name in classes)]
+        for sample, alone, combined in zip(samples, plain, tta, strict=True):
+            guess = classes[int(combined.argmax())]
+            correct = int(guess == sample.label) if sample.label else ""
+            row = [sample.path, sample.sha256, sample.label, classes[int(alone.argmax())], guess, correct]
+            yield [*row, *(f"{p:.6f}" for p in combined)]
+
+    write_csv(path, rows())
 
 
 def write_answers(

@@ -8,7 +8,7 @@ import torch
 
 from pipeline.data.augment import read_policy
 from pipeline.data.images import ImageBatches, open_images_of, targets_of
-from pipeline.data.manifest import Sample, read_manifest
+from pipeline.data.manifest import Samples, read_manifest
 from pipeline.data.normalisation import Normalisation
 from pipeline.files import read_json
 from pipeline.learning.activation_learners import on_features, plain_activations
@@ -73,7 +73,7 @@ def open_images(
     train, valid = manifest.of("train"), manifest.of("valid")
     rows = permutation(len(train), "train_plain")[: min(len(valid), PLAIN_IMAGES)]
 
-    def open_(samples: list[Sample], size: int, *, augmented: bool) -> ImageBatches:
+    def open_(samples: Samples, size: int, *, augmented: bool) -> ImageBatches:
         policy = read_policy(augment_config / "policy.yaml", image_size=size)
         return open_images_of(
             manifest,
@@ -87,13 +87,15 @@ def open_images(
             device=device,
         )
 
-    def lazily(samples: list[Sample], sizes: Sequence[int], *, augmented: bool = False) -> LazyImages:
-        targets, names = targets_of(samples, manifest.classes), [sample.path for sample in samples]
-        return LazyImages(targets, sizes, lambda size: open_(samples, size, augmented=augmented), names=names)
+    def lazily(samples: Samples, sizes: Sequence[int], *, augmented: bool = False) -> LazyImages:
+        def open_at(size: int) -> ImageBatches:
+            return open_(samples, size, augmented=augmented)
+
+        return LazyImages(targets_of(samples, manifest.classes), sizes, open_at, names=samples.paths)
 
     return ImageSources(
         train=lazily(train, image_sizes, augmented=True),
-        train_plain=lazily([train[i] for i in rows], [final]),
+        train_plain=lazily(train.take(rows), [final]),
         valid=lazily(valid, [final]),
         sizes=tuple(dict.fromkeys(image_sizes)),
         plain_rows=rows,

@@ -27,7 +27,11 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, *, half: bool = False) 
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; half precision becomes single.
+    """Read a safetensors file; half precision becomes single, in memory.
+
+    All else is mapped: the tensors lie in the file, of which the system holds in memory what was used last, once for
+    all processes, and gives up what it has no room for. They may be changed, which copies the pages that are: nothing
+    gets into the file. A published file is replaced, never written to, so they keep their values.
 
     Raises ValueError, with the path, if it is unreadable, or a value is NaN or infinite.
     """

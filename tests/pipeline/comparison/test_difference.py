@@ -11,7 +11,7 @@ from pipeline.comparison.difference import compare_images, difference
 from pipeline.comparison.page import difference_lines, write_difference
 from pipeline.comparison.paired import Answer, compare_answers
 from pipeline.comparison.runs import read_run
-from pipeline.data.manifest import Manifest
+from pipeline.data.manifest import Manifest, Samples
 from pipeline.files import write_json
 from tests.pipeline.comparison.conftest import CLASSES, sample, write_job
 
@@ -45,7 +45,7 @@ def test_images_added_removed_relabelled_moved_and_edited() -> None:
     old = [sample(f"{i}.png", i, "train") for i in range(5)]
     new = [old[0], sample("1.png", 1, "train", label="ant"), sample("2.png", 2, "test"), sample("3.png", 9, "train")]
     new.append(sample("new.png", 7, "train"))
-    first, second = (Manifest(tuple(samples), tuple(CLASSES), Path()) for samples in (old, new))
+    first, second = (Manifest(Samples.of(samples), tuple(CLASSES), Path()) for samples in (old, new))
     found = compare_images(first, second)
     assert (found.added, found.removed, found.edited) == (["new.png"], ["4.png"], ["3.png"])
     assert found.relabelled == {"1.png": ("bee", "ant")}

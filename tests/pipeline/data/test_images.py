@@ -12,7 +12,7 @@ from pipeline.data.augment import Policy, read_policy, write_policy
 from pipeline.data.decode import Framing, decode, decode_framed, fit_image
 from pipeline.data.images import ImageBatches, Images, normalise, open_images_of
 from pipeline.data.loading import load
-from pipeline.data.manifest import ChangedImageError, Manifest, Sample, check_unchanged
+from pipeline.data.manifest import ChangedImageError, Manifest, Sample, Samples, check_unchanged
 from pipeline.data.normalisation import Normalisation
 from pipeline.files import file_digest
 from pipeline.settings import Augment, read_settings
@@ -26,7 +26,7 @@ IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 def manifest(pictures: Path, compose_conf: Compose) -> Manifest:
     data = read_settings(compose_conf("data=folder", f"data.root={pictures}"), source="x").data
     result = ingest_folder(pictures, data)
-    return Manifest(tuple(result.samples), tuple(result.classes), pictures)
+    return Manifest(Samples.of(result.samples), tuple(result.classes), pictures)
 
 
 def augment(compose_conf: Compose, name: str) -> Augment:
@@ -170,7 +170,7 @@ def test_an_image_that_changed_since_ingest_is_named(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8), "red").save(file)
     digest = file_digest(file)
     check_unchanged(file, digest)
-    samples = [Sample("a.png", "a", "test", "g", digest, "s", 8, 8)]
+    samples = Samples.of([Sample("a.png", "a", "test", "g", digest, "s", 8, 8)])
     Images(samples, ["a"], tmp_path, FRAMING)[0, 0]
     Image.new("RGB", (8, 8), "blue").save(file)
     with pytest.raises(ChangedImageError, match=r"a\.png has changed since ingest read it"):

@@ -86,7 +86,7 @@ def test_bad_files_are_rejected_and_system_files_ignored_by_name(pictures: Path,
     }
     assert len(result.samples) == 73
     write_manifest(tmp_path, result.samples, result.classes, root=str(root))
-    assert read_manifest(tmp_path).samples == tuple(result.samples)
+    assert list(read_manifest(tmp_path).samples) == result.samples
 
 
 def test_a_missing_folder_one_class_and_no_images_are_refused(pictures: Path, data: Data, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from pipeline.data.augment import Policy
 from pipeline.data.decode import Framing, decode, decode_framed, fit_image
 from pipeline.data.images import Images, normalise, open_images_of
-from pipeline.data.manifest import Manifest, Sample
+from pipeline.data.manifest import Manifest, Sample, Samples
 from pipeline.data.normalisation import Normalisation
 from pipeline.evaluation.tta import ImageFile, predict_plain
 from pipeline.model.compute import Computation
@@ -73,19 +73,19 @@ def test_all_see_the_same_pixels(tmp_path: Path, wanted: dict[str, Any], framing
     path = write(tmp_path, wanted)
     width, height = wanted["size"]
     sample = Sample(path.name, "a", "train", "g", "", "h", width, height)
-    manifest = Manifest((sample,), ("a",), tmp_path)
+    manifest = Manifest(Samples.of([sample]), ("a",), tmp_path)
     pixels = torch.from_numpy(np.array(decode_framed(path, framing))).permute(2, 0, 1)[None]
     expected = normalise(pixels, IMAGENET)
 
     def batch(policy: Policy | None, draw: int) -> torch.Tensor:
-        source = open_images_of(manifest, [sample], framing, normalisation=IMAGENET, workers=0, policy=policy)
+        source = open_images_of(manifest, manifest.samples, framing, normalisation=IMAGENET, workers=0, policy=policy)
         [(images, _)] = source.batches([[0]], draw=draw)
         return images
 
     plain = batch(None, 0)  # precompute, valid
     policy = Policy(NO_CHANGE, framing)
     trained = batch(policy, 3)
-    one_by_one = Images([sample], ("a",), tmp_path, framing)[0, 0][0][None]  # when memory does not hold them
+    one_by_one = Images(manifest.samples, ("a",), tmp_path, framing)[0, 0][0][None]  # when memory does not hold them
     spy = Spy()
     computation = Computation(spy, torch.device("cpu"), "fp32", 1)
     predict_plain(computation, [ImageFile(path, "h")], policy, normalisation=IMAGENET)  # evaluation and prediction
