@@ -31,6 +31,7 @@ KNOWS = {
     "mlflow": {"pipeline/tracking/store.py", "pipeline/tracking/page.py", "pipeline/tracking/models.py"},
     "rich": {"pipeline/console.py", "pipeline/harness/warm.py"},
     "optuna": {"pipeline/harness/search.py", "pipeline/harness/pruning.py"},
+    "submitit": {"pipeline/harness/slurm.py"},
     "timm": {"pipeline/model/timm_backbone.py", "pipeline/model/timm_weights.py"},
     "huggingface_hub": {"pipeline/model/timm_weights.py"},
     "matplotlib": {"pipeline/report"},

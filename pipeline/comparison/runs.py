@@ -49,6 +49,14 @@ class Run:
         return None if found is None else (found["name"], found["value"])
 
     @cached_property
+    def choices(self) -> dict[str, str]:
+        """The groups of settings that the job of a sweep chose by name: `augment=side_on`."""
+        file = self.folder / JOB
+        typed = [word.partition("=") for word in read_json(file)["overrides"]] if file.exists() else []
+        sections = {key.partition(".")[0] for key in self.settings if "." in key}
+        return {group: choice for group, _, choice in typed if group in sections}
+
+    @cached_property
     def ingest(self) -> Path | None:
         """The folder with the list of its images: its own, or the one in the checkout that it was made from."""
         if "ingest" in self.stages:

@@ -6,7 +6,7 @@ The best has the lowest loss on valid, or the lowest objective of its sweep: tes
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.comparison.paired import Answers, Change, compare_answers, valid_answers
@@ -83,6 +83,7 @@ def summarise(runs: Sequence[Run]) -> Summary:
     trained = [run for run in runs if run.trained is not None]
     if not trained:
         return Summary([], None)
+    trained = with_choices(trained)
     keys = differing_settings([run.settings for run in trained])
     ranked_by = _shared_objective(trained)
     ranked = sorted(trained, key=_valid_loss if ranked_by is None else _objective)
@@ -105,6 +106,26 @@ def _shared_objective(runs: Sequence[Run]) -> str | None:
 def _objective(run: Run) -> float:
     assert run.objective is not None
     return run.objective[1] if math.isfinite(run.objective[1]) else math.inf
+
+
+def with_choices(runs: Sequence[Run]) -> list[Run]:
+    """Put one setting, `augment: side_on`, in place of those of a group that every run chose by name.
+
+    They stay where two runs made the same choice and yet differ in them.
+    """
+    for group in set.intersection(*(set(run.choices) for run in runs)):
+        parts = {(run.choices[group], tuple(_part(run, group).items())) for run in runs}
+        if len(parts) == len({choice for choice, _ in parts}):
+            runs = [replace(run, settings=_without(run, group) | {group: run.choices[group]}) for run in runs]
+    return [*runs]
+
+
+def _part(run: Run, group: str) -> dict[str, Any]:
+    return {key: repr(value) for key, value in run.settings.items() if key.startswith(f"{group}.")}
+
+
+def _without(run: Run, group: str) -> dict[str, Any]:
+    return {key: value for key, value in run.settings.items() if not key.startswith(f"{group}.")}
 
 
 def differing_settings(settings: Sequence[dict[str, Any]]) -> list[str]:

@@ -134,8 +134,8 @@ class App:
         except Exception as error:
             if not is_sweep() and not isinstance(error, ValueError | OSError | OmegaConfBaseException):
                 raise
-            self.failed = True
             if not is_sweep():
+                self.failed = True
                 complain(self.name, str(error))
                 return None
             write_text(folder / "traceback.txt", traceback.format_exc())

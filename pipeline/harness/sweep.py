@@ -18,6 +18,7 @@ from pipeline.harness.job_record import DONE, FAILED, PRUNED, await_job, read_jo
 from pipeline.harness.lock import hold_lock
 from pipeline.harness.published import check_folder, published_below
 from pipeline.paths import state_dir
+from pipeline.report.text import counted
 from pipeline.settings import SettingsError
 from pipeline.stopping import interrupting
 
@@ -73,7 +74,7 @@ class Sweep:
         """
         left = {number: list(overrides) for number, overrides in jobs.items() if not self._is_done(number, overrides)}
         if len(left) < len(jobs):
-            say(self.name, f"{len(jobs) - len(left)} of {len(jobs)} jobs are done already, in {self.folder}")
+            say(self.name, f"{len(jobs) - len(left)} of {counted(len(jobs), 'job')} done already, in {self.folder}")
         for number, overrides in left.items():
             await_job(self.folder / str(number), program=self.program, overrides=overrides, made_from=self.made_from)
         in_vain = 0
@@ -91,7 +92,7 @@ class Sweep:
             if in_vain == _IN_VAIN:
                 return
             if left:
-                say(self.name, f"{len(left)} jobs have not ended: they are launched again")
+                say(self.name, f"{counted(len(left), 'job')} did not end: launched again")
 
     def job(self, number: int) -> dict[str, Any] | None:
         """What a job says of itself; None where it was never asked for."""

@@ -18,6 +18,7 @@ from pipeline.files import read_json
 from pipeline.harness.job_record import DONE, FAILED, PRUNED, STARTED, WAITING, repeat_job, settings_of
 from pipeline.harness.quoting import typed
 from pipeline.harness.sweep import STUDY
+from pipeline.report.text import counted
 
 
 @dataclass(frozen=True)
@@ -78,4 +79,4 @@ def _heading(folder: Path, summary: Summary, failed: Sequence[Failed], *, num_pr
     jobs = len(summary.rows) + len(failed) + num_pruned
     lost = f", {num_pruned} pruned" if num_pruned else ""
     lost += f", {len(failed)} not finished" if failed else ""
-    return f"Sweep of {jobs} {'job' if jobs == 1 else 'jobs'}{lost}: {folder}"
+    return f"Sweep of {counted(jobs, 'job')}{lost}: {folder}"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from pipeline.report.style import BLUE, GREY, INK, SKY, figure
 from pipeline.report.text import drawable
@@ -127,8 +128,9 @@ def plot_grid(
     (row_name, row_values), (column_name, column_values) = rows, columns
     with figure(path, title=title, height_in=2.2 + 0.7 * len(row_values)) as fig:
         ax = fig.subplots()
-        image = ax.imshow(shares, cmap="Blues", aspect="auto", vmin=shares.min() - 0.3 * np.ptp(shares) - 1e-9)
-        _write_values(ax, shares, best)
+        palest = shares.max() - 1.3 * max(np.ptp(shares), 0.1)
+        image = ax.imshow(shares, cmap="Blues", aspect="auto", vmin=palest, vmax=shares.max())
+        _write_values(ax, shares, best, dark=(shares - palest) / (shares.max() - palest) > 0.6)
         ax.set_xticks(range(len(column_values)), [drawable(v) for v in column_values])
         ax.set_yticks(range(len(row_values)), [drawable(v) for v in row_values])
         ax.set(xlabel=drawable(column_name, 40), ylabel=drawable(row_name, 40))
@@ -139,10 +141,9 @@ def plot_grid(
         fig.supxlabel(note, fontsize=9, color=GREY, x=0.01, ha="left")
 
 
-def _write_values(ax: Axes, shares: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]", best: tuple[int, int]) -> None:
-    middle = (shares.min() + shares.max()) / 2
+def _write_values(ax: Axes, shares: NDArray[np.float64], best: tuple[int, int], *, dark: NDArray[np.bool_]) -> None:
     for (row, column), share in np.ndenumerate(shares):
-        color = "white" if share > middle else INK
+        color = "white" if dark[row, column] else INK
         ax.text(column, row, f"{share:.1f}", ha="center", va="center", color=color)
     row, column = best
     ax.plot(

@@ -1,22 +1,16 @@
 """Sweeps by real launchers, in real processes: a worker is killed, and the table is that of jobs in turn."""
 
-import csv
 import os
-import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from pipeline.files import read_json
-from pipeline.harness.base import nest
-from pipeline.params import flatten
-from tests.conftest import PROJECT, Run
+from tests.conftest import Run
+from tests.reliability.sweeps import make_checkout, start_sweep, started, table
 
 pytestmark = pytest.mark.slow
 GRID = ("full_train.num_cycles=1", "full_train.cycle_len=1,2", "full_train.lr=0.0001,9999")
@@ -25,29 +19,8 @@ GRID = ("full_train.num_cycles=1", "full_train.cycle_len=1,2", "full_train.lr=0.
 
 @pytest.fixture
 def checkout(small: Run, tmp_path: Path) -> Path:
-    """A checkout whose settings in conf/ are those of a small run that is done."""
-    shutil.copytree(PROJECT / "conf", tmp_path / "conf")
-    shutil.copytree(PROJECT / "hydra_plugins", tmp_path / "hydra_plugins")
-    shutil.copytree(small.artifacts, tmp_path / "artifacts")
-    tiny = "# @package _global_\n" + yaml.safe_dump(nest(flatten(small.params)))
-    (tmp_path / "conf" / "experiment" / "tiny.yaml").write_text(tiny)
+    make_checkout(small, tmp_path)
     return tmp_path
-
-
-def sweep(checkout: Path, name: str, *words: str) -> "subprocess.Popen[str]":
-    """Start a sweep into the folder `name`."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "stages.full_train", "-m", "experiment=tiny", *GRID, *words, f"hydra.sweep.dir={name}"],
-        cwd=checkout, env=os.environ | {"PYTHONPATH": str(PROJECT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, start_new_session=True,
-    )  # fmt: skip
-
-
-def table(folder: Path) -> list[list[str]]:
-    """The sweep's table without what a clock has measured."""
-    with (folder / "summary.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    return [[value for key, value in row.items() if key not in ("seconds", "folder")] for row in rows]
 
 
 def workers(parent: int) -> Iterator[int]:
@@ -63,14 +36,14 @@ def workers(parent: int) -> Iterator[int]:
 
 
 def test_launchers_and_a_killed_worker_end_in_the_same_table(checkout: Path) -> None:
-    said = sweep(checkout, "plain").communicate(timeout=300)[0]
+    said = start_sweep(checkout, "plain", *GRID).communicate(timeout=300)[0]
     assert said.count("repeats it") == 2, said
     expected = table(checkout / "plain")
     assert len(expected) == 2, said
 
-    process = sweep(checkout, "joblib", "launch=joblib")
+    process = start_sweep(checkout, "joblib", *GRID, "launch=joblib")
     deadline = time.monotonic() + 120
-    while not [f for f in (checkout / "joblib").glob("*/job.json") if read_json(f)["status"] == "started"]:
+    while not started(checkout / "joblib"):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     os.kill(max(workers(process.pid)), signal.SIGKILL)
@@ -80,7 +53,7 @@ def test_launchers_and_a_killed_worker_end_in_the_same_table(checkout: Path) -> 
     assert process.returncode == 1
     assert said.count("To repeat it:") == 2
 
-    said = sweep(checkout, "submitit", "launch=submitit_local").communicate(timeout=300)[0]
+    said = start_sweep(checkout, "submitit", *GRID, "launch=submitit_local").communicate(timeout=300)[0]
     assert table(checkout / "submitit") == expected, said
     assert said.count("repeats it") == 2, "its lines are in files, so the sweep says it"
     assert [read_json(checkout / "submitit" / str(i) / "job.json")["status"] for i in range(4)] == [

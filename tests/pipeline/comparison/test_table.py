@@ -68,6 +68,20 @@ def test_all_that_kept_the_state_before_tie(checkout: Path) -> None:
     assert [row.verdict for row in summary.rows[1:]] == ["no clear difference"] * 3
 
 
+def test_a_group_that_was_chosen_by_name_is_one_setting(checkout: Path) -> None:
+    zooms = {"none": 1.0, "side_on": 1.1}
+    jobs = [
+        write_job(checkout, name, settings={"augment.zoom": zoom, "augment.flip": name, "seed": i})
+        for i, (name, zoom) in enumerate(zooms.items())
+    ]
+    for job in jobs:
+        write_json(job / "job.json", {"overrides": [f"augment={job.name}", "~base"]})
+    rows = summarise([read_run(job) for job in jobs]).rows
+    assert [row.differing for row in rows] == [{"seed": i, "augment": name} for i, name in enumerate(zooms)]
+    write_json(jobs[1] / "job.json", {"overrides": ["augment=none", "augment.zoom=1.1"]})
+    assert "augment.zoom" in summarise([read_run(job) for job in jobs]).differing
+
+
 def test_many_settings_are_put_above_the_scores(checkout: Path) -> None:
     names = ["data.root", "model.weights", "augment.crop_min", "augment.rotate_deg", "full_train.image_size"]
     jobs = [write_job(checkout, str(i), settings=dict.fromkeys(names, f"a-rather-long-value-{i}")) for i in range(2)]
@@ -185,7 +199,7 @@ def test_more_than_two_settings_are_drawn_as_lines_over_an_axis_each(
 def test_jobs_are_ranked_by_their_objective_where_that_is_not_the_loss_of_what_they_trained(checkout: Path) -> None:
     jobs = [write_job(checkout, str(i), settings={"seed": i}, losses=losses(0.3 + i / 10)) for i in range(2)]
     for job, loss in zip(jobs, (0.9, 0.8), strict=True):
-        write_json(job / "job.json", {"objective": {"name": "cross_validate/log_loss", "value": loss}})
+        write_json(job / "job.json", {"overrides": [], "objective": {"name": "cross_validate/log_loss", "value": loss}})
     summary = summarise([read_run(job) for job in jobs])
     assert [(row.differing["seed"], row.objective, row.verdict) for row in summary.rows] == [
         (1, 0.8, "?"),
@@ -195,5 +209,5 @@ def test_jobs_are_ranked_by_their_objective_where_that_is_not_the_loss_of_what_t
     header, best, _ = csv_rows(summary)
     assert dict(zip(header, best, strict=True))["cross_validate/log_loss"] == 0.8
     for job in jobs:
-        write_json(job / "job.json", {"objective": {"name": "full_train/valid_loss", "value": 0.1}})
+        write_json(job / "job.json", {"overrides": [], "objective": {"name": "full_train/valid_loss", "value": 0.1}})
     assert summarise([read_run(job) for job in jobs]).ranked_by is None

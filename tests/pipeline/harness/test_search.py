@@ -170,6 +170,8 @@ def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list
 
         def job(_params: dict[str, Any], _folder: Path, overrides: list[str]) -> float:
             ran.append(overrides)
+            if "full_train.snapshots=average" in overrides:
+                raise ValueError("not liked")
             return float(len(ran))
 
         monkeypatch.setattr("sys.argv", ["app", "-m", "hydra/sweeper=search", *words])
@@ -190,6 +192,11 @@ def test_ranges_and_choices_are_typed_as_for_any_sweeper_of_hydra(typed: Callabl
         assert values["full_train.snapshots"] in ("best", "cautious")
         assert values["seed"] == "5"
     assert len(typed(*words, "full_train.snapshots=best,cautious", "hydra.sweeper.n_trials=5")) == 2, "goes further"
+
+
+def test_failed_trials_are_no_failure_of_the_search(typed: Callable[..., list[list[str]]]) -> None:
+    ran = typed("full_train.snapshots=best,average,none", "hydra.sweeper.n_trials=4")
+    assert "full_train.snapshots=average" in {word for job in ran for word in job}, "the fixture asserts the status"
 
 
 @pytest.mark.parametrize(
