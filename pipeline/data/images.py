@@ -4,11 +4,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-<<<<<<< HEAD
-from typing import Literal
-=======
-from typing import overload
->>>>>>> large
+from typing import Literal, overload
 
 import numpy as np
 import torch
@@ -61,13 +57,9 @@ class Images(Dataset[tuple[Tensor, int]]):
         self._seed = seed
         self.targets = targets_of(samples, classes)
         self._kept: dict[int, Image.Image] = {}
-<<<<<<< HEAD
         self._keeps = False
-        self._checked: set[int] = set()
-=======
         self._checked = bytearray(len(samples))
         """For each image, 1 if its file was found to be what ingest saw."""
->>>>>>> large
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -85,20 +77,11 @@ class Images(Dataset[tuple[Tensor, int]]):
         """The path of a sample, below the root of the images."""
         return self._samples[sample].path
 
-<<<<<<< HEAD
     def keep_in_memory(self, *, at_once: bool) -> None:
         """If all images fit into `MEMORY_BYTES`, decode them now, in threads, or keep each when it is first drawn."""
-        sides = [self._policy.base_px if self._policy else self._framing.image_size] * len(self)
-        size = sum(3 * side * side * max(s.width, s.height) / min(s.width, s.height)
-                   for side, s in zip(sides, self._samples, strict=True))  # fmt: skip
-        self._keeps = size <= MEMORY_BYTES
-        if self._keeps and at_once:
-=======
-    def keep_in_memory(self) -> None:
-        """Decode all images now, in threads, if they fit into `MEMORY_BYTES`."""
         side, sizes = self._policy.base_px if self._policy else self._framing.image_size, self._samples.sizes
-        if 3 * side * side * float((sizes.max(axis=1) / sizes.min(axis=1)).sum()) <= MEMORY_BYTES:
->>>>>>> large
+        self._keeps = 3 * side * side * float((sizes.max(axis=1) / sizes.min(axis=1)).sum()) <= MEMORY_BYTES
+        if self._keeps and at_once:
             with ThreadPoolExecutor() as pool:
                 self._kept = dict(enumerate(pool.map(self._load, range(len(self)))))
 
