@@ -116,7 +116,7 @@ def helped(
         return
     from pipeline.model import ranks
 
-    with _joined() if is_joined() else _started(processes) as team:
+    with _joined() if is_joined() else _started(stage.name, processes) as team:
         _tell(Job(stage.module, dict(params), runtime, dict(inputs), scratch))
         try:
             with ranks.entered(processes, 0, on_this_machine=_num_local()):
@@ -139,8 +139,8 @@ def _tell(job: Job | None) -> None:
 class _Team:
     """The helpers of this process."""
 
-    def __init__(self, processes: "list[SpawnProcess]", connections: list[Connection]) -> None:
-        self._processes, self._connections = processes, connections
+    def __init__(self, stage: str, processes: "list[SpawnProcess]", connections: list[Connection]) -> None:
+        self._stage, self._processes, self._connections = stage, processes, connections
         self._is_over = False
 
     def watch(self) -> None:
@@ -149,12 +149,12 @@ class _Team:
 
     def _watch(self) -> None:
         left = {process.sentinel for process in self._processes}
-        while left and all(process.exitcode in (None, 0) for process in self._processes):
+        while left and not self._is_over:
             left.difference_update(wait(left))
-        time.sleep(GRACE_S)
-        if not self._is_over and (cause := self.cause()) is not None:
-            complain("", str(cause))
-            os._exit(1)
+            time.sleep(GRACE_S)
+            if not self._is_over and (cause := self.cause()) is not None:
+                complain(self._stage, str(cause))
+                os._exit(1)
 
     def cause(self) -> Exception | None:
         """Why a helper has ended; None if all are well."""
@@ -183,7 +183,7 @@ class _Team:
 
 
 @contextmanager
-def _started(count: int) -> Iterator[_Team]:
+def _started(stage: str, count: int) -> Iterator[_Team]:
     """Start `count` - 1 helpers, and connect to them."""
     from torch.multiprocessing import get_context
 
@@ -197,7 +197,7 @@ def _started(count: int) -> Iterator[_Team]:
         theirs.close()
         processes.append(process)
         connections.append(mine)
-    team = _Team(processes, connections)
+    team = _Team(stage, processes, connections)
     team.watch()
     try:
         _connect(f"file://{meeting / 'store'}", number=0, count=count)
