@@ -183,7 +183,7 @@ class _Walk:
                 elif name in links:
                     yield FoundFile(below + name, label, split, "", "a link to a folder, which is not followed")
                 elif name not in inner:
-                    yield FoundFile(below + name, label, split, "", _unusable_name(name))
+                    yield FoundFile(below + name, label, split, "", unusable_name(name))
             folders[:] = sorted(f for f in folders if not _remark(f) and f not in links)
         for error in failed:
             yield self._found(Path(error.filename), label, split, f"a folder that cannot be read: {error.strerror}")
@@ -201,7 +201,7 @@ class _Walk:
                 yield self._found(entry, "", None, remark, ignored=True)
 
     def _class_folder(self, folder: Path, split: str | None) -> Iterator[FoundFile]:
-        problem = _unusable_name(folder.name)
+        problem = unusable_name(folder.name)
         if folder.is_symlink() and self._leads_back(folder):
             problem = "a link that leads back to data.root, which is not followed"
         if problem:
@@ -250,7 +250,8 @@ def _remark(name: str) -> str:
     return "hidden" if name.startswith(".") else ""
 
 
-def _unusable_name(name: str) -> str:
+def unusable_name(name: str) -> str:
+    """Why a file of this name cannot be used; empty if it can."""
     try:
         name.encode()
     except UnicodeEncodeError:

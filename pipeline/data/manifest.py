@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.columns import Names, Texts
-from pipeline.files import file_digest, read_json, write_json, write_jsonl
+from pipeline.data.image_file import digest_image_file
+from pipeline.files import read_json, write_json, write_jsonl
 from pipeline.paths import from_checkout
 
 _AGAIN = "Put the old file back, or run `dvc repro` again, which takes the images as they are now"
@@ -182,7 +183,7 @@ def check_unchanged(file: Path, file_sha256: str) -> None:
     if not file_sha256:
         return
     try:
-        found = file_digest(file)
+        found = digest_image_file(file)
     except OSError as error:
         raise ChangedImageError(f"{file}: it was there when ingest ran, and now: {error.strerror}. {_AGAIN}") from None
     if found != file_sha256:
