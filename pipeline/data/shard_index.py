@@ -6,6 +6,7 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 from pipeline.data.archive_entries import ArchiveError, Names
+from pipeline.data.folder import remark_on_any
 from pipeline.data.found import SPLIT_NAMES, UNLABELLED
 from pipeline.data.shards import INDEX, SUFFIX, Member, index_lines, read_index
 from pipeline.data.tar_reader import find_files
@@ -51,7 +52,7 @@ def write_index(folder: Path, bar: Bar) -> int:
     """
     shards, folders, count = find_shards(folder), set[tuple[str, ...]](), 0
     for shard in shards:
-        folders.update(_place(m.path)[:-1] for m in members_of(folder, shard) if not is_hidden(m.path))
+        folders.update(_place(m.path)[:-1] for m in members_of(folder, shard) if not remark_on_any(m.path))
         bar.advance(note=shard)
     layout = Layout.of(folders, folder)
 
@@ -59,7 +60,7 @@ def write_index(folder: Path, bar: Bar) -> int:
         nonlocal count
         for shard in shards:
             for member in members_of(folder, shard):
-                label, split = ("", "") if is_hidden(member.path) else layout.judge(_place(member.path))
+                label, split = ("", "") if remark_on_any(member.path) else layout.judge(_place(member.path))
                 count += 1
                 yield replace(member, label=label, split=split)
             bar.advance(note=shard)
@@ -95,11 +96,6 @@ def read_checked(folder: Path) -> Iterator[Member]:
             f"{folder} holds shards that {INDEX} does not name: {', '.join(new[:_LISTED])}: remove them, or remove "
             f"{INDEX} and type `unfreeze shards index {folder}`"
         )
-
-
-def is_hidden(path: str) -> bool:
-    """Whether a file, or a folder that it is in, has a name with a dot in front, or is macOS's own."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
 
 
 def _place(path: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ checked and fingerprinted at every `dvc repro`, so this module imports neither n
 import difflib
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +15,9 @@ from typing import ClassVar
 
 from pipeline.data import archive, shards, table, torchvision_set
 from pipeline.data.dropped import check_drop
-from pipeline.data.folder import find_in_folder, unusable_name
+from pipeline.data.folder import find_in_folder, remark_on_any, unusable_name
 from pipeline.data.found import SPLIT_NAMES, UNLABELLED, FoundFile
-from pipeline.data.shard_index import find_shards, is_hidden, read_checked
+from pipeline.data.shard_index import find_shards, read_checked
 from pipeline.paths import from_checkout
 from pipeline.settings import DataSource, SettingsError, Unpack
 
@@ -207,13 +208,15 @@ class Shards(Source):
         return cls(_checked_shards(data), data.group)
 
     def find(self) -> Iterator[FoundFile]:
+        unused = Counter[str]()
         for m in read_checked(self.root):
-            if is_hidden(m.name):
-                yield FoundFile(m.path, "", None, "", "hidden", ignored=True)
-            elif not m.label and m.split != UNLABELLED:
-                yield FoundFile(m.path, "", None, "", "not in a class folder", ignored=True)
-            else:
+            if m.label or m.split == UNLABELLED:
                 yield FoundFile(m.path, m.label, m.split or None, m.group if self.group else "", unusable_name(m.path))
+            else:
+                remark = remark_on_any(m.path) or "not in a class folder"
+                unused[remark] += 1
+                yield FoundFile(m.path, "", None, "", remark, ignored=True)
+        self.notes.extend(f"not used of what is in the shards: {count} ({remark})" for remark, count in unused.items())
 
     @classmethod
     def files(cls, data: DataSource) -> Iterator[tuple[str, str]]:

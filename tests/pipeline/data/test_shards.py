@@ -154,6 +154,26 @@ def test_a_table_gives_labels_splits_and_groups(pictures: Path, tmp_path: Path, 
         open_source(replace(data, group="scene"), out=tmp_path)
 
 
+def test_what_is_no_sample_is_in_the_ledger_and_a_class_may_begin_with_a_dot(
+    pictures: Path, tmp_path: Path, data: Data
+) -> None:
+    root = Path(shutil.copytree(pictures, tmp_path / "calibres"))
+    (root / "bars").rename(root / ".22")
+    found = list(open_source(replace(data, root=str(write(Folder(root), tmp_path / "shards"))), out=root).find())
+    assert sum(f.label == ".22" and not f.problem for f in found) == 24
+    write_index(tar(tmp_path / "s" / "0.tar", ["cat/1", "dog/2", ".x/3", "4"]), Bar())
+    source = open_source(replace(data, root=str(tmp_path / "s")), out=root)
+    assert {f.path: (f.problem, f.ignored) for f in source.find()} == {
+        "0.tar/cat/1": ("", False),
+        "0.tar/dog/2": ("", False),
+        "0.tar/.x/3": ("hidden", True),
+        "0.tar/4": ("not in a class folder", True),
+    }
+    assert sorted(source.notes) == [
+        f"not used of what is in the shards: 1 ({why})" for why in ("hidden", "not in a class folder")
+    ]
+
+
 # Shards that others wrote
 
 
@@ -161,7 +181,7 @@ def test_a_table_gives_labels_splits_and_groups(pictures: Path, tmp_path: Path, 
     ("shards", "expected"),
     [
         ({"0.tar": ["cat/1", "dog/a/2"], "1.tar": ["cat/3"]}, {"cat/1": "cat", "dog/a/2": "dog", "cat/3": "cat"}),
-        ({"0.tar": ["./cat/1", "dog/2", ".x/3", "dog/._2", "4"]}, {"cat/1": "cat", "dog/2": "dog"}),
+        ({"0.tar": ["./cat/1", "dog/2", ".x/3", "dog/._2", "dog/Thumbs.db", "4"]}, {"cat/1": "cat", "dog/2": "dog"}),
         ({"0.tar": ["all/photos/cat/1", "all/photos/dog/2"]}, {"all/photos/cat/1": "cat", "all/photos/dog/2": "dog"}),
         (
             {"0.tar": ["train/cat/1", "val/cat/2"], "1.tar": ["train/dog/3", "test/4"]},
