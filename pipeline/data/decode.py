@@ -7,7 +7,6 @@ import ctypes
 import errno
 import hashlib
 import logging
-import stat
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,7 +20,7 @@ from pipeline.data.colour import Notes, to_rgb
 from pipeline.data.deep import is_deep_colour, scale_deep_colour
 from pipeline.data.formats import DEEP_PLANAR, RAW, identify, is_deep_planar, is_raw, nodata_of, num_bands
 from pipeline.data.heif import is_heif, open_heif
-from pipeline.data.image_file import open_image_file, stat_image_file
+from pipeline.data.image_file import NoImageFileError, open_image_file
 
 MAX_PIXELS = 89_478_485
 """Larger images are rejected: decoding takes up to 9 bytes per pixel, and a file of a few KB can claim any size.
@@ -122,7 +121,6 @@ def decode(path: Path, *, background: str, at_least_px: int | None = None, held:
 def _decode(path: Path, background: str, at_least_px: int | None, held: Held) -> DecodedImage:
     notes = Notes()
     try:
-        _check_is_file(path)
         with open_image_file(path) as content, _open(content, path) as file:
             _check_header(file, path, notes)
             _reduce(file, at_least_px)
@@ -196,15 +194,6 @@ def _open(content: BinaryIO, path: Path) -> Image.Image:
         return open_heif(content)
 
 
-def _check_is_file(path: Path) -> None:
-    """Reject pipes and devices, which may never end, and folders and empty files."""
-    mode, size = stat_image_file(path)
-    if not stat.S_ISREG(mode):
-        raise DecodeError("a folder" if stat.S_ISDIR(mode) else "neither a file nor a folder")
-    if size == 0:
-        raise DecodeError("empty file")
-
-
 def _check_header(file: Image.Image, path: Path, notes: Notes) -> None:
     """Check the image's size and format before anything is decoded."""
     suffix, kind, pixels = path.suffix.lower(), file.format or "", file.width * file.height
@@ -256,6 +245,8 @@ def _too_large(pixels: int) -> str:
 
 def _reason(path: Path, error: Exception) -> str:
     match error:
+        case NoImageFileError():
+            return str(error)
         case UnidentifiedImageError():
             return identify(path)
         case ModuleNotFoundError(name="pi_heif"):

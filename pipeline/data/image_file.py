@@ -6,14 +6,31 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.data.shards import find_member, member_state, read_member, shard_of
+from pipeline.data.shards import ShardError, find_member, member_state, read_member, shard_of
 from pipeline.files import file_digest, file_state
 
 
+class NoImageFileError(ValueError):
+    """What is under a path cannot be an image: a folder, a pipe, or an empty file. The message says which."""
+
+
 def open_image_file(path: Path) -> BinaryIO:
-    """Open an image file for reading. One in a shard is read whole, into memory. Raises OSError."""
+    """Open an image file for reading. One in a shard is read whole, into memory.
+
+    Raises NoImageFileError, and OSError for what cannot be read.
+    """
     shard = shard_of(str(path))
-    return path.open("rb") if shard is None else io.BytesIO(read_member(str(path), shard))
+    if shard is None:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # pipes and devices may never end
+            raise NoImageFileError("a folder" if stat.S_ISDIR(found.st_mode) else "neither a file nor a folder")
+        if found.st_size == 0:
+            raise NoImageFileError("empty file")
+        return path.open("rb")
+    content = read_member(str(path), shard)
+    if not content:
+        raise NoImageFileError("empty file")
+    return io.BytesIO(content)
 
 
 def digest_image_file(path: Path) -> str:
@@ -22,27 +39,22 @@ def digest_image_file(path: Path) -> str:
     return file_digest(path) if shard is None else hashlib.sha256(read_member(str(path), shard)).hexdigest()
 
 
-def stat_image_file(path: Path) -> tuple[int, int]:
-    """The mode (see `os.stat`) and the size in bytes of what is under this path. Raises OSError."""
-    shard = shard_of(str(path))
-    if shard is not None:
-        return stat.S_IFREG, find_member(str(path), shard).size
-    found = path.stat()
-    return found.st_mode, found.st_size
-
-
 def image_file_state(path: str) -> str:
     """Text that changes when an image file does, or what a link leads to; see `files.file_state`."""
     shard = shard_of(path)
     try:
         return file_state(path, of_this_copy=True) if shard is None else member_state(path, shard)
-    except OSError:
+    except ShardError:
         return "gone"
 
 
 def is_image_file(path: Path) -> bool:
     """Whether there is a file under this path."""
+    shard = shard_of(str(path))
+    if shard is None:
+        return path.is_file()
     try:
-        return stat.S_ISREG(stat_image_file(path)[0])
-    except OSError:
+        find_member(str(path), shard)
+    except ShardError:
         return False
+    return True

@@ -1,5 +1,6 @@
 """Shards: images in tar files give what the same images in files give, and whatever is wrong with one is named."""
 
+import hashlib
 import io
 import os
 import shutil
@@ -254,7 +255,7 @@ def test_odd_members_are_read(tmp_path: Path, data: Data, form: int) -> None:
     folder = tar(tmp_path / "s" / "0.tar", members, form=form)
     assert found_by_label(folder, data) == {name: (name[:3], None) for name in members}
     for name, content in members.items():
-        assert open_image_file(folder / "0.tar" / name).read() == content
+        assert digest_image_file(folder / "0.tar" / name) == hashlib.sha256(content).hexdigest()
     assert decode(folder / "0.tar" / "dog/#1 (2).png", background="white").image.size == (9, 9)
     with pytest.raises(ValueError, match=r"^empty file$"):
         decode(folder / "0.tar" / "cat/é 猫.png", background="white")
