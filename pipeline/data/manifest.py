@@ -63,8 +63,7 @@ class Samples(Sequence[Sample]):
 
     @classmethod
     def read(cls, file: Path) -> "Samples":
-        """Read a file with a sample as a JSON object per line. Raises ValueError, which names the lines, if it is
-        damaged."""
+        """Read a file with a JSON object per line. Raises ValueError, which names the lines, if it is damaged."""
         return cls._of(_parse(file))
 
     @classmethod
@@ -156,7 +155,7 @@ class _Columns:
 
 
 def _parse(file: Path) -> Iterator[list[Mapping[str, Any]]]:
-    """Yield the objects of a file, some thousand at a time: parsed together, they take half the time."""
+    """Yield the objects of a file, some thousand at a time, which takes less time than one by one."""
     first = 1
     with file.open("rb") as lines:
         while some := list(islice(lines, _AT_ONCE)):

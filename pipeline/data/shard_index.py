@@ -20,7 +20,8 @@ _UNLABELLED_TEST = "test"
 
 def find_shards(folder: Path) -> list[str]:
     """The tar files below a folder, in the order of their members' paths. Raises SettingsError if there are none."""
-    found = sorted((p for p in folder.rglob(f"*{SUFFIX}") if p.is_file()), key=lambda p: f"{p.as_posix()}/".encode())
+    there = (p for p in folder.rglob(f"*{SUFFIX}") if p.is_file() and not p.name.startswith("."))
+    found = sorted(there, key=lambda p: f"{p.as_posix()}/".encode(errors="surrogateescape"))
     if not found:
         packed = next((p.name for p in sorted(folder.rglob(f"*{SUFFIX}.*"))), "")
         also = (
@@ -31,8 +32,10 @@ def find_shards(folder: Path) -> list[str]:
 
 
 def members_of(folder: Path, shard: str) -> list[Member]:
-    """The files in a shard, sorted by path, without labels. Raises SettingsError for an archive that is damaged, is
-    packed, or holds links."""
+    """The files in a shard, sorted by path, without labels.
+
+    Raises SettingsError for an archive that is damaged, is packed, or holds links.
+    """
     names = Names()
     try:
         found = [

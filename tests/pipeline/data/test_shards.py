@@ -28,6 +28,7 @@ from pipeline.data.shards import INDEX, Member, ShardError, find_member, index_l
 from pipeline.data.sources import Folder, Source, Table, open_source, source_files
 from pipeline.files import file_digest
 from pipeline.harness.dag import run_stages
+from pipeline.harness.data_fingerprint import fingerprint_source
 from pipeline.harness.shards import main
 from pipeline.harness.verify import _check_images
 from pipeline.settings import Data, SettingsError, read_settings
@@ -328,6 +329,23 @@ def test_shards_that_are_not_those_of_the_index_are_refused(own: Path, data: Dat
     (own / "00001.tar").write_bytes(content)
     with pytest.raises(SettingsError, match=r"00001\.tar cannot be used as a shard: it is damaged"):
         find(data)
+
+
+def test_the_fingerprint_is_of_the_contents(own: Path, data: Data, tmp_path: Path) -> None:
+    def fingerprint(root: Path) -> Any:
+        return fingerprint_source(replace(data, root=str(root)))["fingerprint"]
+
+    copy = Path(shutil.copytree(own, tmp_path / "copy", copy_function=shutil.copyfile))  # with other times
+    (copy / "._00000.tar").write_bytes(b"macOS")
+    assert fingerprint(copy) == fingerprint(own)
+    index = (copy / INDEX).read_bytes()
+    (copy / INDEX).write_bytes(index.replace(b"\tdots\t", b"\tdot\t", 1))
+    assert fingerprint(copy) != fingerprint(own)
+    (copy / INDEX).write_bytes(index)
+    with (copy / "00001.tar").open("r+b") as file:
+        file.seek(600)
+        file.write(b"!")
+    assert fingerprint(copy) != fingerprint(own)
 
 
 def test_what_changed_since_ingest_is_named(own: Path) -> None:
