@@ -1,4 +1,4 @@
-"""`unfreeze predict`, `export`, `compare`, `diff`, `verify` and `ui`: what the user of trained models types."""
+"""`unfreeze predict`, `export`, `compare`, `diff`, `verify`, `shards` and `ui`: what a user types beside `dvc`."""
 
 import argparse
 import sys
@@ -26,6 +26,7 @@ def _main(argv: Sequence[str] | None) -> int:
     commands.add_parser("diff", help="say what differs between two runs, with pictures", add_help=False)
     commands.add_parser("export", help="write a trained model as an ONNX or torch.export file", add_help=False)
     commands.add_parser("verify", help="check that results and images are what they were", add_help=False)
+    commands.add_parser("shards", help="write images into tar files that are read in place", add_help=False)
     ui = commands.add_parser("ui", help="open the table of runs in a browser")
     ui.add_argument("--port", type=int, default=5000)
     arguments, others = parser.parse_known_args(argv)
@@ -41,6 +42,10 @@ def _main(argv: Sequence[str] | None) -> int:
         from pipeline.harness import verify
 
         return verify.main(others, prog="unfreeze verify")
+    if arguments.command == "shards":
+        from pipeline.harness import shards
+
+        return shards.main(others, prog="unfreeze shards")
     if arguments.command == "compare":
         return _compare(others)
     if arguments.command == "diff":

@@ -106,14 +106,17 @@ class DataSource(_Section):
 
     name: Name
     """A name in `pipeline.data.sources.SOURCES`. `digits`: the 1,797 handwritten digits of scikit-learn; `folder`: one
-    folder per class below `root`, or a zip or tar archive of it; `csv`: a table of paths and labels; `torchvision`: one
-    of its datasets. `check_source` there checks the name, and the settings that not every source has."""
+    folder per class below `root`, or a zip or tar archive of it; `csv`: a table of paths and labels; `shards`: tar
+    files with an index; `torchvision`: one of its datasets. `check_source` there checks the name, and the settings that
+    not every source has."""
     root: Text | None
-    """The folder, the archive, the table, or where datasets are kept, relative to the project; null for `digits`."""
+    """The folder of images or of shards, the archive, the table, or where datasets are kept, relative to the project;
+    null for `digits`."""
     dataset: Name | None
     """torchvision's name of its dataset; null for all others."""
     group: Name | None
-    """The table's column whose equal values stay in one split (a patient, a scene); null for none."""
+    """The column, of the table or of the shards' index, whose equal values stay in one split (a patient, a scene); null
+    for none."""
     drop: Text | None
     """A table with a column `path` of images to leave out, such as an edited copy of `cross_validate`'s `suspects.csv`,
     relative to the project; null for none. They do not count as rejected."""

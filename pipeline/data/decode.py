@@ -7,12 +7,12 @@ import ctypes
 import errno
 import hashlib
 import logging
-import stat
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
@@ -20,6 +20,7 @@ from pipeline.data.colour import Notes, to_rgb
 from pipeline.data.deep import is_deep_colour, scale_deep_colour
 from pipeline.data.formats import DEEP_PLANAR, RAW, identify, is_deep_planar, is_raw, nodata_of, num_bands
 from pipeline.data.heif import is_heif, open_heif
+from pipeline.data.image_file import NoImageFileError, open_image_file
 
 MAX_PIXELS = 89_478_485
 """Larger images are rejected: decoding takes up to 9 bytes per pixel, and a file of a few KB can claim any size.
@@ -120,8 +121,7 @@ def decode(path: Path, *, background: str, at_least_px: int | None = None, held:
 def _decode(path: Path, background: str, at_least_px: int | None, held: Held) -> DecodedImage:
     notes = Notes()
     try:
-        _check_is_file(path)
-        with _open(path) as file:
+        with open_image_file(path) as content, _open(content, path) as file:
             _check_header(file, path, notes)
             _reduce(file, at_least_px)
             if (size := file.size) in held:
@@ -185,22 +185,13 @@ def hash_pixels(image: Image.Image) -> str:
     return digest.hexdigest()
 
 
-def _open(path: Path) -> Image.Image:
+def _open(content: BinaryIO, path: Path) -> Image.Image:
     try:
-        return Image.open(path, formats=FORMATS)
+        return Image.open(content, formats=FORMATS)
     except UnidentifiedImageError:
         if not is_heif(path):
             raise
-        return open_heif(path)
-
-
-def _check_is_file(path: Path) -> None:
-    """Reject pipes and devices, which may never end, and folders and empty files."""
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise DecodeError("a folder" if stat.S_ISDIR(found.st_mode) else "neither a file nor a folder")
-    if found.st_size == 0:
-        raise DecodeError("empty file")
+        return open_heif(content)
 
 
 def _check_header(file: Image.Image, path: Path, notes: Notes) -> None:
@@ -254,6 +245,8 @@ def _too_large(pixels: int) -> str:
 
 def _reason(path: Path, error: Exception) -> str:
     match error:
+        case NoImageFileError():
+            return str(error)
         case UnidentifiedImageError():
             return identify(path)
         case ModuleNotFoundError(name="pi_heif"):

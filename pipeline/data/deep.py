@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.data.colour import Notes, bits_for
+from pipeline.data.image_file import open_image_file
 
 _STRIP_ROWS = 256
 _FULL = 2**14
@@ -26,7 +27,7 @@ def scale_deep_colour(file: Image.Image, path: Path, notes: Notes) -> None:
     highest = max(high for _, high in file.getextrema()[:colours])  # type: ignore[misc]
     if highest * 256 >= _FULL:
         return
-    with Image.open(path, formats=(file.format or "",)) as low_bytes:
+    with open_image_file(path) as content, Image.open(content, formats=(file.format or "",)) as low_bytes:
         low_bytes.tile = [_with_order(tile) for tile in _tiles(low_bytes)]
         try:
             low_bytes.load()

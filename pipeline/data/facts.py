@@ -1,6 +1,5 @@
 """All that ingest needs to know about an image file, found by reading it once."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.data.decode import DecodeError, decode, hash_pixels
+from pipeline.data.image_file import digest_image_file
 
 THUMB_PX = 32
 COLOUR_PX = 8
@@ -42,8 +42,7 @@ def look_at(path: Path, *, background: str) -> Facts:
     """Decode and hash a file. A file that cannot be used raises no error: the reason is in `Facts.problem`."""
     try:
         decoded = decode(path, background=background)
-        with path.open("rb") as file:
-            file_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        file_sha256 = digest_image_file(path)
     except (DecodeError, OSError) as error:
         return Facts(problem=str(error))
     image = decoded.image

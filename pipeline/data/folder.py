@@ -176,15 +176,15 @@ class _Walk:
             below, inner = f"{self._relative(Path(here))}/", set(folders)
             links = {name for name in folders if (Path(here) / name).is_symlink()}
             for name in sorted(folders + names):
-                if remark := _remark(name):
+                if remark := remark_on(name):
                     if name in inner:
                         self.hidden.append(f"{below}{name}/ ({remark})")
                     yield FoundFile(below + name, label, split, "", remark, ignored=True)
                 elif name in links:
                     yield FoundFile(below + name, label, split, "", "a link to a folder, which is not followed")
                 elif name not in inner:
-                    yield FoundFile(below + name, label, split, "", _unusable_name(name))
-            folders[:] = sorted(f for f in folders if not _remark(f) and f not in links)
+                    yield FoundFile(below + name, label, split, "", unusable_name(name))
+            folders[:] = sorted(f for f in folders if not remark_on(f) and f not in links)
         for error in failed:
             yield self._found(Path(error.filename), label, split, f"a folder that cannot be read: {error.strerror}")
 
@@ -192,7 +192,7 @@ class _Walk:
         """Yield what is in a folder of folders, but is not one of the folders `below`."""
         for entry in sorted(folder.iterdir()):
             if entry.name not in below:
-                remark = _remark(entry.name)
+                remark = remark_on(entry.name)
                 if remark and entry.is_dir():
                     self.hidden.append(f"{self._relative(entry)}/ ({remark})")
                 elif not remark and _is_image_name(entry.name):
@@ -201,7 +201,7 @@ class _Walk:
                 yield self._found(entry, "", None, remark, ignored=True)
 
     def _class_folder(self, folder: Path, split: str | None) -> Iterator[FoundFile]:
-        problem = _unusable_name(folder.name)
+        problem = unusable_name(folder.name)
         if folder.is_symlink() and self._leads_back(folder):
             problem = "a link that leads back to data.root, which is not followed"
         if problem:
@@ -227,7 +227,7 @@ class _Walk:
 
 
 def _entries(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if not _remark(p.name))
+    return sorted(p for p in folder.iterdir() if not remark_on(p.name))
 
 
 def _class_folders(folder: Path) -> list[Path]:
@@ -243,14 +243,20 @@ def _shorten(names: list[str]) -> str:
     return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
 
 
-def _remark(name: str) -> str:
+def remark_on(name: str) -> str:
     """Why a file of this name is ignored; empty if it is not."""
     if name in _LITTER:
         return "left behind by the operating system"
     return "hidden" if name.startswith(".") else ""
 
 
-def _unusable_name(name: str) -> str:
+def remark_on_any(path: str) -> str:
+    """Why a file under this path is ignored, because of its name or a folder's; empty if it is not."""
+    return next((remark for name in path.split("/") if (remark := remark_on(name))), "")
+
+
+def unusable_name(name: str) -> str:
+    """Why a file of this name cannot be used; empty if it can."""
     try:
         name.encode()
     except UnicodeEncodeError:

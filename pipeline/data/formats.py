@@ -6,6 +6,7 @@ from pathlib import Path
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from pipeline.data.heif import brands, is_heif
+from pipeline.data.image_file import open_image_file
 
 RAW_SUFFIXES = (
     *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".mrw"),
@@ -96,7 +97,7 @@ _BY_SUFFIX = {
 
 def identify(path: Path) -> str:
     """What a file is that no decoder recognises, and what to do with it."""
-    with path.open("rb") as file:
+    with open_image_file(path) as file:
         start = file.read(512)
     if is_heif(path):
         return "damaged HEIC"
@@ -165,7 +166,7 @@ def _tiff(path: Path, start: bytes) -> str:
 def _read_tags(path: Path) -> dict[int, object]:
     """The tags of a TIFF file's first picture; none where they are damaged."""
     try:
-        with path.open("rb") as file:
+        with open_image_file(path) as file:
             tags = ImageFileDirectory_v2(file.read(8))
             file.seek(tags.next)
             tags.load(file)

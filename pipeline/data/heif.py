@@ -1,8 +1,11 @@
 """HEIC photos, as phones write them, through a plugin that is imported only when the first one is met."""
 
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image
+
+from pipeline.data.image_file import open_image_file
 
 _BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 """Kinds of HEIF: ISO/IEC 23008-12. AVIF has brands of its own, and Pillow reads it."""
@@ -21,12 +24,12 @@ def brands(start: bytes) -> tuple[bytes, ...]:
 
 def is_heif(path: Path) -> bool:
     """Whether a file begins as HEIF does, and not as AVIF, which may call itself HEIF too."""
-    with path.open("rb") as file:
+    with open_image_file(path) as file:
         found = brands(file.read(512))
     return not {b"avif", b"avis"} & {*found} and not {*_BRANDS}.isdisjoint(found)
 
 
-def open_heif(path: Path) -> Image.Image:
+def open_heif(file: BinaryIO) -> Image.Image:
     """Open a HEIF file. Its first picture is already upright and 8-bit when it is loaded.
 
     Raises ModuleNotFoundError if the plugin is not installed, and what Pillow raises for damaged files.
@@ -34,4 +37,4 @@ def open_heif(path: Path) -> Image.Image:
     import pi_heif
 
     pi_heif.register_heif_opener()
-    return Image.open(path, formats=("HEIF",))
+    return Image.open(file, formats=("HEIF",))

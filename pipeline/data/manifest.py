@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.columns import Names, Texts
-from pipeline.files import file_digest, read_json, write_json, write_jsonl
+from pipeline.data.image_file import digest_image_file
+from pipeline.files import read_json, write_json, write_jsonl
 from pipeline.paths import from_checkout
 
 _AGAIN = "Put the old file back, or run `dvc repro` again, which takes the images as they are now"
@@ -62,8 +63,7 @@ class Samples(Sequence[Sample]):
 
     @classmethod
     def read(cls, file: Path) -> "Samples":
-        """Read a file with a sample as a JSON object per line. Raises ValueError, which names the lines, if it is
-        damaged."""
+        """Read a file with a JSON object per line. Raises ValueError, which names the lines, if it is damaged."""
         return cls._of(_parse(file))
 
     @classmethod
@@ -155,7 +155,7 @@ class _Columns:
 
 
 def _parse(file: Path) -> Iterator[list[Mapping[str, Any]]]:
-    """Yield the objects of a file, some thousand at a time: parsed together, they take half the time."""
+    """Yield the objects of a file, some thousand at a time, which takes less time than one by one."""
     first = 1
     with file.open("rb") as lines:
         while some := list(islice(lines, _AT_ONCE)):
@@ -182,7 +182,7 @@ def check_unchanged(file: Path, file_sha256: str) -> None:
     if not file_sha256:
         return
     try:
-        found = file_digest(file)
+        found = digest_image_file(file)
     except OSError as error:
         raise ChangedImageError(f"{file}: it was there when ingest ran, and now: {error.strerror}. {_AGAIN}") from None
     if found != file_sha256:

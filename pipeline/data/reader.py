@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.data.facts import Facts, look_at
+from pipeline.data.image_file import image_file_state
 from pipeline.data.workers import TOO_LONG, Look, Workers
-from pipeline.files import file_state
 from pipeline.kept import drop
 from pipeline.workspace import Bar
 
@@ -108,7 +108,7 @@ def read_facts(
     with closing(pools):
         names_of_all = (os.path.join(root, path) for path in paths)  # noqa: PTH118 (ten times faster than pathlib)
         while names := list(islice(names_of_all, _BLOCK)):
-            block = [(name, file_state(name, of_this_copy=True)) for name in names]
+            block = [(name, image_file_state(name)) for name in names]
             known = cache.get(block) if cache else [None] * len(block)
             new = [item for item, facts in zip(block, known, strict=True) if facts is None]
             bar.advance(len(block) - len(new))

@@ -60,6 +60,12 @@ class Register:
         rows = self._db.execute("SELECT path FROM found WHERE problem = '' ORDER BY id")
         return (os.fsdecode(path) for (path,) in rows)
 
+    def found_by_path(self) -> Iterator[FoundFile]:
+        """What a source found, sorted by the bytes of the paths."""
+        rows = self._db.execute('SELECT path, label, split, "group", problem, ignored FROM found ORDER BY path, id')
+        for path, label, split, group, problem, ignored in rows:
+            yield FoundFile(os.fsdecode(path), label, split or None, group, problem, bool(ignored))
+
     def add_facts(self, facts: Iterable[Facts]) -> Iterator[Facts]:
         """Judge every file. `facts` are those of `paths_to_read`, in order. Yield the facts of all files."""
         answers = iter(facts)

@@ -7,15 +7,17 @@ checked and fingerprinted at every `dvc repro`, so this module imports neither n
 import difflib
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from pipeline.data import archive, table, torchvision_set
+from pipeline.data import archive, shards, table, torchvision_set
 from pipeline.data.dropped import check_drop
-from pipeline.data.folder import find_in_folder
+from pipeline.data.folder import find_in_folder, remark_on_any, unusable_name
 from pipeline.data.found import SPLIT_NAMES, UNLABELLED, FoundFile
+from pipeline.data.shard_index import find_shards, read_checked
 from pipeline.paths import from_checkout
 from pipeline.settings import DataSource, SettingsError, Unpack
 
@@ -192,6 +194,37 @@ class Table(Source):
 
 
 @dataclass(frozen=True)
+class Shards(Source):
+    """A folder of tar files with an index, as `unfreeze shards` makes them. One column of it may name groups."""
+
+    needs: ClassVar[Mapping[str, str]] = {"root": "the folder of shards (data.root=path/to/shards)"}
+    accepts: ClassVar[frozenset[str]] = frozenset({"group"})
+
+    group: str | None
+
+    @classmethod
+    def open(cls, data: DataSource, out: Path) -> Source:
+        del out
+        return cls(_checked_shards(data), data.group)
+
+    def find(self) -> Iterator[FoundFile]:
+        unused = Counter[str]()
+        for m in read_checked(self.root):
+            if m.label or m.split == UNLABELLED:
+                yield FoundFile(m.path, m.label, m.split or None, m.group if self.group else "", unusable_name(m.path))
+            else:
+                remark = remark_on_any(m.path) or "not in a class folder"
+                unused[remark] += 1
+                yield FoundFile(m.path, "", None, "", remark, ignored=True)
+        self.notes.extend(f"not used of what is in the shards: {count} ({remark})" for remark, count in unused.items())
+
+    @classmethod
+    def files(cls, data: DataSource) -> Iterator[tuple[str, str]]:
+        root = _checked_shards(data)
+        yield from ((name, os.path.join(root, name)) for name in (shards.INDEX, *find_shards(root)))  # noqa: PTH118
+
+
+@dataclass(frozen=True)
 class Torchvision(Source):
     """One of torchvision's datasets, kept below `root`. If it comes as arrays, they are written there as PNG files."""
 
@@ -224,6 +257,7 @@ SOURCES: dict[str, type[Source]] = {
     "digits": Digits,
     "folder": Folder,
     "csv": Table,
+    "shards": Shards,
     "torchvision": Torchvision,
 }
 """The sources by `data.name`."""
@@ -287,6 +321,20 @@ def _root(data: DataSource) -> Path:
 
 def _is_archive(root: Path) -> bool:
     return archive.is_archive(root) and root.is_file()
+
+
+def _checked_shards(data: DataSource) -> Path:
+    """The folder of shards, whose index has the column of groups that is asked for."""
+    root = _root(data)
+    _check_is_folder(root, str(data.root))
+    column = shards.group_column(root)
+    if data.group and data.group != column:
+        there = f"its column of groups is {column!r}" if column else "it has no column of groups"
+        raise SettingsError(
+            f"data.root={data.root}: {shards.INDEX} has no column {data.group!r}; {there}. `unfreeze shards write "
+            f"TABLE SHARDS --group {data.group}` writes one"
+        )
+    return root
 
 
 def _check_is_folder(root: Path, typed: str) -> None:

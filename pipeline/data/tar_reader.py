@@ -7,6 +7,7 @@ believes negative sizes (CVE-2025-8194), and reads extended headers of any size 
 import bz2
 import gzip
 import lzma
+import os
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -41,21 +42,37 @@ def open_tar(archive: Path, meter: Meter) -> Iterator[Iterator[Entry]]:
         file.seek(0)
         packer = next((packer for magic, packer in _PACKERS.items() if start.startswith(magic)), None)
         content: IO[bytes] = file if packer is None else opened.enter_context(packer(file))
-        yield _entries(_Blocks(content, meter))
+        yield _entries(_Blocks(content, meter.count_bytes))
+
+
+def find_files(archive: Path) -> Iterator[tuple[str, int, int]]:
+    """Yield (name, offset, size) of the files in a tar archive that is not packed, without reading their content.
+
+    Raises ArchiveError, as `open_tar` does, and for a packed archive, in which nothing has a place of its own.
+    """
+    with archive.open("rb") as file:
+        start = file.read(6)
+        file.seek(0)
+        if any(start.startswith(magic) for magic in _PACKERS):
+            raise ArchiveError("it is packed, so that a file in it cannot be read alone: unpack it to a plain .tar")
+        blocks = _SkippedBlocks(file)
+        for entry in _entries(blocks):
+            if entry.content is not None:
+                yield entry.name, blocks.position, entry.size
 
 
 class _Blocks:
     """Reads forwards only, and counts."""
 
-    def __init__(self, file: IO[bytes], meter: Meter) -> None:
-        self._file, self._meter = file, meter
+    def __init__(self, file: IO[bytes], count: Callable[[int], None]) -> None:
+        self._file, self._count = file, count
         self.position = 0
 
     def read(self, size: int) -> bytes:
         """Read `size` bytes, fewer only at the end."""
         data = self._file.read(size)
         self.position += len(data)
-        self._meter.count_bytes(len(data))
+        self._count(len(data))
         return data
 
     def chunks(self, size: int) -> Iterator[bytes]:
@@ -69,6 +86,26 @@ class _Blocks:
         filler = -size % _BLOCK
         if len(self.read(filler)) < filler:
             raise ArchiveError("it is cut off")
+
+    def content(self, size: int) -> Iterator[bytes]:
+        """Yield the content of a file, of `size` bytes, in chunks."""
+        return self.chunks(size)
+
+
+class _SkippedBlocks(_Blocks):
+    """Reads the headers of a file only; what is between them is passed over."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file, lambda _: None)
+        self._size = os.fstat(file.fileno()).st_size
+
+    def content(self, size: int) -> Iterator[bytes]:
+        """Yield nothing, and go on to what follows. Raises ArchiveError if the archive ends before."""
+        self.position += size + -size % _BLOCK
+        if self.position > self._size:
+            raise ArchiveError("it is cut off")
+        self._file.seek(self.position)
+        yield from ()
 
 
 def _entries(blocks: _Blocks) -> Iterator[Entry]:
@@ -123,7 +160,7 @@ def _check_rest(blocks: _Blocks) -> None:
 
 
 def _file(name: str, size: int, blocks: _Blocks) -> Iterator[Entry]:
-    content = blocks.chunks(size)
+    content = blocks.content(size)
     yield Entry(name, size, content)
     for _ in content:
         pass

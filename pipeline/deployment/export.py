@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from pipeline.data.image_file import is_image_file
 from pipeline.data.manifest import read_manifest
 from pipeline.data.normalisation import Normalisation
 from pipeline.deployment.exported import IN_PT2, INPUT, OUTPUT, SUFFIXES, describe, read_exported, require_onnx
@@ -135,9 +136,9 @@ def images_to_compare(folder: Path, given: Sequence[str], scratch: Path) -> tupl
     if (ingest / "stage.json").is_file():
         manifest = read_manifest(ingest)
         split = "test" if manifest.of("test") else "valid"
-        files = [manifest.root / sample.path for sample in manifest.of(split)]
-        if files and all(file.is_file() for file in files):
-            return _spread(files), f"of the run's {split} images"
+        files = _spread([manifest.root / path for path in manifest.of(split).paths])
+        if files and all(map(is_image_file, files)):
+            return files, f"of the run's {split} images"
     return _random_images(scratch), "random ones; --images FOLDER takes real ones"
 
 

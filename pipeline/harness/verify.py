@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.console import complain, progress_bar, say
+from pipeline.data.image_file import digest_image_file, is_image_file
 from pipeline.data.manifest import read_manifest
-from pipeline.files import file_digest
 from pipeline.harness.data_fingerprint import CONTENTS, forget_contents
 from pipeline.harness.published import check_folder, published_below
 from pipeline.paths import ARTIFACTS, state_dir
@@ -55,7 +55,7 @@ def _check_images(ingest: Path) -> list[str]:
     with progress_bar(NAME, len(manifest.samples)) as bar:
         for sample in manifest.samples:
             file = manifest.root / sample.path
-            if not file.is_file() or file_digest(file) != sample.file_sha256:
+            if not is_image_file(file) or digest_image_file(file) != sample.file_sha256:
                 changed.append(f"{sample.split} image {file}")
             bar.advance()
     if changed:

@@ -290,8 +290,8 @@ def read(compose_conf: Compose, *overrides: str) -> Data:
 
 @pytest.mark.parametrize("name", [file.stem for file in sorted((PROJECT / "conf/data").glob("*.yaml"))])
 def test_every_ready_source_needs_at_most_its_root(compose_conf: Compose, name: str) -> None:
-    check_source(read(compose_conf, f"data={name}", *(["data.root=x"] if name in ("folder", "csv") else [])))
-    if name in ("folder", "csv"):
+    check_source(read(compose_conf, f"data={name}", *(["data.root=x"] if name in ("folder", "csv", "shards") else [])))
+    if name in ("folder", "csv", "shards"):
         with pytest.raises(
             SettingsError, match=rf"data\.root is missing: data={name} needs the .* \(data\.root=path/to/"
         ):
@@ -306,7 +306,10 @@ def test_every_ready_source_needs_at_most_its_root(compose_conf: Compose, name: 
         ({"group": "patient"}, "data.group=patient has no effect with data=digits; choose data=csv"),
         ({"name": "torchvision", "root": "x"}, "data.dataset is missing: data=torchvision needs its name"),
         ({"name": "torchvision"}, "data.root is missing: data=torchvision needs the folder that datasets are kept in"),
-        ({"name": "folde"}, "data.name=folde must be one of digits, folder, csv, torchvision; did you mean folder?"),
+        (
+            {"name": "folde"},
+            "data.name=folde must be one of digits, folder, csv, shards, torchvision; did you mean folder?",
+        ),
     ],
 )
 def test_a_setting_that_does_not_fit_the_source_is_named(

@@ -11,6 +11,7 @@ import torch
 
 from pipeline.files import read_json
 from pipeline.journal import Journal, read_points
+from pipeline.learning import activation_learners
 from pipeline.learning.activation_learners import on_activations
 from pipeline.learning.head_path import train_to_minimum
 from pipeline.learning.head_solver import DECAYS
@@ -35,6 +36,10 @@ def settings(compose_conf: Compose) -> HeadTraining:
 
 @pytest.fixture
 def learner(runtime: Runtime) -> Learner:
+    return make_learner(runtime)
+
+
+def make_learner(runtime: Runtime) -> Learner:
     inputs, targets = samples()
     views = torch.stack([inputs[:60] + i for i in range(VIEWS)])
     splits = {
@@ -51,6 +56,19 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
     scratch.mkdir()
     with closing(Journal(out / "journal.jsonl")) as journal:
         yield Workspace("head_train", 0, out, scratch, journal, 1e9)
+
+
+def test_the_plain_loss_of_many_images_is_that_of_a_sample(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = make_learner(runtime)
+    assert whole.train_plain.num_samples == 60
+    monkeypatch.setattr(activation_learners, "PLAIN_ACTIVATIONS", 20)
+    sampled = make_learner(runtime)
+    [(inputs, targets)] = in_order(sampled.train_plain, 60)
+    [(all_inputs, all_targets)] = in_order(whole.train_plain, 60)
+    rows = [int((all_inputs == row).all(1).nonzero()[0, 0]) for row in inputs]
+    assert len(set(rows)) == 20
+    assert torch.equal(targets, all_targets[rows])
+    assert sampled.train.num_samples == 60
 
 
 def valid_loss(learner: Learner) -> float:
