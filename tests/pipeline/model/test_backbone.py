@@ -1,6 +1,7 @@
 """Every torchvision classifier as a backbone: same features as the original, groups that cover it."""
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -42,7 +43,14 @@ def test_features_are_what_torchvisions_last_layer_sees(arch: str) -> None:
     torch.testing.assert_close(features, seen[0])
 
 
-@pytest.mark.parametrize("arch", small_enough())
+def with_regnets_slow() -> list[Any]:
+    """All of them; regnets, which are made in memory and not on `meta`, are slow beyond the smallest of each kind."""
+    quick = ("regnet_x_400mf", "regnet_y_400mf")
+    slow = pytest.mark.slow
+    return [pytest.param(a, marks=slow) if a.startswith("regnet") and a not in quick else a for a in small_enough()]
+
+
+@pytest.mark.parametrize("arch", with_regnets_slow())
 def test_layer_groups_hold_each_parameter_once_in_order_of_depth(arch: str) -> None:
     with torch.device("meta") if not arch.startswith("regnet") else torch.device("cpu"):
         backbone = build_backbone(arch)
