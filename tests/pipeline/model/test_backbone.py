@@ -19,9 +19,15 @@ HUGE = 60e6
 """Parameters above which an architecture is left to its smaller siblings of the same family."""
 
 
-def small_enough() -> list[str]:
-    metas = {a: models.get_model_weights(a).DEFAULT.meta["num_params"] for a in architectures()}
-    return [a for a, n in metas.items() if n < HUGE]
+def small_enough() -> list[Any]:
+    """All architectures that are not huge. The smallest of each of torchvision's modules is tested by default."""
+    sizes = {a: models.get_model_weights(a).DEFAULT.meta["num_params"] for a in architectures()}
+    modules: dict[str, list[str]] = {}
+    for arch in sorted(sizes, key=sizes.__getitem__):
+        modules.setdefault(models.get_model_builder(arch).__module__, []).append(arch)
+    smallest = {archs[0] for archs in modules.values()}
+    few = [a for a, n in sizes.items() if n < HUGE]
+    return [a if a in smallest else pytest.param(a, marks=pytest.mark.slow) for a in few]
 
 
 @pytest.mark.parametrize("arch", SMALL)
@@ -43,14 +49,7 @@ def test_features_are_what_torchvisions_last_layer_sees(arch: str) -> None:
     torch.testing.assert_close(features, seen[0])
 
 
-def with_regnets_slow() -> list[Any]:
-    """All of them; regnets, which are made in memory and not on `meta`, are slow beyond the smallest of each kind."""
-    quick = ("regnet_x_400mf", "regnet_y_400mf")
-    slow = pytest.mark.slow
-    return [pytest.param(a, marks=slow) if a.startswith("regnet") and a not in quick else a for a in small_enough()]
-
-
-@pytest.mark.parametrize("arch", with_regnets_slow())
+@pytest.mark.parametrize("arch", small_enough())
 def test_layer_groups_hold_each_parameter_once_in_order_of_depth(arch: str) -> None:
     with torch.device("meta") if not arch.startswith("regnet") else torch.device("cpu"):
         backbone = build_backbone(arch)
