@@ -36,6 +36,7 @@ audit: $(READY)  ## ask PyPI which pinned packages have known vulnerabilities
 torture: $(READY)  ## a fault at every step on the disk, damage to all that is kept, hostile files: takes hours
 	python -m tests.reliability.torture
 	python -m tests.reliability.fuzz_files --mutants 20000
+	python -m tests.reliability.kill_sweeps --rounds 10
 	TORTURE=1 python -m pytest -n 0 tests/reliability/test_settings_fuzz.py tests/stages/test_settings_arrive.py
 	python -m pytest -m slow tests/reliability
 	@if [ "$$(id -u)" = 0 ]; then python -m tests.reliability.mounts; else echo 'Small disks and mounts need root: sudo make torture'; fi

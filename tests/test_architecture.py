@@ -1,7 +1,7 @@
 """The direction in which data and imports flow, as the design has it."""
 
 import ast
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -51,15 +51,23 @@ def _name(file: Path) -> str:
 MODULES = {_name(file): file for file in SOURCES}
 
 
-def imports(file: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(file.read_text())):
+@cache
+def nodes(file: Path) -> list[ast.AST]:
+    return [*ast.walk(ast.parse(file.read_text()))]
+
+
+@cache
+def imports(file: Path) -> list[str]:
+    found = []
+    for node in nodes(file):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: relative import"
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
-                yield inner if inner in MODULES else str(node.module)
+                found.append(inner if inner in MODULES else str(node.module))
+    return found
 
 
 def _room(module: str) -> str:
@@ -114,7 +122,7 @@ def test_no_import_hides_in_a_string() -> None:
         node.id if isinstance(node, ast.Name) else node.attr
         for file in SOURCES
         if file not in (PROJECT / "pipeline/harness/warm.py", PROJECT / "pipeline/harness/team.py")
-        for node in ast.walk(ast.parse(file.read_text()))
+        for node in nodes(file)
         if isinstance(node, ast.Name | ast.Attribute)
     }
     assert not names & {"import_module", "__import__", "run_module"}
@@ -133,7 +141,7 @@ def test_files_are_written_in_one_place() -> None:
     for file in SOURCES:
         if file.relative_to(PROJECT).as_posix() in ALSO_WRITE:
             continue
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in nodes(file):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 mode = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
                 opens = node.func.attr == "open" and any(m and set(m) <= set("wab+rtx") - {"r"} for m in mode)
@@ -146,8 +154,8 @@ def test_what_is_printed_cannot_write_to_the_terminal() -> None:
     """Names of files and classes come from anywhere: what is printed goes through `printable`, or is our own text."""
     found = []
     for file in (f for f in SOURCES if f.name != "console.py" and f != PROJECT / "stages/__main__.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "print":
+        for node in nodes(file):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
                 texts = [ast.unparse(a) for a in node.args if not isinstance(a, ast.Constant)]
                 found += [f"{file.relative_to(PROJECT)}:{node.lineno}: {t}" for t in texts if t[:10] != "printable("]
     assert found == []

@@ -34,6 +34,7 @@ _PACKAGES = {
     "joblib": "'unfreeze[joblib]'",
     "submitit_local": "'unfreeze[submitit]'",
     "submitit_slurm": "'unfreeze[submitit]'",
+    "ray": "'hydra-ray-launcher<1.3' 'joblib<1.6'",
 }
 """Launchers of Hydra that can be installed beside this project, and what holds them."""
 

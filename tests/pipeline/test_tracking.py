@@ -447,6 +447,7 @@ def test_what_a_store_missed_is_delivered_after_the_next_state(
     assert list((spec.state_dir / "pending").glob("*")) == []
 
 
+@pytest.mark.slow
 def test_four_processes_can_start_on_a_fresh_store(
     spec: RowSpec, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

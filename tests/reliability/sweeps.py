@@ -26,9 +26,11 @@ def make_checkout(small: Run, folder: Path) -> None:
 
 def start_sweep(checkout: Path, name: str, *words: str, env: dict[str, str] | None = None) -> "subprocess.Popen[str]":
     """Start a sweep of `full_train` with these words into the folder `name`."""
+    env = env or dict(os.environ)
+    paths = [str(PROJECT), *filter(None, [env.get("PYTHONPATH")])]
     return subprocess.Popen(
         [sys.executable, "-m", "stages.full_train", "-m", "experiment=tiny", *words, f"hydra.sweep.dir={name}"],
-        cwd=checkout, env=(env or os.environ) | {"PYTHONPATH": str(PROJECT)}, stdout=subprocess.PIPE,
+        cwd=checkout, env=env | {"PYTHONPATH": os.pathsep.join(paths)}, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
 

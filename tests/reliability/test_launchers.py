@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -23,16 +24,19 @@ def checkout(small: Run, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def workers(parent: int) -> Iterator[int]:
-    """The processes that a sweep has started to run jobs."""
+IS_RAY_HERE = find_spec("hydra_plugins.hydra_ray_launcher") is not None
+
+
+def workers(parent: int, name: str) -> Iterator[int]:
+    """The processes below one, at any depth, that are called so."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             ppid = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
             command = (entry / "cmdline").read_text()
         except OSError:
             continue
-        if ppid == parent and "popen_loky" in command:
-            yield int(entry.name)
+        if ppid == parent:
+            yield from [int(entry.name)] if name in command else workers(int(entry.name), name)
 
 
 def test_launchers_and_a_killed_worker_end_in_the_same_table(checkout: Path) -> None:
@@ -46,7 +50,7 @@ def test_launchers_and_a_killed_worker_end_in_the_same_table(checkout: Path) -> 
     while not started(checkout / "joblib"):
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    os.kill(max(workers(process.pid)), signal.SIGKILL)
+    os.kill(max(workers(process.pid, "popen_loky")), signal.SIGKILL)
     said = process.communicate(timeout=300)[0]
     assert "the launcher failed (TerminatedWorkerError" in said
     assert table(checkout / "joblib") == expected, said
@@ -59,3 +63,18 @@ def test_launchers_and_a_killed_worker_end_in_the_same_table(checkout: Path) -> 
     assert [read_json(checkout / "submitit" / str(i) / "job.json")["status"] for i in range(4)] == [
         "done", "failed", "done", "failed",
     ]  # fmt: skip
+
+
+@pytest.mark.skipif(not IS_RAY_HERE, reason="needs hydra-ray-launcher, which docs/scale.md says how to install")
+def test_ray_ends_in_the_same_table_after_a_worker_was_killed(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    start_sweep(checkout, "plain", *GRID).communicate(timeout=300)
+    process = start_sweep(checkout, "ray", *GRID, "launch=ray")
+    deadline = time.monotonic() + 120
+    while not started(checkout / "ray"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.kill(max(workers(process.pid, "ray::_run_job")), signal.SIGKILL)
+    said = process.communicate(timeout=300)[0]
+    assert table(checkout / "ray") == table(checkout / "plain"), said
+    assert said.count("To repeat it:") == 2

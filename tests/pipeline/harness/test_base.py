@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import chdir
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,22 @@ from tests.conftest import PROJECT, Compose
 PHOTOS = ("experiment=photos", "data.root=pets/photos", "model.arch=squeezenet1_1", "full_train.cycle_mult=1")
 
 
-@pytest.fixture
-def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout that holds an experiment on photos."""
-    shutil.copytree(PROJECT / "conf", tmp_path / "conf")
+    folder = tmp_path_factory.mktemp("experiment")
+    shutil.copytree(PROJECT / "conf", folder / "conf")
+    with chdir(folder):
+        Path("params.yaml").write_text(to_yaml(compose(PHOTOS, conf=PROJECT / "conf")))
+        settle(is_experiment=True, say=partial(say, "config"))
+    return folder
+
+
+@pytest.fixture
+def held(experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder is such a checkout."""
+    shutil.copytree(experiment, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    Path("params.yaml").write_text(to_yaml(compose(PHOTOS, conf=PROJECT / "conf")))
-    settle(is_experiment=True, say=partial(say, "config"))
     return tmp_path
 
 

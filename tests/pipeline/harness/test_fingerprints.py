@@ -27,7 +27,7 @@ print(json.dumps(sorted(loaded() - before)))
 """Prints the files that a stage loads beyond those that the harness loads by itself."""
 
 
-@pytest.mark.parametrize("module", ["stages.full_train", "stages.ingest"])
+@pytest.mark.parametrize("module", ["stages.ingest", pytest.param("stages.full_train", marks=pytest.mark.slow)])
 def test_everything_that_python_loads_for_a_stage_is_listed(module: str) -> None:
     command = [sys.executable, "-c", LOADED, module, str(PROJECT)]
     output = subprocess.run(command, check=True, cwd=PROJECT, capture_output=True, text=True).stdout

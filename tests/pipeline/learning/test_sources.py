@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from pipeline.learning.sources import TensorBatches, ViewBatches, first_images, in_order, train_batches
@@ -37,6 +38,7 @@ def test_first_images_are_all_if_there_are_fewer() -> None:
     assert len(first_images(SOURCE, 99)[1]) == 10
 
 
+@pytest.mark.slow
 def test_learners_on_activations_load_without_torchvision_and_pictures() -> None:
     code = (
         "import sys, pipeline.learning.activation_learners, pipeline.learning.training, pipeline.learning.lr_results; "

@@ -1,6 +1,7 @@
 """Every torchvision classifier as a backbone: same features as the original, groups that cover it."""
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -18,9 +19,15 @@ HUGE = 60e6
 """Parameters above which an architecture is left to its smaller siblings of the same family."""
 
 
-def small_enough() -> list[str]:
-    metas = {a: models.get_model_weights(a).DEFAULT.meta["num_params"] for a in architectures()}
-    return [a for a, n in metas.items() if n < HUGE]
+def small_enough() -> list[Any]:
+    """All architectures that are not huge. The smallest of each of torchvision's modules is tested by default."""
+    sizes = {a: models.get_model_weights(a).DEFAULT.meta["num_params"] for a in architectures()}
+    modules: dict[str, list[str]] = {}
+    for arch in sorted(sizes, key=sizes.__getitem__):
+        modules.setdefault(models.get_model_builder(arch).__module__, []).append(arch)
+    smallest = {archs[0] for archs in modules.values()}
+    few = [a for a, n in sizes.items() if n < HUGE]
+    return [a if a in smallest else pytest.param(a, marks=pytest.mark.slow) for a in few]
 
 
 @pytest.mark.parametrize("arch", SMALL)
