@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.m
 
 PASSWORD = "hunter22"
 RUNTIME: dict[str, Any] = {
-    "device": "cpu", "threads": 1, "workers": 0, "checkpoint_s": 30.0, "live_s": 10.0, "tracking": True,
+    "device": "cpu", "threads": 1, "processes": 1, "workers": 0, "checkpoint_s": 30.0, "live_s": 10.0, "tracking": True,
     "tracking_uri": None, "tracking_s": 5.0, "experiment": "x",
 }  # fmt: skip
 PUBLISH = [sys.executable, "-m", "pipeline.tracking", "publish"]
