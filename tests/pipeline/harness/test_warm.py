@@ -202,6 +202,7 @@ def test_a_stage_stops_when_dvc_is_gone(start: Callable[..., Dvc]) -> None:
     assert "stopped; `dvc repro` goes on from here" in dvc.errors()
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("recipe")
 def test_stages_leave_the_same_bytes(recipe: Run, tmp_path: Path) -> None:
     shutil.copytree(recipe.artifacts, tmp_path / "artifacts")
