@@ -42,7 +42,7 @@ def members_of(folder: Path, shard: str) -> list[Member]:
             Member(f"{shard}/{names.add(name, is_file=True)}", offset, size)
             for name, offset, size in find_files(folder / shard)
         ]
-    except (ArchiveError, OSError) as error:
+    except (ArchiveError, OSError, OverflowError) as error:  # sizes that no file has
         raise SettingsError(f"{folder / shard} cannot be used as a shard: {error}") from None
     return sorted(found, key=lambda m: m.path.encode(errors="surrogateescape"))
 
