@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 
-from pipeline.data.archive_entries import ArchiveError, Names
+from pipeline.data.archive_entries import Names
 from pipeline.data.folder import remark_on_any
 from pipeline.data.found import SPLIT_NAMES, UNLABELLED
 from pipeline.data.shards import INDEX, SUFFIX, Member, index_lines, read_index
@@ -42,7 +42,7 @@ def members_of(folder: Path, shard: str) -> list[Member]:
             Member(f"{shard}/{names.add(name, is_file=True)}", offset, size)
             for name, offset, size in find_files(folder / shard)
         ]
-    except (ArchiveError, OSError) as error:
+    except (ValueError, OSError, OverflowError) as error:  # of seek too: headers may claim any size
         raise SettingsError(f"{folder / shard} cannot be used as a shard: {error}") from None
     return sorted(found, key=lambda m: m.path.encode(errors="surrogateescape"))
 

@@ -240,6 +240,12 @@ def test_archives_that_are_no_shards_are_refused(tmp_path: Path) -> None:
         archive.addfile(link)
     with pytest.raises(SettingsError, match="'cat/1' is a link or a device"):
         write_index(folder, Bar())
+    for size in (2**62, 2**70):
+        large = tarfile.TarInfo("cat/1")
+        large.size = size
+        (folder / "0.tar").write_bytes(large.tobuf(tarfile.GNU_FORMAT))
+        with pytest.raises(SettingsError, match=r"0\.tar cannot be used as a shard"):
+            write_index(folder, Bar())
     content = (tar(folder / "0.tar", ["cat/1", "dog/2"]) / "0.tar").read_bytes()
     for cut in (700, 1300, 2048):
         (folder / "0.tar").write_bytes(content[:cut])
@@ -392,6 +398,8 @@ def test_a_killed_writer_goes_on(pictures: Path, shards: Path, tmp_path: Path) -
     (out / INDEX).unlink()
     with pytest.raises(SettingsError, match="of other images: remove these"):
         write(Folder(copy), out, shard_bytes=10**9)
+    write(Folder(copy), out, shard_bytes=SHARD_BYTES // 2)
+    assert contents(out) == contents(write(Folder(copy), tmp_path / "smaller", shard_bytes=SHARD_BYTES // 2))
 
 
 def test_the_command_says_what_it_did_and_what_is_wrong(
