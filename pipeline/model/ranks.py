@@ -155,11 +155,11 @@ def agree_to_stop() -> None:
 
 
 def require_equal(model: nn.Module) -> None:
-    """Raise RuntimeError, which names the ranks, unless `model` has the same weights in all of them."""
+    """Raise ValueError, which names the ranks, unless `model` has the same weights in all of them."""
     sums = gathered(lambda: [float(t.double().abs().sum()) for t in model.state_dict().values()])
-    if differing := [str(number) for number, each in enumerate(sums) if each != sums[0]]:
-        raise RuntimeError(
-            f"process {', '.join(differing)} of {len(sums)} has come to other weights than process 0: compute on "
+    if differing := [str(number) for number, each in enumerate(sums, start=1) if each != sums[0]]:
+        raise ValueError(
+            f"process {', '.join(differing)} of {len(sums)} has come to other weights than process 1: compute on "
             "machines of the same kind, with the same version of torch, or set runtime.processes=1"
         )
 

@@ -1,10 +1,11 @@
 """How work is shared among ranks, without starting any."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from pipeline.model import ranks
 from pipeline.model.batches import even_batches
@@ -42,6 +43,19 @@ def test_a_batch_is_cut_for_all_ranks_alike(batch: list[int], size: int, count: 
     assert len(parts) % count == 0 or len(parts) == len(batch)
     if count == 1:
         assert parts == even_batches(batch, size)
+
+
+def test_other_weights_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Linear(2, 1)
+    ranks.require_equal(model)
+
+    def gathered(compute: Callable[[], list[float]]) -> list[list[float]]:
+        ours = compute()
+        return [ours, [ours[0], ours[1] + 1e-7], ours]
+
+    monkeypatch.setattr(ranks, "gathered", gathered)
+    with pytest.raises(ValueError, match="process 2 of 3 has come to other weights than process 1"):
+        ranks.require_equal(model)
 
 
 def test_dealt_items_come_back_in_their_order() -> None:
