@@ -39,7 +39,6 @@ if TYPE_CHECKING:  # stages that need no torch load this module too
 GRACE_S = 10.0
 """How long the first process may take to notice that a helper is gone, which it does when it next waits for it."""
 
-
 ENDING_S = 2.0
 """How long a helper takes to end once its connection is closed."""
 
