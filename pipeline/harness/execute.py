@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from pipeline.files import copy_file, digest, file_digest, read_json, remove_folder, write_json
 from pipeline.harness.fingerprints import code_digest
+from pipeline.harness.helper import of_process
 from pipeline.harness.job_record import PrunedError
 from pipeline.harness.lock import hold_lock
 from pipeline.harness.published import (
@@ -28,7 +29,7 @@ from pipeline.harness.published import (
     write_record,
 )
 from pipeline.harness.stage import Input, Metrics, Reads, Stage, StageContext, select
-from pipeline.harness.team import helped, num_processes, of_process
+from pipeline.harness.team import helped, num_processes
 from pipeline.journal import Journal, write_history
 from pipeline.kept import read_kept, write_kept
 from pipeline.params import flatten

@@ -14,11 +14,12 @@ from pipeline.files import FULL, DiskFullError, write_text
 from pipeline.harness.drawing import draw_once
 from pipeline.harness.execute import Audience, StageFolders, execute
 from pipeline.harness.fingerprints import recall_code
+from pipeline.harness.helper import help_if_joined
 from pipeline.harness.live import Follow, live_row
 from pipeline.harness.stage import Stage
 from pipeline.harness.state_folder import check_state
 from pipeline.harness.stop import describe_shortage, leave, obeying
-from pipeline.harness.team import dismiss, help_if_joined
+from pipeline.harness.team import dismiss
 from pipeline.params import load_params
 from pipeline.paths import ARTIFACTS, PARAMS, state_dir
 from pipeline.report.lines import summary
