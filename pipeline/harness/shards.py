@@ -12,6 +12,7 @@ from pipeline.data.shard_index import find_shards, write_index
 from pipeline.data.shard_writer import ShardWriter, left_out
 from pipeline.data.shards import INDEX
 from pipeline.data.sources import Folder, Source, Table
+from pipeline.report.text import counted
 from pipeline.settings import SettingsError
 
 NAME = "shards"
@@ -46,7 +47,7 @@ def _index(shards: Path) -> None:
         raise SettingsError(f"{shards / INDEX} is there already: remove it if the shards have changed")
     with progress_bar(NAME, 2 * len(find_shards(shards))) as bar:
         count = write_index(shards, bar)
-    say(NAME, f"{count} files in {len(find_shards(shards))} shards: data=shards data.root={shards}")
+    say(NAME, f"{count} files in {counted(len(find_shards(shards)), 'shard')}: data=shards data.root={shards}")
 
 
 def _write(images: Path, shards: Path, shard_mb: float, group: str | None) -> None:
@@ -64,7 +65,7 @@ def _write(images: Path, shards: Path, shard_mb: float, group: str | None) -> No
             say(NAME, note)
         for problem, count in left_out(found).most_common():
             say(NAME, f"left out: {count} ({problem})")
-    say(NAME, f"{writer.num_images} images in {writer.num_shards} shards: data=shards data.root={shards}")
+    say(NAME, f"{writer.num_images} images in {counted(writer.num_shards, 'shard')}: data=shards data.root={shards}")
 
 
 def _source(images: Path, group: str | None) -> Source:
