@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from multiprocessing import get_start_method, set_start_method
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from threading import Thread
@@ -144,6 +145,17 @@ class _Team:
 
 
 @contextmanager
+def _spawning() -> Iterator[None]:
+    """In the block, `spawn` is the default too: a new process is told of the default, and knows nothing of joblib's."""
+    before = get_start_method(allow_none=True)
+    set_start_method("spawn", force=True)
+    try:
+        yield
+    finally:
+        set_start_method(before, force=True)
+
+
+@contextmanager
 def _started(stage: str, count: int) -> Iterator[_Team]:
     """Start `count` - 1 helpers, and connect to them."""
     from torch.multiprocessing import get_context
@@ -153,7 +165,7 @@ def _started(stage: str, count: int) -> Iterator[_Team]:
     for number in range(1, count):
         mine, theirs = spawn.Pipe(duplex=False)
         process = spawn.Process(target=help_once, args=(number, count, meeting / "store", theirs))
-        with shielded():
+        with shielded(), _spawning():
             process.start()
         theirs.close()
         processes.append(process)

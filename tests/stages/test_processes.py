@@ -1,5 +1,6 @@
 """Several processes that compute one stage come to the result of one, whatever ends any of them."""
 
+import multiprocessing
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.harness import team
 from pipeline.harness.execute import StageFolders, execute
 from pipeline.harness.published import read_record
 from pipeline.harness.stage import Stage
@@ -91,6 +93,18 @@ def test_more_gpus_than_there_are_are_refused(monkeypatch: pytest.MonkeyPatch, r
     assert num_processes(of_name("head_train"), replace(runtime, processes="auto")) == 1
     with pytest.raises(SettingsError, match="this machine has 2"):
         num_processes(stage, replace(runtime, processes=3))
+
+
+def test_helpers_start_where_others_have_set_another_default() -> None:
+    """joblib's workers have one of their own, which a new process does not know."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("forkserver", force=True)
+    try:
+        with team._spawning():
+            assert multiprocessing.get_start_method() == "spawn"
+        assert multiprocessing.get_start_method() == "forkserver"
+    finally:
+        multiprocessing.set_start_method(before, force=True)
 
 
 def start(checkout: Path, *, processes: int, checkpoint_s: float = 0) -> "subprocess.Popen[str]":
