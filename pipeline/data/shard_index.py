@@ -87,7 +87,7 @@ def read_checked(folder: Path) -> Iterator[Member]:
             raise SettingsError(f"{folder / shard} is not there, and {INDEX} names {len(members)} images in it: "
                                 "put it back")  # fmt: skip
         found = members_of(folder, shard)
-        if [(m.path, m.offset, m.size) for m in found] != [(m.path, m.offset, m.size) for m in members]:
+        if [m.place for m in found] != [m.place for m in members]:
             raise SettingsError(
                 f"{folder / shard} is not the shard that {INDEX} was made of: put the old one back, or remove {INDEX} "
                 f"and type `unfreeze shards index {folder}`"

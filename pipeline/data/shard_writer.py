@@ -74,14 +74,16 @@ class ShardWriter:
     def _batches(self, found: Register) -> Iterator[list[tuple[FoundFile, int]]]:
         """The files of each shard, with their sizes in bytes."""
         images: list[tuple[FoundFile, int]] = []
+        total = 0
         for file in found.found_by_path():
             if file.problem:
                 continue
             size = self._stat(file).st_size
-            if images and sum(size for _, size in images) + size > self.shard_bytes:
+            if images and total + size > self.shard_bytes:
                 yield images
-                images = []
+                images, total = [], 0
             images.append((file, size))
+            total += size
             if self.num_shards == _MAX_SHARDS:
                 raise SettingsError(f"more than {_MAX_SHARDS} shards: make them larger with --shard-mb")
         if images:
@@ -98,8 +100,8 @@ class ShardWriter:
         if not (self.out / shard).exists():
             return False
         written_ns = (self.out / shard).stat().st_mtime_ns
-        there = [(m.path, m.offset, m.size) for m in members_of(self.out, shard)]
-        return there == [(m.path, m.offset, m.size) for m in planned] and all(
+        there = [m.place for m in members_of(self.out, shard)]
+        return there == [m.place for m in planned] and all(
             self._stat(file).st_ctime_ns < written_ns for file, _ in images
         )
 

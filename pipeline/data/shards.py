@@ -43,6 +43,11 @@ class Member:
         return self.path[: self.path.index(f"{SUFFIX}/") + len(SUFFIX)]
 
     @property
+    def place(self) -> tuple[str, int, int]:
+        """Where it is: its path, offset and size."""
+        return self.path, self.offset, self.size
+
+    @property
     def name(self) -> str:
         """Its path within the shard."""
         return self.path[len(self.shard) + 1 :]

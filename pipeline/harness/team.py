@@ -32,7 +32,6 @@ GRACE_S = 10.0
 ENDING_S = 2.0
 """How long a helper takes to end once its connection is closed."""
 
-
 _LOST = ("closed by peer", "reset by peer")
 
 

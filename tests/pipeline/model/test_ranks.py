@@ -54,6 +54,7 @@ def test_other_weights_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
         return [ours, [ours[0], ours[1] + 1e-7], ours]
 
     monkeypatch.setattr(ranks, "gathered", gathered)
+    ranks._world.count = 3
     with pytest.raises(ValueError, match="process 2 of 3 has come to other weights than process 1"):
         ranks.require_equal(model)
 
