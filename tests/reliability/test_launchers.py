@@ -39,6 +39,15 @@ def workers(parent: int, name: str) -> Iterator[int]:
             yield from [int(entry.name)] if name in command else workers(int(entry.name), name)
 
 
+def kill_a_worker(sweep: int, folder: Path, command: str) -> None:
+    """Kill one of the processes of a sweep with `command` in theirs, once a job has begun."""
+    deadline = time.monotonic() + 120
+    while not started(folder):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.kill(max(workers(sweep, command)), signal.SIGKILL)
+
+
 def test_launchers_and_a_killed_worker_end_in_the_same_table(checkout: Path) -> None:
     said = start_sweep(checkout, "plain", *GRID).communicate(timeout=300)[0]
     assert said.count("repeats it") == 2, said
@@ -46,11 +55,7 @@ def test_launchers_and_a_killed_worker_end_in_the_same_table(checkout: Path) -> 
     assert len(expected) == 2, said
 
     process = start_sweep(checkout, "joblib", *GRID, "launch=joblib")
-    deadline = time.monotonic() + 120
-    while not started(checkout / "joblib"):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    os.kill(max(workers(process.pid, "popen_loky")), signal.SIGKILL)
+    kill_a_worker(process.pid, checkout / "joblib", "popen_loky")
     said = process.communicate(timeout=300)[0]
     assert "the launcher failed (TerminatedWorkerError" in said
     assert table(checkout / "joblib") == expected, said
@@ -70,11 +75,7 @@ def test_ray_ends_in_the_same_table_after_a_worker_was_killed(checkout: Path, mo
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     start_sweep(checkout, "plain", *GRID).communicate(timeout=300)
     process = start_sweep(checkout, "ray", *GRID, "launch=ray")
-    deadline = time.monotonic() + 120
-    while not started(checkout / "ray"):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    os.kill(max(workers(process.pid, "ray::_run_job")), signal.SIGKILL)
+    kill_a_worker(process.pid, checkout / "ray", "ray::_run_job")
     said = process.communicate(timeout=300)[0]
     assert table(checkout / "ray") == table(checkout / "plain"), said
     assert said.count("To repeat it:") == 2
